@@ -1,0 +1,2 @@
+// Package geo — see doc comment (to be written by its owner).
+package geo

@@ -1,0 +1,2 @@
+// Package config — see doc comment (to be written by its owner).
+package config

@@ -1,0 +1,2 @@
+// Package health — see doc comment (to be written by its owner).
+package health

@@ -1,0 +1,2 @@
+// Package steer — see doc comment (to be written by its owner).
+package steer

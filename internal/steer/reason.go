@@ -1,0 +1,48 @@
+package steer
+
+// A Reason says why a site, a backend or a route is in or out. Its text is what
+// operators read; tests and metrics use the value.
+type Reason uint8
+
+// The reasons.
+const (
+	ReasonNone           Reason = iota // not excluded
+	ReasonAssumedDown                  // asked for with --down or a test's when.down
+	ReasonVIPDown                      // the other sites cannot reach the VIP
+	ReasonBackendsDown                 // every backend of the pool is down
+	ReasonBackendDown                  // this backend is down
+	ReasonNoAddress                    // no VIP of the asked family at this site
+	ReasonNotPreferred                 // healthy, but another site comes first for this place
+	ReasonWeightZero                   // weight 0 and others are left
+	ReasonFailOpen                     // in although down: everything is down
+	ReasonNotReady                     // this node's listeners are not open
+	ReasonNoEvidence                   // nothing measured up yet; too little to announce
+	ReasonSiteNotAllowed               // the prefix is not for this site
+	reasonCount
+)
+
+var reasonTexts = [reasonCount]string{
+	ReasonNone:           "in use",
+	ReasonAssumedDown:    "assumed down",
+	ReasonVIPDown:        "VIP unreachable from the other sites",
+	ReasonBackendsDown:   "all backends down",
+	ReasonBackendDown:    "backend down",
+	ReasonNoAddress:      "no address of this family",
+	ReasonNotPreferred:   "healthy, another site is preferred",
+	ReasonWeightZero:     "weight 0",
+	ReasonFailOpen:       "everything is down, so all are used (fail-open)",
+	ReasonNotReady:       "listeners not open",
+	ReasonNoEvidence:     "not measured up yet",
+	ReasonSiteNotAllowed: "not announced from this site",
+}
+
+// String returns the operator's text.
+func (r Reason) String() string {
+	if r < reasonCount {
+		return reasonTexts[r]
+	}
+	return "unknown reason"
+}
+
+// MarshalText makes JSON carry the text.
+func (r Reason) MarshalText() ([]byte, error) { return []byte(r.String()), nil }
