@@ -34,16 +34,14 @@ type Config struct {
 type Cluster struct {
 	Name string // label; members of other clusters are refused
 	Port uint16 // gossip UDP and TCP port on every node's address; default 7946
-	// Key is the gossip key: 16, 24 or 32 bytes, base64 in the file; empty = not encrypted
-	// (only allowed while every node address is loopback).
+	// Key is the gossip key. Key.Reveal returns the 16, 24 or 32 raw bytes, already
+	// decoded from the file's base64. None = not encrypted, which is only possible
+	// while every node's address is loopback.
 	Key Secret
 	// Wait bounds how long a starting node stays silent while it waits for its
 	// first verdicts; default 5s.
 	Wait time.Duration
 }
-
-// A Secret never shows its value in text or JSON. The zero Secret is "none".
-type Secret struct{ value string }
 
 // A Site is a place with nodes.
 type Site struct {

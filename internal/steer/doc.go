@@ -1,2 +1,52 @@
-// Package steer — see doc comment (to be written by its owner).
+// Package steer decides. It turns a config into a Topology and a topology with
+// health verdicts into a Plan: which sites DNS may answer with for which
+// clients, which backends take connections, which prefixes this node announces,
+// and a typed reason for everything that is out.
+//
+// It is pure: it starts no goroutine, reads no clock, opens nothing and draws
+// no random number. Time, verdicts and randomness come in as arguments, so the same facts
+// give the same plan on every node. It never probes, answers, announces or
+// forwards: it tells those who do.
+//
+// The node compiles at start and on reload, decides whenever facts change, and
+// publishes on a Board; the DNS, BGP and forwarding tiers load the newest plan from it:
+//
+//	topology, err := steer.Compile(cfg, db, "fra1")
+//	plan := steer.Decide(topology, view, steer.Facts{Now: now, Ready: true}, previous)
+//	board.Publish(plan)
+//
+//	// one query
+//	plan := board.Load()
+//	class, scope := plan.Topology.Locate(client)
+//	position := plan.Pick(service, class, false, random)
+//	addrs := plan.Addresses(service, position, false)
+//
+// # How a site is chosen
+//
+// A policy is a chain of steps. Each step orders the sites and refines only
+// what the steps before it left tied:
+//
+//   - geo: sites in the client's country, then on its continent, then the rest;
+//     with rules, the most specific rule for the place (network, region, country,
+//     continent, default) lists its sites first, the others tie after them;
+//   - nearest: by great-circle distance in whole kilometres;
+//   - failover: in the order of the list, sites not named tie after it;
+//   - weighted, last: what is still tied shares the answers at random by weight; a site
+//     of weight 0 answers only when no site it is tied with can.
+//
+// A place that is unknown ties all sites. What is still tied at the end goes by site
+// name. The first site in the order that may be answered is the answer.
+//
+// # Who may be answered
+//
+// Only a verdict of down excludes; unknown is no evidence. A site is out when every
+// backend of its pool is down, or every VIP of the family asked is unreachable from the other
+// sites. If that leaves a family of a service without any answer, all sites
+// that have an address of it are used again, with all their backends (fail-open).
+//
+// # What is announced
+//
+// A prefix is announced from a site when this node is ready and each service that the prefix
+// requires has a backend here that is measured up. It is withdrawn when all
+// backends of such a service are measured down, never because others are silent.
 package steer

@@ -2,8 +2,10 @@ package steer
 
 import (
 	"net/netip"
+	"slices"
 	"time"
 
+	"github.com/pharos-lb/pharos/internal/config"
 	"github.com/pharos-lb/pharos/internal/health"
 )
 
@@ -14,16 +16,17 @@ type Facts struct {
 	// Ready: this node's listeners (DNS, L4, L7) are open.
 	Ready bool
 	// AssumeDown are sites or backends ("fra", "10.0.1.10:8080") to be taken as down: what-if.
+	// Decide ignores what names nothing; ask Topology.CheckAssumptions first.
 	AssumeDown []string
 }
 
 // A Plan is the immutable result of one decision. DNS answers, routes and pools
-// all come from it.
+// all come from it. Any number of goroutines may use it.
 type Plan struct {
 	// Generation counts the plans of this process from 1 (previous + 1).
 	Generation uint64
 	Topology   *Topology
-	// View and Facts are what was decided on.
+	// View and Facts are what was decided on; Facts.AssumeDown is a sorted copy.
 	View  *health.View
 	Facts Facts
 	// Services is indexed like Topology.Services.
@@ -38,25 +41,48 @@ type Plan struct {
 type ServicePlan struct {
 	// Sites is indexed like Service.Sites.
 	Sites []SitePlan
-	// FailOpen: no site was fit, so all are used.
+	// FailOpen: for some family no site was fit, so all that have an address of it are used.
 	FailOpen bool
+	// Degraded: a site or an address is out for its health. Answers then live half as long.
+	Degraded bool
 }
 
 // A SitePlan is a service at one site.
 type SitePlan struct {
-	// Eligible: DNS may answer with this site's VIP.
+	// Eligible: DNS may answer with this site's VIP, of either family.
 	Eligible bool
 	// Why is ReasonNone when eligible on its merits, ReasonFailOpen when
 	// eligible because nothing is, else the reason of the exclusion.
 	Why Reason
+	// V4 and V6 are the same for each family.
+	V4, V6 AnswerPlan
 	// Backends is indexed like ServiceSite.Backends.
 	Backends []BackendPlan
+}
+
+// An AnswerPlan is a service's VIPs of one family at one site.
+type AnswerPlan struct {
+	// Addresses are what DNS may answer, in file order; empty if the site must not be
+	// answered for this family. An address that is down is left out while another is not.
+	Addresses []netip.Addr
+	// Why as in SitePlan.
+	Why Reason
+}
+
+// answer returns the plan for one family.
+func (s *SitePlan) answer(ipv6 bool) *AnswerPlan {
+	if ipv6 {
+		return &s.V6
+	}
+	return &s.V4
 }
 
 // A BackendPlan is one backend's decision.
 type BackendPlan struct {
 	Active bool // takes new connections
-	Why    Reason
+	// Why is ReasonNone when active on its merits, ReasonFailOpen when active although
+	// down, else the reason of the exclusion.
+	Why Reason
 }
 
 // A Route is one prefix at this node.
@@ -66,6 +92,53 @@ type Route struct {
 	Why      Reason
 	// Blame is the first required service that is not servable here; "" if none.
 	Blame string
-	// Communities are standard communities, high<<16|low.
+	// Communities are standard communities, high<<16|low. Shared; not to be changed.
 	Communities []uint32
+}
+
+// Pool returns the pool of a service at this node's own site and its plan
+// (SitePlan.Backends is indexed like Pool.Backends); ok is false if it has none here.
+func (p *Plan) Pool(service int) (pool *config.Pool, plan *SitePlan, ok bool) {
+	if service < 0 || service >= len(p.Services) {
+		return nil, nil, false
+	}
+	s := &p.Topology.Services[service]
+	if s.Home < 0 || s.Sites[s.Home].Pool == nil {
+		return nil, nil, false
+	}
+	return s.Sites[s.Home].Pool, &p.Services[service].Sites[s.Home], true
+}
+
+// Addresses returns what DNS answers for a service at a position of
+// Service.Sites, as Pick returns it. Shared; not to be changed. No allocation.
+func (p *Plan) Addresses(service, position int, ipv6 bool) []netip.Addr {
+	if service < 0 || service >= len(p.Services) || position < 0 || position >= len(p.Services[service].Sites) {
+		return nil
+	}
+	return p.Services[service].Sites[position].answer(ipv6).Addresses
+}
+
+// TTL returns the TTL of a steered name in seconds, at least 1: the configured
+// one while every site of the service is healthy, half of it while one is
+// excluded or the service fails open, so that clients come back sooner to what
+// is about to change. Anycast names do not change with health.
+func (p *Plan) TTL(name *config.Name) uint32 {
+	ttl := uint32(name.TTL / time.Second)
+	if i, ok := p.Topology.Service(name.Service); ok && !name.Anycast && p.Services[i].Degraded {
+		ttl /= 2
+	}
+	return max(ttl, 1)
+}
+
+func (s *ServicePlan) equal(o *ServicePlan) bool {
+	return s.FailOpen == o.FailOpen && s.Degraded == o.Degraded && slices.EqualFunc(s.Sites, o.Sites, SitePlan.equal)
+}
+
+func (s SitePlan) equal(o SitePlan) bool {
+	return s.Eligible == o.Eligible && s.Why == o.Why && s.V4.equal(o.V4) && s.V6.equal(o.V6) &&
+		slices.Equal(s.Backends, o.Backends)
+}
+
+func (a AnswerPlan) equal(o AnswerPlan) bool {
+	return a.Why == o.Why && slices.Equal(a.Addresses, o.Addresses)
 }

@@ -1,5 +1,7 @@
 package steer
 
+import "fmt"
+
 // A Reason says why a site, a backend or a route is in or out. Its text is what
 // operators read; tests and metrics use the value.
 type Reason uint8
@@ -18,6 +20,8 @@ const (
 	ReasonNotReady                     // this node's listeners are not open
 	ReasonNoEvidence                   // nothing measured up yet; too little to announce
 	ReasonSiteNotAllowed               // the prefix is not for this site
+	ReasonNoPeers                      // the site has no BGP peers
+	ReasonNoPool                       // the service has no backends at this site
 	reasonCount
 )
 
@@ -34,6 +38,8 @@ var reasonTexts = [reasonCount]string{
 	ReasonNotReady:       "listeners not open",
 	ReasonNoEvidence:     "not measured up yet",
 	ReasonSiteNotAllowed: "not announced from this site",
+	ReasonNoPeers:        "no BGP peers at this site",
+	ReasonNoPool:         "no backends at this site",
 }
 
 // String returns the operator's text.
@@ -46,3 +52,15 @@ func (r Reason) String() string {
 
 // MarshalText makes JSON carry the text.
 func (r Reason) MarshalText() ([]byte, error) { return []byte(r.String()), nil }
+
+// UnmarshalText reads what MarshalText wrote, so that the command line can
+// read a node's answers; a text of another version is an error.
+func (r *Reason) UnmarshalText(text []byte) error {
+	for i, t := range reasonTexts {
+		if t == string(text) {
+			*r = Reason(i)
+			return nil
+		}
+	}
+	return fmt.Errorf("unknown reason %q", text)
+}

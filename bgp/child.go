@@ -1,0 +1,347 @@
+package bgp
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/netip"
+	"os"
+	"os/signal"
+	"slices"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/pharos-lb/pharos/bgp/internal/engine"
+)
+
+// Timing of the child.
+const (
+	reportEvery = time.Second            // reports also go out on changes
+	retryEvery  = 2 * time.Second        // what failed to install is tried again
+	deadman     = 500 * time.Millisecond // past a lapsed lease, the process ends if the withdrawal is not done
+	stopWait    = 1500 * time.Millisecond
+)
+
+// ChildMain is the child: it reads orders from in, writes reports to out and logs (one JSON object a line) to errs. It
+// returns nil after the parent told it to stop, closed in, or ctx ended, always with every route withdrawn and every
+// session closed; an error when it cannot go on. The process must then exit, since GoBGP leaves a goroutine behind.
+//
+// It ignores SIGINT, SIGTERM and SIGHUP, which reach a whole control group: the parent ends the child in its own order.
+func ChildMain(ctx context.Context, in io.Reader, out, errs io.Writer) error {
+	signal.Ignore(syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+	lines := newLineQueue(errs)
+	defer lines.flush()
+	log := slog.New(slog.NewJSONHandler(lines, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	c := &child{log: log, die: func(reason string) {
+		log.Error("the BGP child ends itself", "reason", reason)
+		lines.flush()
+		os.Exit(1)
+	}}
+	err := c.run(ctx, in, out)
+	if err != nil {
+		log.Error("the BGP child cannot go on", "error", err)
+	}
+	return err
+}
+
+// child is the state of the child process.
+type child struct {
+	// Immutable.
+	log *slog.Logger
+	die func(reason string) // ends the process at once
+
+	// Owned by run.
+	engine *engine.Engine // nil until the first state
+	state  order          // last one applied
+	lapsed bool
+	lease  *time.Timer
+	dead   *time.Timer // ends the process when run itself hangs past the lease
+	routes []RouteStatus
+	errors map[netip.Addr]string // of peers that could not be added
+}
+
+func (c *child) run(ctx context.Context, in io.Reader, out io.Writer) error {
+	ctx, cancel := context.WithCancel(ctx)
+	var wg sync.WaitGroup
+	orders := make(chan order)
+	// Not joined: it may sit in a read that nothing can interrupt. It ends
+	// with in, or with the process.
+	go readOrders(ctx, in, orders, c.log)
+	reports := make(chan report, 1)
+	go writeReports(ctx, out, reports, c.log)
+
+	c.lease = time.NewTimer(time.Hour)
+	c.lease.Stop()
+	defer func() {
+		c.disarm()
+		// When stopping hangs the process ends anyway, and the kernel
+		// closes the sessions.
+		watchdog := time.AfterFunc(2*stopWait, func() { c.die("stopping hung") })
+		defer watchdog.Stop()
+		cancel()
+		wg.Wait()
+		c.stop()
+	}()
+	tick := time.NewTicker(reportEvery)
+	defer tick.Stop()
+	retry := time.NewTicker(retryEvery)
+	defer retry.Stop()
+	var changed <-chan struct{}
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case o, ok := <-orders:
+			if !ok || o.Kind == orderStop {
+				return nil
+			}
+			if err := c.obey(o); err != nil {
+				return err
+			}
+			if changed == nil && c.engine != nil {
+				changed = c.engine.Changed()
+				wg.Go(func() { c.engine.Run(ctx) })
+			}
+		case <-c.lease.C:
+			if err := c.lapse(); err != nil {
+				return err
+			}
+		case <-retry.C:
+			if c.engine == nil || c.lapsed || !c.failing() {
+				continue
+			}
+			if err := c.apply(c.state); err != nil {
+				return err
+			}
+		case <-changed:
+		case <-tick.C:
+		}
+		if c.engine != nil {
+			offer(reports, c.report())
+		}
+	}
+}
+
+// obey carries one order out.
+func (c *child) obey(o order) error {
+	switch o.Kind {
+	case orderRenew:
+		if c.engine != nil && !c.lapsed {
+			c.renew()
+		}
+		return nil
+	case orderState:
+		if c.engine == nil {
+			if err := c.start(o); err != nil {
+				return err
+			}
+		}
+		c.state = o
+		c.renew()
+		if c.lapsed {
+			c.lapsed = false
+			c.log.Info("the parent is back: announcing again")
+		}
+		return c.apply(o)
+	default:
+		return fmt.Errorf("unknown order %q", o.Kind)
+	}
+}
+
+func (c *child) start(o order) error {
+	e, err := engine.Start(engine.Options{
+		ASN: o.Config.ASN, RouterID: o.Config.RouterID,
+		Listen: listens(o.Config, o.Peers), Port: o.Config.ListenPort,
+		Log: c.log, Fatal: c.die,
+	})
+	if err != nil {
+		return fmt.Errorf("listen on %v port %d: %w", listens(o.Config, o.Peers), o.Config.ListenPort, err)
+	}
+	c.engine = e
+	return nil
+}
+
+// renew starts the lease anew. The second timer does not depend on run or GoBGP being responsive.
+func (c *child) renew() {
+	c.disarm()
+	lease := c.state.Config.Lease
+	c.lease.Reset(lease)
+	c.dead = time.AfterFunc(lease+deadman, func() { c.die("the lease ran out and withdrawing hung") })
+}
+
+func (c *child) disarm() {
+	c.lease.Stop()
+	if c.dead != nil {
+		c.dead.Stop()
+	}
+}
+
+// lapse withdraws everything because the parent is silent. Sessions stay, so that a parent that comes back announces at
+// once; they carry nothing. A withdrawal that fails or hangs ends the process, which withdraws for certain.
+func (c *child) lapse() error {
+	c.lapsed = true
+	c.log.Warn("the lease ran out: withdrawing everything", "lease", c.state.Config.Lease.String())
+	if err := c.engine.WithdrawAll(); err != nil {
+		return err
+	}
+	left, err := c.engine.Paths()
+	if err != nil {
+		return err
+	}
+	if len(left) > 0 {
+		return fmt.Errorf("%d routes are left after withdrawing all", len(left))
+	}
+	c.disarm()
+	c.routes = nil
+	return nil
+}
+
+// apply makes the server look like the state. Only a server that cannot be read is an error.
+func (c *child) apply(o order) error {
+	routes, _, err := reconcile(engineTable{c.engine}, o.Routes)
+	if err != nil {
+		return err
+	}
+	c.routes = routes
+	c.applyPeers(o.Peers)
+	return nil
+}
+
+// applyPeers makes the neighbors equal to peers. One that fails stops no other.
+func (c *child) applyPeers(peers []Peer) {
+	c.errors = map[netip.Addr]string{}
+	have := c.engine.Neighbors()
+	want := make(map[netip.Addr]engine.Neighbor, len(peers))
+	for _, p := range peers {
+		want[p.Address] = neighbor(p)
+	}
+	for a, n := range have {
+		if want[a] == n {
+			continue
+		}
+		if err := c.engine.Remove(a); err != nil {
+			c.errors[a] = err.Error()
+			c.log.Warn("cannot remove peer", "peer", a, "error", err)
+		}
+	}
+	for _, p := range peers {
+		if have[p.Address] == want[p.Address] || c.errors[p.Address] != "" {
+			continue
+		}
+		if err := c.engine.Add(want[p.Address]); err != nil {
+			c.errors[p.Address] = err.Error()
+			c.log.Warn("cannot add peer", "peer", p, "error", err)
+		}
+	}
+}
+
+func neighbor(p Peer) engine.Neighbor {
+	return engine.Neighbor{
+		Address: p.Address, Local: p.LocalAddress, ASN: p.ASN, Port: p.Port, Password: p.Password,
+		Hold: p.Hold, Multihop: p.Multihop, Passive: p.Passive, MaxPrefixes: p.MaxPrefixes,
+	}
+}
+
+// failing reports whether something of the state is not in force.
+func (c *child) failing() bool {
+	return len(c.errors) > 0 || slices.ContainsFunc(c.routes, func(r RouteStatus) bool { return r.Error != "" })
+}
+
+func (c *child) report() report {
+	r := report{Generation: c.state.Generation, Lapsed: c.lapsed, Routes: c.routes}
+	seen := map[netip.Addr]bool{}
+	for _, s := range c.engine.Sessions() {
+		seen[s.Address] = true
+		p := PeerStatus{
+			Address: s.Address, ASN: s.ASN, State: s.State, Since: s.Since, Sent: s.Sent,
+			LastError: cmp.Or(c.errors[s.Address], s.LastError),
+		}
+		r.Peers = append(r.Peers, p)
+	}
+	for _, p := range c.state.Peers {
+		if !seen[p.Address] {
+			r.Peers = append(r.Peers, PeerStatus{
+				Address: p.Address, ASN: p.ASN, State: "idle", LastError: c.errors[p.Address],
+			})
+		}
+	}
+	return r
+}
+
+// stop withdraws and closes the sessions.
+func (c *child) stop() {
+	if c.engine == nil {
+		return
+	}
+	if err := errors.Join(c.engine.WithdrawAll(), c.engine.Stop(stopWait)); err != nil {
+		c.log.Warn("sessions were cut, not closed", "error", err)
+	}
+}
+
+// engineTable is the engine's table as reconcile sees it.
+type engineTable struct{ *engine.Engine }
+
+func (t engineTable) Installed() ([]Route, error) {
+	paths, err := t.Paths()
+	if err != nil {
+		return nil, err
+	}
+	out := make([]Route, 0, len(paths))
+	for _, p := range paths {
+		out = append(out, Route{Prefix: p.Prefix, NextHop: p.NextHop, Communities: p.Communities, MED: p.MED})
+	}
+	return out, nil
+}
+
+func (t engineTable) Announce(r Route) error {
+	return t.Engine.Announce(engine.Path{
+		Prefix: r.Prefix, NextHop: r.NextHop, Communities: r.Communities, MED: r.MED,
+	})
+}
+
+// readOrders closes orders when in ends: the parent is gone.
+func readOrders(ctx context.Context, in io.Reader, orders chan<- order, log *slog.Logger) {
+	defer close(orders)
+	for {
+		var o order
+		if err := readMessage(in, &o); err != nil {
+			if !errors.Is(err, io.EOF) {
+				log.Warn("cannot read from the parent", "error", err)
+			}
+			return
+		}
+		select {
+		case orders <- o:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// writeReports has a goroutine of its own so that a parent that reads nothing cannot keep the child from withdrawing.
+func writeReports(ctx context.Context, out io.Writer, reports <-chan report, log *slog.Logger) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case r := <-reports:
+			if err := writeMessage(out, r); err != nil {
+				log.Warn("cannot write to the parent", "error", err)
+				return
+			}
+		}
+	}
+}
+
+// offer puts the newest report into the slot, replacing one not yet taken.
+func offer(reports chan report, r report) {
+	select {
+	case <-reports:
+	default:
+	}
+	reports <- r
+}

@@ -1,0 +1,288 @@
+package bgp
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"slices"
+	"time"
+)
+
+// Limits and defaults.
+const (
+	MaxPeers        = 256  // per node
+	MaxRoutes       = 4096 // per node; further ones are reported, not announced
+	MaxCommunities  = 64   // per route
+	MaxPassword     = 80   // bytes; TCP MD5 cuts longer keys silently
+	DefaultPort     = 179  // RFC 4271
+	DefaultLease    = 3 * time.Second
+	DefaultHold     = 9 * time.Second
+	minLease        = 100 * time.Millisecond
+	maxLease        = 5 * time.Minute
+	minHold         = 3 * time.Second // RFC 4271, section 4.2
+	maxHold         = 65535 * time.Second
+	maxMultihopHops = 255
+)
+
+// A Config is the speaker itself.
+type Config struct {
+	ASN uint32
+
+	// RouterID is an IPv4 address; zero = LocalAddress if that is IPv4.
+	RouterID netip.Addr
+
+	// LocalAddress is the source of sessions, the address listened on, and
+	// the next hop of routes of its family.
+	LocalAddress netip.Addr
+
+	// NextHop4 and NextHop6 are the next hops of routes that carry none of
+	// their own; zero = LocalAddress if it is of that family. An IPv6 route
+	// on a node with an IPv4 LocalAddress needs NextHop6.
+	NextHop4 netip.Addr
+	NextHop6 netip.Addr
+
+	// ListenPort is where peers may connect, 1 to 65535; 0 = 179, −1 = nobody may.
+	ListenPort int
+
+	// Lease is how long the child keeps announcing without hearing from the
+	// parent, 100 ms to 5 min; 0 = 3 s.
+	Lease time.Duration
+}
+
+// A Peer is one router. Its text forms leave the password out.
+type Peer struct {
+	Address netip.Addr
+	ASN     uint32
+
+	// LocalAddress is our side of the session; zero = Config.LocalAddress,
+	// which must then be of the same family as Address.
+	LocalAddress netip.Addr
+
+	Port        uint16        // dialled; 0 = 179
+	Password    string        // TCP MD5 (RFC 2385), at most 80 bytes; empty = none
+	Hold        time.Duration // whole seconds, 3 s to 65535 s; 0 = 9 s
+	Multihop    int           // TTL, 2 to 255, for an eBGP peer that is not directly connected; 0 = directly
+	Passive     bool          // never dial; the peer connects
+	MaxPrefixes int           // per family that it may send before its session is ended; 0 = 10000
+}
+
+// String leaves the password out.
+func (p Peer) String() string { return fmt.Sprintf("%s AS%d", p.Address, p.ASN) }
+
+// GoString leaves the password out.
+func (p Peer) GoString() string { return p.String() }
+
+// LogValue leaves the password out.
+func (p Peer) LogValue() slog.Value {
+	return slog.GroupValue(slog.String("address", p.Address.String()), slog.Uint64("asn", uint64(p.ASN)))
+}
+
+// A Route is one prefix to announce.
+type Route struct {
+	Prefix      netip.Prefix // never of length 0
+	NextHop     netip.Addr   // same family; zero = Config's
+	Communities []uint32     // RFC 1997: high 16 bits are the ASN; at most 64
+	MED         uint32       // multi-exit discriminator; 0 = not sent
+}
+
+func (r Route) equal(o Route) bool {
+	return r.Prefix == o.Prefix && r.NextHop == o.NextHop && r.MED == o.MED &&
+		slices.Equal(r.Communities, o.Communities)
+}
+
+// Validate checks a configuration and its peers as New and Reconfigure do and returns every error at once. It is the
+// fallible half of a reload: what it passes, Reconfigure takes.
+func Validate(config Config, peers []Peer) error {
+	_, _, err := normalize(config, peers)
+	return err
+}
+
+// normalize fills defaults in and sorts the peers.
+func normalize(c Config, peers []Peer) (Config, []Peer, error) {
+	c, err := normalizeConfig(c)
+	errs := []error{err}
+	if len(peers) > MaxPeers {
+		errs = append(errs, fmt.Errorf("bgp: %d peers, at most %d", len(peers), MaxPeers))
+	}
+	out := make([]Peer, 0, len(peers))
+	seen := make(map[netip.Addr]bool, len(peers))
+	for _, p := range peers {
+		p, err := normalizePeer(c, p)
+		if err == nil && seen[p.Address] {
+			err = fmt.Errorf("bgp: peer %s appears twice", p.Address)
+		}
+		errs = append(errs, err)
+		seen[p.Address] = true
+		out = append(out, p)
+	}
+	if err := errors.Join(errs...); err != nil {
+		return Config{}, nil, err
+	}
+	slices.SortFunc(out, func(a, b Peer) int { return a.Address.Compare(b.Address) })
+	return c, out, nil
+}
+
+func normalizeConfig(c Config) (Config, error) {
+	var errs []error
+	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf("bgp: "+format, args...)) }
+	c.LocalAddress, c.RouterID = c.LocalAddress.Unmap(), c.RouterID.Unmap()
+	c.NextHop4, c.NextHop6 = c.NextHop4.Unmap(), c.NextHop6.Unmap()
+	c.Lease = cmp.Or(c.Lease, DefaultLease)
+	c.ListenPort = cmp.Or(c.ListenPort, DefaultPort)
+	if c.ASN == 0 {
+		bad("asn is missing")
+	}
+	if !usable(c.LocalAddress) {
+		bad("local address %q is not a unicast address", c.LocalAddress)
+	}
+	if !c.RouterID.IsValid() && c.LocalAddress.Is4() {
+		c.RouterID = c.LocalAddress
+	}
+	if !c.RouterID.Is4() || c.RouterID.IsUnspecified() {
+		bad("router ID %q is not an IPv4 address; a node without an IPv4 address needs one set", c.RouterID)
+	}
+	if c.ListenPort < -1 || c.ListenPort > 65535 {
+		bad("listen port %d is not 1 to 65535, or −1 for none", c.ListenPort)
+	}
+	if c.Lease < minLease || c.Lease > maxLease {
+		bad("lease %s is not %s to %s", c.Lease, minLease, maxLease)
+	}
+	if c.NextHop4.IsValid() && (!c.NextHop4.Is4() || !usable(c.NextHop4)) {
+		bad("IPv4 next hop %s is not an IPv4 unicast address", c.NextHop4)
+	}
+	if c.NextHop6.IsValid() && (!c.NextHop6.Is6() || !usable(c.NextHop6)) {
+		bad("IPv6 next hop %s is not an IPv6 unicast address", c.NextHop6)
+	}
+	if c.LocalAddress.Is4() && !c.NextHop4.IsValid() {
+		c.NextHop4 = c.LocalAddress
+	}
+	if c.LocalAddress.Is6() && !c.NextHop6.IsValid() {
+		c.NextHop6 = c.LocalAddress
+	}
+	return c, errors.Join(errs...)
+}
+
+func normalizePeer(c Config, p Peer) (Peer, error) {
+	var errs []error
+	bad := func(format string, args ...any) {
+		errs = append(errs, fmt.Errorf("bgp: peer %s: "+format, append([]any{p.Address}, args...)...))
+	}
+	p.Address, p.LocalAddress = p.Address.Unmap(), p.LocalAddress.Unmap()
+	p.Port = cmp.Or(p.Port, DefaultPort)
+	p.Hold = cmp.Or(p.Hold, DefaultHold)
+	inherited := !p.LocalAddress.IsValid()
+	if inherited {
+		p.LocalAddress = c.LocalAddress
+	}
+	if !usable(p.Address) {
+		bad("not a unicast address")
+	}
+	if p.ASN == 0 {
+		bad("asn is missing")
+	}
+	switch {
+	case !usable(p.LocalAddress) && !inherited:
+		bad("local address %s is not a unicast address", p.LocalAddress)
+	case p.Address.Is4() != p.LocalAddress.Is4():
+		bad("local address %s is of the other family; set one for this peer", p.LocalAddress)
+	case p.Address == p.LocalAddress:
+		bad("peer and local address are the same")
+	}
+	if len(p.Password) > MaxPassword {
+		bad("password has %d bytes, at most %d", len(p.Password), MaxPassword)
+	}
+	if p.Hold < minHold || p.Hold > maxHold || p.Hold%time.Second != 0 {
+		bad("hold time %s is not whole seconds from %s to %s", p.Hold, minHold, maxHold)
+	}
+	if p.Multihop < 0 || p.Multihop == 1 || p.Multihop > maxMultihopHops {
+		bad("multihop %d is not 2 to %d", p.Multihop, maxMultihopHops)
+	}
+	if p.MaxPrefixes < 0 {
+		bad("maximum prefixes %d is negative", p.MaxPrefixes)
+	}
+	if p.Passive && c.ListenPort < 0 {
+		bad("passive, but the speaker listens on no port")
+	}
+	return p, errors.Join(errs...)
+}
+
+func usable(a netip.Addr) bool {
+	return a.IsValid() && !a.IsUnspecified() && !a.IsMulticast()
+}
+
+// listens returns the addresses that the child binds.
+func listens(c Config, peers []Peer) []netip.Addr {
+	if c.ListenPort < 0 {
+		return nil
+	}
+	out := []netip.Addr{c.LocalAddress}
+	for _, p := range peers {
+		out = append(out, p.LocalAddress)
+	}
+	slices.SortFunc(out, netip.Addr.Compare)
+	return slices.Compact(out)
+}
+
+// needsRestart reports whether a running child cannot take the new configuration over: GoBGP fixes its ASN, router ID
+// and listeners at start.
+func needsRestart(old, new Config, oldPeers, newPeers []Peer) bool {
+	return old.ASN != new.ASN || old.RouterID != new.RouterID || old.ListenPort != new.ListenPort ||
+		!slices.Equal(listens(old, oldPeers), listens(new, newPeers))
+}
+
+// resolve makes routes ready for the child: masked, next hops filled in, communities sorted, no prefix twice, sorted by
+// prefix. What cannot be announced is returned with its error instead.
+func resolve(c Config, routes []Route) (ready []Route, refused []RouteStatus) {
+	seen := make(map[netip.Prefix]bool, len(routes))
+	for _, r := range routes {
+		r.Prefix = r.Prefix.Masked()
+		r, err := resolveOne(c, r)
+		switch {
+		case err == nil && seen[r.Prefix]:
+			continue // the first one counts
+		case err == nil && len(ready) >= MaxRoutes:
+			err = fmt.Errorf("more than %d routes", MaxRoutes)
+		}
+		if err != nil {
+			if len(refused) < MaxRoutes {
+				refused = append(refused, RouteStatus{Prefix: r.Prefix, Error: err.Error()})
+			}
+			continue
+		}
+		seen[r.Prefix] = true
+		ready = append(ready, r)
+	}
+	slices.SortFunc(ready, func(a, b Route) int { return a.Prefix.Compare(b.Prefix) })
+	return ready, refused
+}
+
+func resolveOne(c Config, r Route) (Route, error) {
+	if !r.Prefix.IsValid() || r.Prefix.Addr().Is4In6() {
+		return r, errors.New("not a prefix")
+	}
+	if r.Prefix.Bits() == 0 {
+		return r, errors.New("a default route is never announced")
+	}
+	is4 := r.Prefix.Addr().Is4()
+	if !r.NextHop.IsValid() {
+		r.NextHop = c.NextHop6
+		if is4 {
+			r.NextHop = c.NextHop4
+		}
+	}
+	r.NextHop = r.NextHop.Unmap().WithZone("")
+	switch {
+	case !r.NextHop.IsValid():
+		return r, errors.New("no next hop of its address family is configured")
+	case r.NextHop.Is4() != is4 || !usable(r.NextHop):
+		return r, fmt.Errorf("next hop %s does not fit the prefix", r.NextHop)
+	case len(r.Communities) > MaxCommunities:
+		return r, fmt.Errorf("%d communities, at most %d", len(r.Communities), MaxCommunities)
+	}
+	r.Communities = slices.Clone(r.Communities)
+	slices.Sort(r.Communities)
+	r.Communities = slices.Compact(r.Communities)
+	return r, nil
+}

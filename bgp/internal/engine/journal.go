@@ -1,0 +1,150 @@
+package engine
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"sync"
+
+	gobgplog "github.com/osrg/gobgp/v3/pkg/log"
+	"github.com/osrg/gobgp/v3/pkg/packet/bgp"
+)
+
+// journal is GoBGP's logger. GoBGP's events carry no reason for a lost or refused session; its log does, so the journal
+// keeps the last one per neighbor. The messages matched are those of the pinned version; tests hold them to it.
+//
+// GoBGP calls it while holding locks: it must never call the server.
+type journal struct {
+	log   *slog.Logger
+	fatal func(string)
+
+	mu      sync.Mutex // guards the rest
+	reasons map[netip.Addr]string
+	keys    map[netip.Addr]string // MD5 keys that the listener refused
+}
+
+// maxReasons bounds the journal; more neighbors than this keep no reason.
+const maxReasons = 1024
+
+func newJournal(log *slog.Logger, fatal func(string)) *journal {
+	return &journal{log: log, fatal: fatal, reasons: map[netip.Addr]string{}, keys: map[netip.Addr]string{}}
+}
+
+func (j *journal) lastError(a netip.Addr) string {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.reasons[a]
+}
+
+func (j *journal) forget(a netip.Addr) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	delete(j.reasons, a)
+}
+
+func (j *journal) note(a netip.Addr, reason string) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if _, ok := j.reasons[a]; ok || len(j.reasons) < maxReasons {
+		j.reasons[a] = reason
+	}
+}
+
+// takeKeyFailure returns and forgets why the listener refused a neighbor's MD5 key.
+func (j *journal) takeKeyFailure(a netip.Addr) string {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	reason := j.keys[a]
+	delete(j.keys, a)
+	return reason
+}
+
+// observe keeps what a message says about a neighbor.
+func (j *journal) observe(message string, fields gobgplog.Fields) {
+	key, _ := fields["Key"].(string)
+	a, err := netip.ParseAddr(key)
+	if err != nil {
+		return
+	}
+	switch message {
+	case "failed to set md5":
+		j.mu.Lock()
+		defer j.mu.Unlock()
+		if len(j.keys) < maxReasons {
+			j.keys[a] = fmt.Sprint(fields["Err"])
+		}
+	case "failed to connect":
+		j.note(a, fmt.Sprintf("connect: %v", fields["Error"]))
+	case "sent notification":
+		j.note(a, fmt.Sprintf("refused it: %v", fields["Data"]))
+	case "received notification":
+		code, _ := fields["Code"].(uint8)
+		subcode, _ := fields["Subcode"].(uint8)
+		j.note(a, "it refused: "+bgp.NewNotificationErrorCode(code, subcode).String())
+	case "hold timer expired":
+		j.note(a, "hold timer expired")
+	case "Peer Down":
+		// The notification, if there was one, says more.
+		if reason := fmt.Sprint(fields["Reason"]); reason == "read-failed" || reason == "write-failed" {
+			j.note(a, "connection closed")
+		}
+	case "Session will be reset due to malformed BGP Header",
+		"Session will be reset due to malformed BGP message":
+		j.note(a, fmt.Sprintf("malformed message: %v", fields["Error"]))
+	case "Session will be reset due to malformed BGP update message":
+		j.note(a, fmt.Sprintf("malformed update: %v", fields["error"]))
+	}
+}
+
+// write passes a message on. GoBGP's informational chatter is our debug.
+func (j *journal) write(level slog.Level, message string, fields gobgplog.Fields) {
+	j.observe(message, fields)
+	if !j.log.Enabled(context.Background(), level) {
+		return
+	}
+	attrs := make([]any, 0, 2*len(fields))
+	for _, k := range []string{"Key", "State", "Error", "Err", "Reason", "Code", "Subcode"} {
+		if v, ok := fields[k]; ok {
+			attrs = append(attrs, slog.String(k, fmt.Sprint(v)))
+		}
+	}
+	j.log.Log(context.Background(), level, "gobgp: "+message, attrs...)
+}
+
+// Panic implements GoBGP's Logger.
+func (j *journal) Panic(message string, fields gobgplog.Fields) { j.Fatal(message, fields) }
+
+// Fatal implements GoBGP's Logger.
+func (j *journal) Fatal(message string, fields gobgplog.Fields) {
+	j.write(slog.LevelError, message, fields)
+	if j.fatal != nil {
+		j.fatal(message)
+	}
+}
+
+// Error implements GoBGP's Logger.
+func (j *journal) Error(message string, fields gobgplog.Fields) {
+	j.write(slog.LevelError, message, fields)
+}
+
+// Warn implements GoBGP's Logger.
+func (j *journal) Warn(message string, fields gobgplog.Fields) {
+	j.write(slog.LevelDebug, message, fields)
+}
+
+// Info implements GoBGP's Logger.
+func (j *journal) Info(message string, fields gobgplog.Fields) {
+	j.write(slog.LevelDebug, message, fields)
+}
+
+// Debug implements GoBGP's Logger.
+func (j *journal) Debug(message string, fields gobgplog.Fields) {
+	j.observe(message, fields)
+}
+
+// SetLevel implements GoBGP's Logger; the level is fixed.
+func (j *journal) SetLevel(gobgplog.LogLevel) {}
+
+// GetLevel implements GoBGP's Logger. Dial errors are only told at this level.
+func (j *journal) GetLevel() gobgplog.LogLevel { return gobgplog.DebugLevel }

@@ -1,0 +1,268 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"strings"
+	"time"
+
+	api "github.com/osrg/gobgp/v3/api"
+)
+
+// Timing of sessions. GoBGP dials 1 to 2 s after a neighbor was added, and then every dialEvery to 2·dialEvery.
+const (
+	dialEvery    = 2 * time.Second        // also bounds one dial: GoBGP gives up after dialEvery − 1 s
+	redialFirst  = 250 * time.Millisecond // first pause after a lost session; doubles
+	redialMost   = 4 * time.Second        // longer pauses are GoBGP's own 5 s of idling
+	redialLook   = time.Second            // how often sessions are looked at without an event
+	redialCapped = time.Minute            // pause after a neighbor broke its prefix limit
+	stableAfter  = 30 * time.Second       // a session that lived this long resets the pause
+)
+
+// DefaultMaxPrefixes is how many prefixes per family a neighbor may send.
+const DefaultMaxPrefixes = 10_000
+
+// A Neighbor is one router to speak with. It is comparable.
+type Neighbor struct {
+	Address     netip.Addr
+	Local       netip.Addr // same family; connections use it on our side
+	ASN         uint32
+	Port        uint16        // dialled; 0 = 179
+	Password    string        // TCP MD5, at most 80 bytes; empty = none
+	Hold        time.Duration // whole seconds, 3 s or more
+	Multihop    int           // TTL; 0 = 1 for eBGP
+	Passive     bool          // never dial
+	MaxPrefixes int           // per family; more ends the session; 0 = DefaultMaxPrefixes
+}
+
+// LogValue leaves the password out.
+func (n Neighbor) LogValue() slog.Value {
+	return slog.GroupValue(slog.String("address", n.Address.String()), slog.Uint64("asn", uint64(n.ASN)))
+}
+
+// String leaves the password out.
+func (n Neighbor) String() string { return fmt.Sprintf("%s AS%d", n.Address, n.ASN) }
+
+// GoString leaves the password out.
+func (n Neighbor) GoString() string { return n.String() }
+
+// A Session is the state of one neighbor.
+type Session struct {
+	Address   netip.Addr
+	ASN       uint32 // configured
+	State     string // idle, connect, active, opensent, openconfirm, established
+	Since     time.Time
+	LastError string // why it is not established, if known
+	Sent      int    // paths exported to it
+	Received  int    // paths it sent
+}
+
+// peer is what the Engine remembers of one neighbor. Guarded by Engine.mu.
+type peer struct {
+	neighbor Neighbor
+	session  Session
+	failures int       // lost sessions in a row
+	redialAt time.Time // zero = not waiting
+}
+
+// ErrPassword is returned by Add when the listener would accept sessions without the password. Besides kernels without
+// TCP MD5 the cause can be that Go listens with multipath TCP, which GODEBUG=multipathtcp=0 turns off.
+var ErrPassword = errors.New("cannot set the TCP MD5 key on the listener")
+
+// Add adds one neighbor and starts its session.
+func (e *Engine) Add(n Neighbor) error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if _, ok := e.peers[n.Address]; ok {
+		return fmt.Errorf("neighbor %s exists", n.Address)
+	}
+	if err := e.add(n); err != nil {
+		return err
+	}
+	e.peers[n.Address] = &peer{neighbor: n, session: Session{
+		Address: n.Address, ASN: n.ASN, State: "idle", Since: time.Now(),
+	}}
+	signal(e.changed)
+	return nil
+}
+
+// Neighbors returns what was added, by address.
+func (e *Engine) Neighbors() map[netip.Addr]Neighbor {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	out := make(map[netip.Addr]Neighbor, len(e.peers))
+	for a, p := range e.peers {
+		out[a] = p.neighbor
+	}
+	return out
+}
+
+// Remove ends a neighbor's session with Cease and forgets it. The listener's MD5 key goes too: DeletePeer alone would
+// leave it, and a later session without password would be refused.
+func (e *Engine) Remove(a netip.Addr) error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	p, ok := e.peers[a]
+	if !ok {
+		return fmt.Errorf("no neighbor %s", a)
+	}
+	ctx := context.Background()
+	if p.neighbor.Password != "" {
+		bare := p.neighbor
+		bare.Password = ""
+		update := apiPeer(bare)
+		update.Conf.AdminDown = true
+		if _, err := e.server.UpdatePeer(ctx, &api.UpdatePeerRequest{Peer: update}); err != nil {
+			return fmt.Errorf("clear password of %s: %w", a, err)
+		}
+	}
+	if err := e.server.DeletePeer(ctx, &api.DeletePeerRequest{Address: a.String()}); err != nil {
+		return fmt.Errorf("delete neighbor %s: %w", a, err)
+	}
+	delete(e.peers, a)
+	e.journal.forget(a)
+	signal(e.changed)
+	return nil
+}
+
+// add hands a neighbor to GoBGP and takes it back when its password cannot be enforced.
+func (e *Engine) add(n Neighbor) error {
+	e.journal.takeKeyFailure(n.Address)
+	ctx := context.Background()
+	if err := e.server.AddPeer(ctx, &api.AddPeerRequest{Peer: apiPeer(n)}); err != nil {
+		return fmt.Errorf("add neighbor %s: %w", n.Address, err)
+	}
+	if reason := e.journal.takeKeyFailure(n.Address); reason != "" {
+		_ = e.server.DeletePeer(ctx, &api.DeletePeerRequest{Address: n.Address.String()})
+		return fmt.Errorf("add neighbor %s: %w: %s", n.Address, ErrPassword, reason)
+	}
+	return nil
+}
+
+func apiPeer(n Neighbor) *api.Peer {
+	hold := uint64(n.Hold / time.Second)
+	limit := n.MaxPrefixes
+	if limit <= 0 {
+		limit = DefaultMaxPrefixes
+	}
+	p := &api.Peer{
+		Conf: &api.PeerConf{
+			NeighborAddress: n.Address.String(),
+			PeerAsn:         n.ASN,
+			AuthPassword:    n.Password,
+		},
+		Timers: &api.Timers{Config: &api.TimersConfig{
+			ConnectRetry:           uint64(dialEvery / time.Second),
+			HoldTime:               hold,
+			KeepaliveInterval:      hold / 3,
+			IdleHoldTimeAfterReset: 1,
+		}},
+		Transport: &api.Transport{
+			LocalAddress: n.Local.String(),
+			RemotePort:   uint32(n.Port),
+			PassiveMode:  n.Passive,
+		},
+		// With graceful restart a crash would not withdraw.
+		GracefulRestart: &api.GracefulRestart{Enabled: false},
+	}
+	if n.Multihop > 0 {
+		p.EbgpMultihop = &api.EbgpMultihop{Enabled: true, MultihopTtl: uint32(n.Multihop)}
+	}
+	for _, f := range unicast() {
+		p.AfiSafis = append(p.AfiSafis, &api.AfiSafi{
+			Config:       &api.AfiSafiConfig{Family: f, Enabled: true},
+			PrefixLimits: &api.PrefixLimit{Family: f, MaxPrefixes: uint32(limit)},
+		})
+	}
+	return p
+}
+
+// refresh reads the sessions from GoBGP. The caller holds mu.
+func (e *Engine) refresh(now time.Time) {
+	_ = e.server.ListPeer(context.Background(), &api.ListPeerRequest{EnableAdvertised: true}, func(got *api.Peer) {
+		a, err := netip.ParseAddr(got.GetState().GetNeighborAddress())
+		if err != nil {
+			return
+		}
+		p, ok := e.peers[a]
+		if !ok {
+			return
+		}
+		p.session.Sent, p.session.Received = 0, 0
+		for _, f := range got.AfiSafis {
+			p.session.Sent += int(f.GetState().GetAdvertised())
+			p.session.Received += int(f.GetState().GetReceived())
+		}
+		state := strings.ToLower(got.GetState().GetSessionState().String())
+		if state != "established" {
+			p.session.Sent = 0
+		}
+		capped := got.GetState().GetAdminState() == api.PeerState_PFX_CT
+		e.enter(p, state, capped, now)
+	})
+}
+
+// enter records a session's state and plans the next dial when the session was lost.
+func (e *Engine) enter(p *peer, state string, capped bool, now time.Time) {
+	old := p.session.State
+	if state == old {
+		return
+	}
+	lived := now.Sub(p.session.Since)
+	p.session.State, p.session.Since = state, now
+	switch {
+	case state == "established":
+		e.journal.forget(p.neighbor.Address)
+		p.redialAt = time.Time{}
+		e.opts.Log.Info("BGP session established", "peer", p.neighbor.Address, "asn", p.neighbor.ASN)
+	case state == "idle":
+		if old == "established" && lived >= stableAfter {
+			p.failures = 0
+		}
+		pause := redialFirst << min(p.failures, 5)
+		p.failures++
+		if capped {
+			e.journal.note(p.neighbor.Address, "it sent more prefixes than its limit")
+			pause = redialCapped
+		}
+		if pause <= redialMost || capped {
+			p.redialAt = now.Add(pause)
+		}
+	}
+	if old == "established" {
+		e.opts.Log.Warn("BGP session lost", "peer", p.neighbor.Address, "asn", p.neighbor.ASN,
+			"reason", e.journal.lastError(p.neighbor.Address))
+	}
+}
+
+// redial replaces neighbors that idle longer than they need to: a fresh neighbor dials and accepts at once, an idle
+// one refuses everything for 5 s. It returns how long to wait for the next look.
+func (e *Engine) redial(now time.Time) time.Duration {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.refresh(now)
+	next := redialLook
+	for a, p := range e.peers {
+		if p.redialAt.IsZero() {
+			continue
+		}
+		if p.session.State != "idle" {
+			p.redialAt = time.Time{}
+			continue
+		}
+		if wait := p.redialAt.Sub(now); wait > 0 {
+			next = min(next, wait)
+			continue
+		}
+		p.redialAt = time.Time{}
+		_ = e.server.DeletePeer(context.Background(), &api.DeletePeerRequest{Address: a.String()})
+		if err := e.add(p.neighbor); err != nil {
+			e.journal.note(a, err.Error())
+			p.redialAt = now.Add(redialMost)
+		}
+	}
+	return next
+}

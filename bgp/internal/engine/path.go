@@ -1,0 +1,175 @@
+package engine
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"slices"
+
+	api "github.com/osrg/gobgp/v3/api"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/anypb"
+)
+
+// A Path is one route in the table.
+type Path struct {
+	Prefix      netip.Prefix // masked
+	NextHop     netip.Addr   // same family
+	Communities []uint32     // RFC 1997, high 16 bits first
+	MED         uint32       // 0 = not sent
+
+	// Of received paths only.
+	From   netip.Addr // the neighbor; zero = local
+	ASPath []uint32
+}
+
+func family(p netip.Prefix) *api.Family {
+	if p.Addr().Is4() {
+		return unicast()[0]
+	}
+	return unicast()[1]
+}
+
+// Announce puts a local path into the table, replacing the one of the same prefix.
+func (e *Engine) Announce(p Path) error {
+	path, err := apiPath(p)
+	if err != nil {
+		return fmt.Errorf("announce %s: %w", p.Prefix, err)
+	}
+	_, err = e.server.AddPath(context.Background(), &api.AddPathRequest{TableType: api.TableType_GLOBAL, Path: path})
+	if err != nil {
+		return fmt.Errorf("announce %s: %w", p.Prefix, err)
+	}
+	return nil
+}
+
+// Withdraw takes a local path out of the table.
+func (e *Engine) Withdraw(prefix netip.Prefix) error {
+	if !prefix.IsValid() {
+		// GoBGP takes a request without a path for "all".
+		return fmt.Errorf("withdraw: invalid prefix")
+	}
+	// An unspecified next hop satisfies GoBGP's parser; the match is by prefix.
+	hop := netip.IPv4Unspecified()
+	if prefix.Addr().Is6() {
+		hop = netip.IPv6Unspecified()
+	}
+	path, err := apiPath(Path{Prefix: prefix, NextHop: hop})
+	if err != nil {
+		return fmt.Errorf("withdraw %s: %w", prefix, err)
+	}
+	path.IsWithdraw = true
+	err = e.server.DeletePath(context.Background(), &api.DeletePathRequest{TableType: api.TableType_GLOBAL, Path: path})
+	if err != nil {
+		return fmt.Errorf("withdraw %s: %w", prefix, err)
+	}
+	return nil
+}
+
+// WithdrawAll takes every local path out of the table.
+func (e *Engine) WithdrawAll() error {
+	// Neither path nor UUID: every local path.
+	if err := e.server.DeletePath(context.Background(), &api.DeletePathRequest{}); err != nil {
+		return fmt.Errorf("withdraw all: %w", err)
+	}
+	return nil
+}
+
+// Paths returns the whole table, local and received, sorted by prefix and neighbor.
+func (e *Engine) Paths() ([]Path, error) {
+	var out []Path
+	var failed error
+	for _, f := range unicast() {
+		request := &api.ListPathRequest{TableType: api.TableType_GLOBAL, Family: f}
+		err := e.server.ListPath(context.Background(), request, func(d *api.Destination) {
+			prefix, err := netip.ParsePrefix(d.Prefix)
+			if err != nil {
+				failed = fmt.Errorf("list paths: %w", err)
+				return
+			}
+			for _, p := range d.Paths {
+				path, err := fromAPI(prefix, p)
+				if err != nil {
+					failed = fmt.Errorf("list paths: %s: %w", prefix, err)
+					continue
+				}
+				out = append(out, path)
+			}
+		})
+		if err != nil {
+			return nil, fmt.Errorf("list paths: %w", err)
+		}
+	}
+	if failed != nil {
+		return nil, failed
+	}
+	slices.SortFunc(out, comparePaths)
+	return out, nil
+}
+
+func apiPath(p Path) (*api.Path, error) {
+	f := family(p.Prefix)
+	nlri, err := anypb.New(&api.IPAddressPrefix{
+		Prefix: p.Prefix.Addr().String(), PrefixLen: uint32(p.Prefix.Bits()),
+	})
+	if err != nil {
+		return nil, err
+	}
+	attributes := []proto.Message{&api.OriginAttribute{Origin: 0}}
+	if f.Afi == api.Family_AFI_IP {
+		attributes = append(attributes, &api.NextHopAttribute{NextHop: p.NextHop.String()})
+	} else {
+		attributes = append(attributes, &api.MpReachNLRIAttribute{
+			Family: f, NextHops: []string{p.NextHop.String()}, Nlris: []*anypb.Any{nlri},
+		})
+	}
+	if p.MED != 0 {
+		attributes = append(attributes, &api.MultiExitDiscAttribute{Med: p.MED})
+	}
+	if len(p.Communities) > 0 {
+		attributes = append(attributes, &api.CommunitiesAttribute{Communities: p.Communities})
+	}
+	path := &api.Path{Family: f, Nlri: nlri}
+	for _, a := range attributes {
+		packed, err := anypb.New(a)
+		if err != nil {
+			return nil, err
+		}
+		path.Pattrs = append(path.Pattrs, packed)
+	}
+	return path, nil
+}
+
+func fromAPI(prefix netip.Prefix, p *api.Path) (Path, error) {
+	out := Path{Prefix: prefix}
+	// A local path has no neighbor; GoBGP prints that as "<nil>".
+	if from, err := netip.ParseAddr(p.NeighborIp); err == nil && from.IsValid() && !from.IsUnspecified() {
+		out.From = from
+	}
+	for _, packed := range p.Pattrs {
+		message, err := packed.UnmarshalNew()
+		if err != nil {
+			return Path{}, err
+		}
+		switch a := message.(type) {
+		case *api.NextHopAttribute:
+			out.NextHop, err = netip.ParseAddr(a.NextHop)
+		case *api.MpReachNLRIAttribute:
+			if len(a.NextHops) > 0 {
+				out.NextHop, err = netip.ParseAddr(a.NextHops[0])
+			}
+		case *api.MultiExitDiscAttribute:
+			out.MED = a.Med
+		case *api.CommunitiesAttribute:
+			out.Communities = slices.Clone(a.Communities)
+		case *api.AsPathAttribute:
+			for _, segment := range a.Segments {
+				out.ASPath = append(out.ASPath, segment.Numbers...)
+			}
+		}
+		if err != nil {
+			return Path{}, err
+		}
+	}
+	return out, nil
+}

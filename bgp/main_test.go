@@ -1,0 +1,42 @@
+//go:debug multipathtcp=0
+
+package bgp
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"testing"
+)
+
+// childVerb in the environment makes the test binary the child; parentVerb makes it a parent, for tests that kill one.
+const (
+	childVerb  = "PHAROS_BGP_TEST_CHILD"
+	parentVerb = "PHAROS_BGP_TEST_PARENT"
+)
+
+func TestMain(m *testing.M) {
+	switch {
+	case os.Getenv(childVerb) == "1":
+		if err := ChildMain(context.Background(), os.Stdin, os.Stdout, os.Stderr); err != nil {
+			os.Exit(1)
+		}
+		os.Exit(0)
+	case os.Getenv(childVerb) == "broken":
+		fmt.Fprintln(os.Stderr, "panic: told to break")
+		os.Exit(2)
+	case os.Getenv(parentVerb) != "":
+		if err := runTestParent(os.Getenv(parentVerb)); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	// The tests wait for timers of BGP far more than they compute.
+	flag.Parse()
+	if err := flag.Set("test.parallel", "12"); err != nil {
+		panic(err)
+	}
+	os.Exit(m.Run())
+}

@@ -1,0 +1,72 @@
+package bgp
+
+import (
+	"fmt"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// metrics of one Speaker. Labels are bounded: there is none.
+type metrics struct {
+	registerer prometheus.Registerer
+
+	up          prometheus.Gauge
+	restarts    prometheus.Counter
+	lapses      prometheus.Counter
+	states      prometheus.Counter
+	logDropped  prometheus.Counter
+	peers       prometheus.Gauge
+	established prometheus.Gauge
+	desired     prometheus.Gauge
+	installed   prometheus.Gauge
+	refused     prometheus.Gauge
+}
+
+func newMetrics(r prometheus.Registerer) (*metrics, error) {
+	gauge := func(name, help string) prometheus.Gauge {
+		return prometheus.NewGauge(prometheus.GaugeOpts{Name: "pharos_bgp_" + name, Help: help})
+	}
+	counter := func(name, help string) prometheus.Counter {
+		return prometheus.NewCounter(prometheus.CounterOpts{Name: "pharos_bgp_" + name, Help: help})
+	}
+	m := &metrics{
+		registerer:  r,
+		up:          gauge("child_up", "1 while the BGP child process runs."),
+		restarts:    counter("child_restarts_total", "Times the BGP child died or had to be killed; a steady rate is a crash loop."),
+		lapses:      counter("lease_lapses_total", "Times the BGP child withdrew everything because its lease was not renewed."),
+		states:      counter("states_total", "Desired states handed to the BGP child."),
+		logDropped:  counter("log_dropped_total", "Log lines of the BGP child that were not logged."),
+		peers:       gauge("peers", "Peers configured."),
+		established: gauge("peers_established", "Peers with an established session."),
+		desired:     gauge("routes_desired", "Routes that should be announced."),
+		installed:   gauge("routes_installed", "Routes announced."),
+		refused:     gauge("routes_refused", "Routes that cannot be announced; the status says why."),
+	}
+	if r == nil {
+		return m, nil
+	}
+	for i, c := range m.all() {
+		if err := r.Register(c); err != nil {
+			for _, done := range m.all()[:i] {
+				r.Unregister(done)
+			}
+			return nil, fmt.Errorf("bgp: register metrics: %w", err)
+		}
+	}
+	return m, nil
+}
+
+func (m *metrics) all() []prometheus.Collector {
+	return []prometheus.Collector{
+		m.up, m.restarts, m.lapses, m.states, m.logDropped, m.peers, m.established, m.desired, m.installed, m.refused,
+	}
+}
+
+func (m *metrics) unregister() {
+	if m.registerer == nil {
+		return
+	}
+	for _, c := range m.all() {
+		m.registerer.Unregister(c)
+	}
+}

@@ -1,0 +1,10 @@
+//go:build unix && !linux
+
+package bgp
+
+import "syscall"
+
+// childAttributes keeps Ctrl-C in a terminal from the child: the parent stops it in order.
+func childAttributes() *syscall.SysProcAttr {
+	return &syscall.SysProcAttr{Setpgid: true}
+}

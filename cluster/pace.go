@@ -1,0 +1,114 @@
+package cluster
+
+import (
+	"log"
+	"math/rand/v2"
+	"time"
+
+	"github.com/hashicorp/memberlist"
+)
+
+const (
+	// datagramSize is the largest datagram sent. It passes through the tunnels
+	// that sites are commonly joined by (1280-byte links less headers).
+	datagramSize = 1200
+	// userOverhead is memberlist's type byte of a user message.
+	userOverhead = 1
+	// encryptOverhead is version, nonce and tag of an encrypted datagram.
+	encryptOverhead = 29
+	// labelOverhead is what comes before the label.
+	labelOverhead = 2
+)
+
+// pace is how fast things happen. Tests have their own.
+type pace struct {
+	report   time.Duration   // between two sendings of our report; jittered by a tenth
+	gap      time.Duration   // least time between sendings of changed reports
+	retry    []time.Duration // before the first, second, … attempt to join a node; the last repeats
+	pushPull time.Duration
+	probe    time.Duration
+	rtt      time.Duration // time for an answer before other ways are tried
+	stream   time.Duration // for a whole TCP exchange
+	leave    time.Duration // for the farewell
+	reclaim  time.Duration // before a dead node's name may come from another address
+	dead     time.Duration // for which a dead node is told that it is held dead
+}
+
+// defaultPace is for sites on several continents and up to some 200 nodes.
+func defaultPace() pace {
+	return pace{
+		report: time.Second,
+		gap:    50 * time.Millisecond,
+		retry: []time.Duration{
+			0, 200 * time.Millisecond, 500 * time.Millisecond, time.Second,
+			2 * time.Second, 5 * time.Second, 10 * time.Second,
+		},
+		pushPull: 15 * time.Second,
+		probe:    2 * time.Second,
+		rtt:      time.Second,
+		stream:   5 * time.Second,
+		leave:    600 * time.Millisecond,
+		reclaim:  2 * time.Second,
+		dead:     time.Minute,
+	}
+}
+
+// jitter returns d give or take a tenth, so that nodes do not fall into step.
+func jitter(d time.Duration) time.Duration {
+	if d <= 0 {
+		return 0
+	}
+	return d - d/10 + rand.N(d/5+1)
+}
+
+// memberlistConfig returns the settings of the membership protocol. It is used
+// to find the other nodes and to reach them; failures of nodes are not read off
+// it, so it may be slow to give one up.
+func (n *Node) memberlistConfig() *memberlist.Config {
+	p := n.pace
+	c := memberlist.DefaultLANConfig()
+	c.Name = n.opt.Name
+	c.Label = n.opt.Label
+	c.Transport = n.sockets
+	c.BindPort = int(n.advertise.Port())
+	c.Logger = log.New(n.journal, "", 0)
+
+	c.Keyring = n.keyring
+	c.GossipVerifyIncoming = true
+	c.GossipVerifyOutgoing = true
+
+	d := delegate{n}
+	c.Delegate, c.Events, c.Conflict, c.Alive, c.Ping = d, d, d, d, d
+
+	// A probe waits for the slowest round trip on earth before it asks others.
+	c.ProbeInterval = p.probe
+	c.ProbeTimeout = p.rtt
+	c.AwarenessMaxMultiplier = 4
+	c.TCPTimeout = p.stream
+	c.PushPullInterval = p.pushPull
+	c.GossipInterval = 200 * time.Millisecond
+	c.GossipNodes = 4
+	c.RetransmitMult = newsRetransmits
+	// A node that was cut off is told for a while that it is held dead, so that
+	// it can object; later the joiner finds it again.
+	c.GossipToTheDeadTime = p.dead
+	c.DeadNodeReclaimTime = p.reclaim
+
+	c.UDPBufferSize = datagramSize
+	c.HandoffQueueDepth = maxInboxFrames
+	// Messages have one size whatever they say; and nothing is to be unpacked.
+	c.EnableCompression = false
+	return c
+}
+
+// frameBudget is the largest frame that goes into one datagram.
+func (n *Node) frameBudget() int {
+	budget := datagramSize - userOverhead
+	if n.opt.Label != "" {
+		budget -= labelOverhead + len(n.opt.Label)
+	}
+	if len(n.opt.Keys) > 0 {
+		budget -= encryptOverhead
+	}
+	return budget
+}

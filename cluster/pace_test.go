@@ -1,0 +1,88 @@
+package cluster
+
+import (
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/pharos-lb/pharos/internal/health"
+)
+
+func TestChangeArrivesAtOnce(t *testing.T) {
+	p := defaultPace()
+	fra, iad, sin := trio(t, Options{pace: &p})
+	rigs := []*rig{fra, iad, sin}
+	acquainted(t, rigs...)
+	var took []time.Duration
+	apart := time.NewTicker(p.gap + 10*time.Millisecond)
+	defer apart.Stop()
+	for seq := uint64(1); seq <= 50; seq++ {
+		status := health.StatusUp
+		if seq%2 == 0 {
+			status = health.StatusDown
+		}
+		<-apart.C
+		began := time.Now()
+		fra.say(1, seq, status)
+		for _, r := range []*rig{iad, sin} {
+			took = append(took, r.mail.atLeast("fra", 1, seq).at.Sub(began))
+		}
+	}
+	slices.Sort(took)
+	p50, p99 := took[len(took)/2], took[len(took)*99/100]
+	t.Logf("a change arrived after %v (median), %v (99th percentile)", p50, p99)
+	// A change waits for the gap after the last one at most, never for the next second.
+	if p50 > p.report/4 {
+		t.Errorf("a change takes %v", p50)
+	}
+}
+
+func TestStormIsSentAsOne(t *testing.T) {
+	p := defaultPace()
+	fra, iad, _ := trio(t, Options{pace: &p})
+	until(t, "known", func() bool { return iad.Status().Present == 2 && fra.Status().Present == 2 })
+	before, began := fra.metric("pharos_cluster_messages_total", "out", "report"), time.Now()
+	const changes = 2000
+	for seq := uint64(1); seq <= changes; seq++ {
+		fra.say(1, seq, health.Status(seq%3+1))
+	}
+	iad.mail.atLeast("fra", 1, changes)
+	sent := fra.metric("pharos_cluster_messages_total", "out", "report") - before
+	// Two peers, one sending a gap, and the regular ones.
+	limit := 2 * (2 + float64(time.Since(began)/p.gap) + 2)
+	if sent > limit {
+		t.Errorf("%d changes were sent in %v datagrams, at most %v", changes, sent, limit)
+	}
+}
+
+// BenchmarkTraffic measures what a node sends and receives in a cluster of
+// three with 1000 targets while nothing happens. One iteration is one second:
+// run it with -benchtime=60x.
+func BenchmarkTraffic(b *testing.B) {
+	p := defaultPace()
+	fra, iad, sin := trio(b, Options{pace: &p})
+	rigs := []*rig{fra, iad, sin}
+	acquainted(b, rigs...)
+	ways := [][2]string{{"out", "udp"}, {"in", "udp"}, {"out", "tcp"}, {"in", "tcp"}}
+	read := func() (v []float64) {
+		for _, w := range ways {
+			v = append(v, fra.metric("pharos_cluster_bytes_total", w[0], w[1]))
+		}
+		return v
+	}
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	before, began, seq := read(), time.Now(), uint64(0)
+	for b.Loop() {
+		seq++
+		for _, r := range rigs {
+			report := &health.Report{Observer: r.opt.Name, Epoch: 1, Seq: seq, Layout: 7}
+			report.Set(999, health.StatusUp)
+			r.Publish(report)
+		}
+		<-tick.C
+	}
+	for i, v := range read() {
+		b.ReportMetric((v-before[i])/time.Since(began).Seconds(), ways[i][0]+"-"+ways[i][1]+"-B/s")
+	}
+}

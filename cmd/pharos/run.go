@@ -1,0 +1,168 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"strings"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"github.com/pharos-lb/pharos/bgp"
+	"github.com/pharos-lb/pharos/internal/node"
+)
+
+// defaultConfig is where run, validate and reload look first.
+const defaultConfig = "/etc/pharos/pharos.yaml"
+
+// logFlags are shared by the verbs that run for long.
+type logFlags struct{ level, format string }
+
+func (f *logFlags) add(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&f.level, "log-level", "info", "debug, info, warn or error")
+	cmd.Flags().StringVar(&f.format, "log-format", "text", "text or json")
+}
+
+func (f *logFlags) logger(cmd *cobra.Command, w io.Writer) (*slog.Logger, error) {
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(f.level)); err != nil {
+		return nil, usage(cmd, fmt.Errorf("--log-level %q: want debug, info, warn or error", f.level))
+	}
+	opts := &slog.HandlerOptions{Level: level}
+	switch f.format {
+	case "text":
+		return slog.New(slog.NewTextHandler(w, opts)), nil
+	case "json":
+		return slog.New(slog.NewJSONHandler(w, opts)), nil
+	}
+	return nil, usage(cmd, fmt.Errorf("--log-format %q: want text or json", f.format))
+}
+
+func newRun() *cobra.Command {
+	opts := node.Options{Version: version}
+	var logs logFlags
+	cmd := &cobra.Command{
+		Use:   "run",
+		Short: "Run a node",
+		Long: `Run one node until SIGTERM or Ctrl-C, then withdraw its routes, stop answering
+and let connections finish. SIGHUP reloads the configuration, as "pharos reload" does.`,
+		Example: `  pharos run --config pharos.yaml --node fra1
+  pharos run --config pharos.yaml --state-dir ./state --socket ./pharos.sock --log-format json`,
+		Args: usageArgs(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			log, err := logs.logger(cmd, cmd.ErrOrStderr())
+			if err != nil {
+				return err
+			}
+			opts.Log = log
+			return runNode(cmd.Context(), opts)
+		},
+	}
+	f := cmd.Flags()
+	f.StringVarP(&opts.ConfigFile, "config", "c", defaultConfig, "configuration file")
+	f.StringVar(&opts.Name, "node", "", "this node's name in the configuration (default: the host's name)")
+	f.StringVar(&opts.StateDir, "state-dir", node.DefaultStateDir, "folder for what survives a restart")
+	f.StringVar(&opts.Socket, "socket", "", "admin socket (default: admin.socket of the configuration)")
+	logs.add(cmd)
+	return cmd
+}
+
+// gcPercent trades memory for less collection; the collector still tightens
+// near GOMEMLIMIT. Measured: see docs/decisions.
+const gcPercent = 200
+
+func runNode(ctx context.Context, opts node.Options) error {
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(gcPercent)
+	}
+	n, err := node.New(opts)
+	if err != nil {
+		return err
+	}
+	hup := make(chan os.Signal, 1)
+	signal.Notify(hup, syscall.SIGHUP)
+	defer signal.Stop(hup)
+	done := make(chan struct{})
+	defer close(done)
+	go func() {
+		for {
+			select {
+			case <-hup:
+				n.Reload(ctx, false) //nolint:errcheck // Reload logs it; status shows it
+			case <-done:
+				return
+			}
+		}
+	}()
+	return n.Run(ctx)
+}
+
+// newSpeaker is the hidden verb of the BGP child process.
+func newSpeaker() *cobra.Command {
+	return &cobra.Command{
+		Use: node.SpeakerVerb, Hidden: true, Args: cobra.NoArgs,
+		Short: "The BGP child process (started by run)",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			// The parent decides when we stop: Ctrl-C reaches the whole process
+			// group, and the parent withdraws in order.
+			signal.Ignore(os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+			err := bgp.ChildMain(context.WithoutCancel(cmd.Context()), os.Stdin, os.Stdout, os.Stderr)
+			if errors.Is(err, io.EOF) {
+				return nil
+			}
+			return err
+		},
+	}
+}
+
+func newReload() *cobra.Command {
+	var socket string
+	var allow bool
+	cmd := &cobra.Command{
+		Use:   "reload",
+		Short: "Make the running node read its configuration again",
+		Long: `Reload takes the whole new configuration or none of it: on any error the old one
+stays in force and the error is printed. Nothing that is served is interrupted.`,
+		Example: "  pharos reload\n  pharos reload --allow-remove     # more than a third of the services or prefixes go away",
+		Args:    usageArgs(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			client, err := findClient(cmd, socket)
+			if err != nil {
+				return err
+			}
+			result, err := client.Reload(cmd.Context(), allow)
+			if err != nil {
+				return err
+			}
+			fmt.Fprintln(cmd.OutOrStdout(), "reloaded, configuration "+result.Hash)
+			for _, c := range result.Changes {
+				fmt.Fprintln(cmd.OutOrStdout(), "  "+c)
+			}
+			return nil
+		},
+	}
+	addSocket(cmd, &socket)
+	cmd.Flags().BoolVar(&allow, "allow-remove", false, "permit removing more than a third of the services or prefixes")
+	return cmd
+}
+
+func newVersion() *cobra.Command {
+	return &cobra.Command{
+		Use: "version", Short: "Print the version", Example: "  pharos version", Args: usageArgs(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			info, _ := debug.ReadBuildInfo()
+			goVersion := "unknown"
+			if info != nil {
+				goVersion = info.GoVersion
+			}
+			_, err := fmt.Fprintf(cmd.OutOrStdout(), "pharos %s (%s)\n", version, strings.TrimSpace(goVersion))
+			return err
+		},
+	}
+}

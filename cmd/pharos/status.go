@@ -1,0 +1,136 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/pharos-lb/pharos/internal/admin"
+	"github.com/pharos-lb/pharos/internal/steer"
+)
+
+func newStatus() *cobra.Command {
+	var socket, format string
+	cmd := &cobra.Command{
+		Use:   "status",
+		Short: "Show what the running node knows and does",
+		Long: `Status shows the services at every site with the reason of each exclusion, the
+routes and BGP sessions of this node, the other nodes, and the configuration in
+force. Exit code 2 means that something is not as it should be; the first lines
+say what.`,
+		Example: "  pharos status\n  pharos status -o json | jq .degraded",
+		Args:    usageArgs(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := checkFormat(cmd, format); err != nil {
+				return err
+			}
+			client, err := findClient(cmd, socket)
+			if err != nil {
+				return err
+			}
+			st, err := client.Status(cmd.Context())
+			if err != nil {
+				return err
+			}
+			if format == formatJSON {
+				err = writeJSON(cmd.OutOrStdout(), st)
+			} else {
+				err = printStatus(cmd.OutOrStdout(), st, time.Now())
+			}
+			if err == nil && len(st.Degraded) > 0 {
+				return errDegraded
+			}
+			return err
+		},
+	}
+	addSocket(cmd, &socket)
+	addFormat(cmd, &format)
+	return cmd
+}
+
+func printStatus(out io.Writer, st *admin.Status, now time.Time) error {
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	fmt.Fprintf(w, "node %s at %s, %s for %s, pharos %s, configuration %s (%s), plan %d\n", st.Node, st.Site, st.State,
+		since(st.Started, now), st.Version, st.Config.File, st.Config.Hash, st.Generation)
+	fmt.Fprintf(w, "geo data %s, %d days old\n", st.Geo.Name, st.Geo.AgeDays)
+	if len(st.Degraded) == 0 {
+		fmt.Fprintln(w, "healthy")
+	}
+	for _, d := range st.Degraded {
+		fmt.Fprintln(w, "! "+d)
+	}
+	fmt.Fprintln(w, "\nSERVICE\tSITE\tANSWERED\tVIP\tBACKENDS\tWHY")
+	for _, svc := range st.Services {
+		for _, site := range svc.Sites {
+			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", svc.Name, site.Site, yesNo(site.Eligible),
+				targets(site.VIPs), targets(site.Backends), site.Why)
+		}
+	}
+	if len(st.Routes) > 0 {
+		fmt.Fprintln(w, "\nPREFIX\tANNOUNCED\tWHY")
+	}
+	for _, r := range st.Routes {
+		why := r.Why.String()
+		if r.Announce && r.Why == steer.ReasonNone {
+			why = "everything it requires is servable"
+		}
+		if r.Blame != "" {
+			why = "service " + r.Blame + ": " + why
+		}
+		fmt.Fprintf(w, "%s\t%s\t%s\n", r.Prefix, yesNo(r.Announce), why)
+	}
+	if st.Speaker != nil {
+		fmt.Fprintln(w, "\nBGP PEER\tASN\tSESSION\tSINCE\tSENT\tLAST ERROR")
+		for _, p := range st.Speaker.Peers {
+			fmt.Fprintf(w, "%s\t%d\t%s\t%s\t%d\t%s\n", p.Address, p.ASN, p.State, since(p.Since, now), p.Sent, p.LastError)
+		}
+	}
+	fmt.Fprintln(w, "\nMEMBER\tSITE\tHEARD\tVERSION")
+	for _, m := range st.Members {
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", m.Name, m.Site, yesNo(m.Heard), m.Version)
+	}
+	fmt.Fprintln(w)
+	for _, l := range st.Listeners {
+		fmt.Fprintln(w, "listening: "+l)
+	}
+	return w.Flush()
+}
+
+// targets writes "2 of 2 up", or names what is not.
+func targets(list []admin.TargetStatus) string {
+	if len(list) == 0 {
+		return "–"
+	}
+	up := 0
+	var rest []string
+	for _, t := range list {
+		if t.Status == "up" {
+			up++
+		} else {
+			rest = append(rest, t.Address.String()+" "+t.Status)
+		}
+	}
+	text := fmt.Sprintf("%d of %d up", up, len(list))
+	if len(rest) > 0 {
+		text += ": " + strings.Join(rest, ", ")
+	}
+	return text
+}
+
+func yesNo(b bool) string {
+	if b {
+		return "yes"
+	}
+	return "no"
+}
+
+func since(t, now time.Time) string {
+	if t.IsZero() {
+		return "–"
+	}
+	return now.Sub(t).Round(time.Second).String()
+}

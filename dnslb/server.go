@@ -1,0 +1,189 @@
+package dnslb
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"runtime/debug"
+	"sync"
+	"sync/atomic"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/pharos-lb/pharos/dnslb/transport"
+	"github.com/pharos-lb/pharos/dnslb/zone"
+	"github.com/pharos-lb/pharos/internal/steer"
+)
+
+// A Server answers DNS queries. All its methods may be called from any
+// goroutine.
+type Server struct {
+	// Immutable.
+	board    *steer.Board
+	sockets  int
+	log      *slog.Logger
+	registry prometheus.Registerer
+	metrics  *metrics
+	pool     *transport.Pool
+
+	// Loaded once per query.
+	zones    atomic.Pointer[zone.Set]
+	tunables atomic.Pointer[Tunables]
+
+	mu        sync.Mutex // guards the rest
+	state     state
+	listeners []*listener
+	stopping  sync.WaitGroup // listeners that a reload removed
+	panics    sync.Once
+}
+
+type state uint8
+
+const (
+	idle state = iota
+	running
+	stopped
+)
+
+// ErrStopped is returned by what needs a server that has not ended.
+var ErrStopped = errors.New("dns server has stopped")
+
+// New checks the options and binds every socket, or none. The server knows no
+// zone (and refuses every question) until SetZones, and answers nothing until
+// Run. Close frees the sockets.
+func New(o Options) (*Server, error) {
+	o, err := o.complete()
+	listen, listenErr := addresses(o.Listen)
+	if err = errors.Join(err, listenErr); err != nil {
+		return nil, err
+	}
+	s := &Server{
+		board:    o.Board,
+		sockets:  o.Sockets,
+		log:      o.Log,
+		registry: o.Registerer,
+		metrics:  newMetrics(),
+	}
+	s.tunables.Store(&o.Tunables)
+	s.zones.Store(new(zone.Set))
+	overTCP := s.metrics.socket()
+	s.pool = transport.NewPool(limits(&o.Tunables), &s.metrics.tcp, func() transport.Responder {
+		return &responder{server: s, count: overTCP}
+	})
+	s.metrics.open = s.pool.Open
+	if s.listeners, err = bindAll(listen, o.Sockets); err != nil {
+		return nil, fmt.Errorf("dns: %w", err)
+	}
+	if s.registry != nil {
+		if err := s.registry.Register(s.metrics); err != nil {
+			closeAll(s.listeners)
+			return nil, fmt.Errorf("dns: register metrics: %w", err)
+		}
+	}
+	return s, nil
+}
+
+func limits(t *Tunables) transport.Limits {
+	return transport.Limits{Connections: t.TCPMax, Idle: t.TCPIdle}
+}
+
+// SetZones replaces the zones. Queries in hand keep the old ones to their end.
+// nil stands for no zones.
+func (s *Server) SetZones(set *zone.Set) {
+	if set == nil {
+		set = new(zone.Set)
+	}
+	s.metrics.setZones(len(set.Zones()), set.Steered())
+	s.zones.Store(set)
+}
+
+// Run serves until ctx ends: then it stops reading, finishes what has been
+// read, ends the TCP connections, unbinds every socket and returns nil. It
+// works once.
+func (s *Server) Run(ctx context.Context) error {
+	s.mu.Lock()
+	if s.state != idle {
+		s.mu.Unlock()
+		return ErrStopped
+	}
+	s.state = running
+	for _, l := range s.listeners {
+		l.start(s)
+	}
+	s.mu.Unlock()
+
+	<-ctx.Done()
+
+	s.mu.Lock()
+	s.state = stopped
+	listeners := s.listeners
+	s.listeners = nil
+	s.mu.Unlock()
+	err := stopAll(listeners)
+	s.pool.Shutdown()
+	s.stopping.Wait()
+	s.unregister()
+	return err
+}
+
+// Addrs returns what is bound, in the order of Options.Listen, with the ports
+// that the kernel chose.
+func (s *Server) Addrs() (udp, tcp []netip.AddrPort) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, l := range s.listeners {
+		udp = append(udp, l.udp[0].Local())
+		tcp = append(tcp, l.tcp.Local())
+	}
+	return udp, tcp
+}
+
+// Close frees the sockets of a server that is not running. While Run runs it
+// does nothing: end its context. It may be called more than once.
+func (s *Server) Close() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.state == running {
+		return nil
+	}
+	s.state = stopped
+	err := closeAll(s.listeners)
+	s.listeners = nil
+	s.stopping.Wait()
+	s.unregister()
+	return err
+}
+
+func (s *Server) unregister() {
+	if s.registry != nil {
+		s.registry.Unregister(s.metrics)
+	}
+}
+
+// panicked logs the first panic of a responder, which is a bug; the counter
+// tells of the others.
+func (s *Server) panicked(p any) {
+	s.panics.Do(func() {
+		s.log.Error("dns query dropped after an internal error", "error", p, "stack", string(debug.Stack()))
+	})
+}
+
+func stopAll(listeners []*listener) error {
+	errs := make([]error, len(listeners))
+	var wg sync.WaitGroup
+	for i, l := range listeners {
+		wg.Go(func() { errs[i] = l.stop() })
+	}
+	wg.Wait()
+	return errors.Join(errs...)
+}
+
+func closeAll(listeners []*listener) error {
+	var errs []error
+	for _, l := range listeners {
+		errs = append(errs, l.close())
+	}
+	return errors.Join(errs...)
+}

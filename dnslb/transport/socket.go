@@ -1,0 +1,93 @@
+package transport
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// controlSpace holds one packet-info control message of either family.
+const controlSpace = 64
+
+// control runs f on the socket's descriptor and returns its error.
+func control(raw syscall.RawConn, f func(fd int) error) error {
+	var inner error
+	if err := raw.Control(func(fd uintptr) { inner = f(int(fd)) }); err != nil {
+		return err
+	}
+	return inner
+}
+
+// prepareUDP sets the options that have to be there before bind.
+func prepareUDP(fd int, ipv6, wildcard bool) error {
+	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1); err != nil {
+		return fmt.Errorf("set SO_REUSEPORT: %w", err)
+	}
+	// Neither path-MTU discovery nor its spoofed messages may shape our replies;
+	// they are small enough not to be fragmented.
+	if ipv6 {
+		_ = unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_MTU_DISCOVER, unix.IPV6_PMTUDISC_OMIT)
+	} else {
+		_ = unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_OMIT)
+	}
+	if !wildcard {
+		return nil
+	}
+	level, option := unix.IPPROTO_IP, unix.IP_PKTINFO
+	if ipv6 {
+		level, option = unix.IPPROTO_IPV6, unix.IPV6_RECVPKTINFO
+	}
+	if err := unix.SetsockoptInt(fd, level, option, 1); err != nil {
+		return fmt.Errorf("ask for destination addresses: %w", err)
+	}
+	return nil
+}
+
+func prepareTCP(fd int) error {
+	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1); err != nil {
+		return fmt.Errorf("set SO_REUSEPORT: %w", err)
+	}
+	return nil
+}
+
+// replySource turns the control message that came with a query into the one
+// that makes the reply leave from the address that was asked. It works in
+// place and returns nil when there is none.
+func replySource(oob []byte) []byte {
+	if len(oob) < unix.SizeofCmsghdr {
+		return nil
+	}
+	level := int32(binary.NativeEndian.Uint32(oob[unix.SizeofCmsghdr-8:]))
+	kind := int32(binary.NativeEndian.Uint32(oob[unix.SizeofCmsghdr-4:]))
+	data := oob[unix.CmsgLen(0):]
+	switch {
+	case level == unix.IPPROTO_IP && kind == unix.IP_PKTINFO && len(data) >= unix.SizeofInet4Pktinfo:
+		// struct in_pktinfo: interface, source to use, destination seen. Interface 0
+		// leaves the way out to routing: the query may have come in elsewhere.
+		clear(data[:4])
+		copy(data[4:8], data[8:12])
+		return oob[:unix.CmsgSpace(unix.SizeofInet4Pktinfo)]
+	case level == unix.IPPROTO_IPV6 && kind == unix.IPV6_PKTINFO && len(data) >= unix.SizeofInet6Pktinfo:
+		if linkLocal := data[0] == 0xfe && data[1]&0xc0 == 0x80; !linkLocal {
+			clear(data[16:20])
+		}
+		return oob[:unix.CmsgSpace(unix.SizeofInet6Pktinfo)]
+	}
+	return nil
+}
+
+// bindError adds what to do about the usual causes.
+func bindError(err error) error {
+	switch {
+	case errors.Is(err, unix.EADDRINUSE):
+		return fmt.Errorf("%w: another program has it; find it with `ss -lunpt`", err)
+	case errors.Is(err, unix.EACCES):
+		return fmt.Errorf("%w: ports under 1024 need CAP_NET_BIND_SERVICE", err)
+	case errors.Is(err, unix.EADDRNOTAVAIL):
+		return fmt.Errorf("%w: no interface of this machine has the address", err)
+	}
+	return err
+}

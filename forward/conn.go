@@ -1,0 +1,57 @@
+package forward
+
+import "sync"
+
+// A Conn is an accepted connection. The goroutine that serves it owns it.
+type Conn[S any] struct {
+	// Stream is the connection to the client.
+	Stream *Stream
+	// ID counts the connections of the Front from 1.
+	ID uint64
+
+	// Immutable.
+	front  *Front[S]
+	socket *socket[S]
+
+	mu      sync.Mutex // guards resting
+	resting bool
+}
+
+// Settings returns what its listener is set to now, which a reload may change
+// between two calls.
+func (c *Conn[S]) Settings() *S { return c.socket.settings.Load() }
+
+// Draining reports whether the connection should end when its current work is
+// done: its listener has been removed, or the Front is stopping.
+func (c *Conn[S]) Draining() bool {
+	return c.socket.removed.Load() || c.front.draining.Load()
+}
+
+// Rest says that the connection is between two units of work, with the read
+// deadline already set; from then until Busy the Front may interrupt its read
+// in order to end it. It returns false if the connection should end right away.
+func (c *Conn[S]) Rest() bool {
+	c.mu.Lock()
+	c.resting = true
+	c.mu.Unlock()
+	return !c.Draining()
+}
+
+// Busy ends Rest. Deadlines have to be set anew.
+func (c *Conn[S]) Busy() {
+	c.mu.Lock()
+	c.resting = false
+	c.mu.Unlock()
+	if c.Draining() {
+		c.Stream.ForgetDeadlines() // wake may have set one
+	}
+}
+
+// wake ends a connection that is resting.
+func (c *Conn[S]) wake() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.resting {
+		c.Stream.InterruptRead()
+	}
+}

@@ -1,0 +1,316 @@
+package forward
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Defaults of FrontOptions.
+const (
+	DefaultMaxConns = 16384
+	DefaultDrain    = 10 * time.Second
+)
+
+const (
+	// acceptBackoff is the longest pause after a failed accept (out of
+	// descriptors, mostly).
+	acceptBackoff = time.Second
+	// farewell is how long a socket that is being given up still accepts what
+	// has already connected, so that those clients are not reset.
+	farewell = 20 * time.Millisecond
+)
+
+// A Listen is an address and what a protocol needs to know to serve it.
+type Listen[S any] struct {
+	// Address to bind; port 0 takes a free one.
+	Address  netip.AddrPort
+	Settings S
+}
+
+// FrontOptions are what a Front needs.
+type FrontOptions[S any] struct {
+	Listeners []Listen[S]
+	// Serve speaks the protocol on one connection and returns when done with it;
+	// the Front closes it. ctx ends when draining has taken too long. Required.
+	Serve func(ctx context.Context, c *Conn[S])
+	// MaxConns is how many connections are served at once; more are closed and
+	// counted. 0 means DefaultMaxConns.
+	MaxConns int
+	// Drain is how long connections may take to end when Run stops; 0 means
+	// DefaultDrain, negative means none.
+	Drain time.Duration
+	// Log takes transitions; nil = none.
+	Log *slog.Logger
+}
+
+// A Front owns listening sockets and the connections accepted on them. Sockets
+// and settings can be changed while it runs.
+type Front[S any] struct {
+	// Immutable.
+	serve    func(ctx context.Context, c *Conn[S])
+	maxConns int64
+	drain    time.Duration
+	log      *slog.Logger
+
+	draining atomic.Bool
+	active   atomic.Int64
+	accepted atomic.Uint64
+	refused  atomic.Uint64
+	failures atomic.Uint64
+
+	mu      sync.Mutex // guards the rest
+	phase   phase
+	pending bool // a Change is prepared
+	sockets []*socket[S]
+	conns   map[*Conn[S]]struct{}
+	ctx     context.Context // of the connections, while running
+	wg      sync.WaitGroup
+}
+
+type phase uint8
+
+const (
+	phaseNew phase = iota
+	phaseRunning
+	phaseEnded
+)
+
+// A socket is one listening socket.
+type socket[S any] struct {
+	asked    netip.AddrPort
+	listener *net.TCPListener
+	settings atomic.Pointer[S]
+	removed  atomic.Bool
+}
+
+// FrontStats is a Front at one moment.
+type FrontStats struct {
+	// Active is how many connections are being served.
+	Active int64
+	// Accepted, Refused (over MaxConns) and AcceptErrors count since New.
+	Accepted, Refused, AcceptErrors uint64
+}
+
+// NewFront binds every address, or none and returns an error that names each
+// that could not be bound.
+func NewFront[S any](opts FrontOptions[S]) (*Front[S], error) {
+	if opts.Serve == nil {
+		return nil, errors.New("forward: FrontOptions.Serve is required")
+	}
+	if opts.MaxConns < 0 {
+		return nil, fmt.Errorf("forward: MaxConns is %d, want 0 or more", opts.MaxConns)
+	}
+	f := &Front[S]{
+		serve: opts.Serve, maxConns: int64(opts.MaxConns), drain: opts.Drain, log: opts.Log,
+		conns: make(map[*Conn[S]]struct{}),
+	}
+	if f.maxConns == 0 {
+		f.maxConns = DefaultMaxConns
+	}
+	if f.drain == 0 {
+		f.drain = DefaultDrain
+	}
+	if f.log == nil {
+		f.log = slog.New(slog.DiscardHandler)
+	}
+	change, err := f.Prepare(opts.Listeners)
+	if err != nil {
+		return nil, err
+	}
+	change.Commit()
+	return f, nil
+}
+
+// bind opens a listening socket that other processes of the same user may share
+// (SO_REUSEPORT), so that a new process can take over without a gap.
+func bind[S any](address netip.AddrPort) (*socket[S], error) {
+	config := net.ListenConfig{
+		Control: func(_, _ string, c syscall.RawConn) error {
+			var err error
+			if e := c.Control(func(fd uintptr) {
+				err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEPORT, 1)
+			}); e != nil {
+				return e
+			}
+			return err
+		},
+	}
+	config.SetMultipathTCP(false) // splice and socket options need plain TCP
+	l, err := config.Listen(context.Background(), "tcp", address.String())
+	if err != nil {
+		return nil, fmt.Errorf("listen on %s: %w", address, err)
+	}
+	return &socket[S]{asked: address, listener: l.(*net.TCPListener)}, nil
+}
+
+func (s *socket[S]) addr() netip.AddrPort {
+	return s.listener.Addr().(*net.TCPAddr).AddrPort()
+}
+
+// Addrs returns the bound addresses in the order of the listeners.
+func (f *Front[S]) Addrs() []netip.AddrPort {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	out := make([]netip.AddrPort, len(f.sockets))
+	for i, s := range f.sockets {
+		out[i] = s.addr()
+	}
+	return out
+}
+
+// Stats returns the counters.
+func (f *Front[S]) Stats() FrontStats {
+	return FrontStats{
+		Active: f.active.Load(), Accepted: f.accepted.Load(),
+		Refused: f.refused.Load(), AcceptErrors: f.failures.Load(),
+	}
+}
+
+// Run accepts and serves until ctx ends, then stops accepting, lets connections
+// end for the time of Drain, and closes those that are left. It returns nil
+// after that, with every goroutine joined. It can be called once.
+func (f *Front[S]) Run(ctx context.Context) error {
+	connCtx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	f.mu.Lock()
+	if f.phase != phaseNew {
+		f.mu.Unlock()
+		return errors.New("forward: Run called twice, or after Close")
+	}
+	f.phase, f.ctx = phaseRunning, connCtx
+	for _, s := range f.sockets {
+		f.startLocked(s)
+	}
+	f.mu.Unlock()
+
+	<-ctx.Done()
+	f.draining.Store(true)
+	f.mu.Lock()
+	f.phase = phaseEnded // no Commit starts anything from here on
+	for _, s := range f.sockets {
+		s.stop()
+	}
+	f.sockets = nil
+	for c := range f.conns {
+		c.wake()
+	}
+	f.mu.Unlock()
+	f.join(cancel)
+	return nil
+}
+
+// join waits for the connections, and after Drain ends them.
+func (f *Front[S]) join(cancel context.CancelFunc) {
+	done := make(chan struct{})
+	go func() {
+		f.wg.Wait()
+		close(done)
+	}()
+	timer := time.NewTimer(max(f.drain, 0))
+	defer timer.Stop()
+	select {
+	case <-done:
+		return
+	case <-timer.C:
+	}
+	cancel()
+	f.mu.Lock()
+	cut := len(f.conns)
+	for c := range f.conns {
+		c.Stream.Abort() // the client must see that it is not the whole
+	}
+	f.mu.Unlock()
+	if cut > 0 {
+		f.log.Warn("connections cut at the end of draining", "connections", cut, "after", f.drain)
+	}
+	<-done
+}
+
+// Close frees the sockets when Run was never called; otherwise Run does that.
+func (f *Front[S]) Close() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.phase != phaseNew {
+		return nil
+	}
+	f.phase = phaseEnded
+	for _, s := range f.sockets {
+		_ = s.listener.Close()
+	}
+	f.sockets = nil
+	return nil
+}
+
+func (f *Front[S]) startLocked(s *socket[S]) {
+	f.wg.Go(func() { f.accept(f.ctx, s) })
+}
+
+// stop makes the accept loop end after it has taken what has already connected.
+func (s *socket[S]) stop() {
+	s.removed.Store(true)
+	_ = s.listener.SetDeadline(time.Now().Add(farewell))
+}
+
+// accept is one listening socket's loop.
+func (f *Front[S]) accept(ctx context.Context, s *socket[S]) {
+	defer func() { _ = s.listener.Close() }()
+	backoff := time.Millisecond
+	for {
+		conn, err := s.listener.AcceptTCP()
+		if err == nil {
+			backoff = time.Millisecond
+			f.admit(ctx, s, conn)
+			continue
+		}
+		if s.removed.Load() || errors.Is(err, net.ErrClosed) {
+			return
+		}
+		f.failures.Add(1)
+		f.log.Warn("accept failed", "listener", s.asked, "error", err)
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(backoff):
+		}
+		backoff = min(2*backoff, acceptBackoff)
+	}
+}
+
+// admit serves conn on a goroutine of its own unless there are too many.
+func (f *Front[S]) admit(ctx context.Context, s *socket[S], conn *net.TCPConn) {
+	if f.active.Add(1) > f.maxConns {
+		f.active.Add(-1)
+		f.refused.Add(1)
+		_ = conn.SetLinger(0) // no lingering state for what we refuse
+		_ = conn.Close()
+		return
+	}
+	id := f.accepted.Add(1)
+	c := &Conn[S]{Stream: NewStream(conn), ID: id, front: f, socket: s}
+	f.mu.Lock()
+	f.conns[c] = struct{}{}
+	if ctx.Err() != nil { // accepted in the farewell, after join has closed the rest
+		_ = conn.Close()
+	}
+	f.mu.Unlock()
+	f.wg.Go(func() {
+		defer func() {
+			_ = c.Stream.Close()
+			f.mu.Lock()
+			delete(f.conns, c)
+			f.mu.Unlock()
+			f.active.Add(-1)
+		}()
+		f.serve(ctx, c)
+	})
+}

@@ -1,0 +1,53 @@
+// Package l7 forwards HTTP/1.1 requests to pools, by host and path.
+//
+// One goroutine per client connection does everything: it reads and parses the
+// head strictly, finds the route, borrows an upstream connection, sends the
+// head on, and passes the answer back. Only a body that is not complete with
+// its head, and a protocol that was upgraded to, take a second goroutine while
+// they last.
+//
+// # Strictness
+//
+// What could be read in two ways is refused with 400 and the connection is
+// closed: Transfer-Encoding together with Content-Length, a repeated or odd
+// Content-Length, any transfer coding but chunked (501), a bare LF, a folded
+// line, control characters, a space before the colon, a missing, repeated or
+// malformed Host, dot segments and bad escapes in the path, malformed chunks.
+// The backend's answer is held to the same rules; what breaks them becomes 502,
+// or ends the client's connection when part of the answer has been sent.
+// Chunked bodies are decoded and chunked anew, so neither side's chunk
+// extensions reach the other.
+//
+// # What is changed on the way
+//
+// Requests go upstream as HTTP/1.1 with the Host the client sent. Connection
+// and what it names, Keep-Alive, TE (but "trailers"), Proxy-*, and Upgrade unless
+// it is honoured, stay on their side. X-Forwarded-For gets the client's address
+// appended to what the client sent; only the last element is this hop's word.
+// X-Forwarded-Host and X-Forwarded-Proto are replaced. An absolute-form target
+// becomes origin-form and its authority replaces Host.
+//
+// # Choosing and failing
+//
+// The most specific host with a matching path wins, then the longest path, on
+// whole segments. For the choice only, escapes of unreserved characters are
+// decoded and repeated slashes count as one. A request for which no connection
+// can be made tries other backends; one that was sent on a connection that had
+// died while idle is sent once more on a fresh one, if its method is idempotent
+// and its body is at hand. 404 no route, 502 the backend broke the protocol or
+// the connection, 503 no backend, 504 the backend was silent; the body says
+// which in one line.
+//
+// It never terminates TLS, never caches, never retries what a backend may have
+// acted on, and never logs a request. Reloads swap routes at once, for open
+// connections too, and cut nothing.
+//
+//	s, err := l7.New(l7.Options{
+//		Registry: registry,
+//		Listeners: []l7.Listener{{
+//			Address: netip.MustParseAddrPort("198.51.100.80:8080"),
+//			Routes:  []l7.Route{{Host: "www.example.com", Path: "/", Service: "web"}},
+//		}},
+//	})
+//	go s.Run(ctx)
+package l7

@@ -1,0 +1,212 @@
+package l7
+
+import (
+	"context"
+
+	"github.com/pharos-lb/pharos/forward"
+)
+
+// maxInterim is how many 1xx answers to one request a backend may send.
+const maxInterim = 8
+
+// exchange forwards the request whose head is the first n bytes of s.in, and
+// reports whether another may follow.
+func (s *session) exchange(ctx context.Context, w *work, route *Route, n int) bool {
+	r := &w.req
+	upgrade := r.upgradeTo()
+	w.keep = r.persistent()
+	w.replayable = r.idempotent()
+	w.out = appendRequest(w.out[:0], r, s.from, s.to, upgrade)
+	s.in.R += n
+	expects := r.expects && r.minor > 0
+	switch {
+	case r.chunked, r.length > maxInline, r.length > 0 && expects:
+		w.pump = &pump{session: s, chunked: r.chunked, left: r.length}
+		w.replayable = false
+	case r.length > 0:
+		f, ok := s.collect(w, int(r.length))
+		if !ok {
+			return false
+		}
+		if f.bad() {
+			return s.refuse(w, f)
+		}
+	}
+	var err error
+	w.lease, err = s.server.registry.Load().Borrow(ctx, route.Service, forward.Terms{
+		Connect: s.server.opts.Connect, Reuse: true, Shard: uint32(s.conn.ID),
+	})
+	if err != nil {
+		f := unavailable(route.Service, err)
+		w.keep = w.keep && w.pump == nil
+		return s.reply(w, f.status, f.text)
+	}
+	t, renewed := s.roundTrip(ctx, w, upgrade)
+	if renewed != nil { // the lease is gone with the failure to renew it
+		f := unavailable(route.Service, renewed)
+		return s.reply(w, f.status, f.text)
+	}
+	if t == troubleNone && w.res.status == 101 {
+		s.tunnel(w)
+		return false
+	}
+	keepBackend := false
+	if t == troubleNone {
+		keepBackend, t = s.deliver(w)
+	}
+	return s.conclude(w, t, keepBackend, route.Service)
+}
+
+// roundTrip sends the request and waits for the head of the final answer. A
+// request that meets a connection which died while idle is sent once more on a
+// fresh one, if that is safe; renewed is the error of opening that one.
+func (s *session) roundTrip(ctx context.Context, w *work, upgrade []byte) (t trouble, renewed error) {
+	for {
+		up := w.lease.Stream
+		up.WriteWithin(s.server.opts.ResponseTimeout)
+		if _, err := up.Write(w.out); err != nil {
+			t = backendTrouble(err)
+		} else {
+			if w.pump != nil {
+				w.pump.start(up)
+			}
+			t = s.answer(w, upgrade)
+		}
+		died := t == troubleReset && w.lease.Reused && w.back == nil
+		if !died || !w.replayable {
+			return t, nil
+		}
+		s.server.metrics.retries.Add(1)
+		if err := w.lease.Renew(ctx, s.server.opts.Connect); err != nil {
+			return t, err
+		}
+	}
+}
+
+// answer reads heads until the final one, which it leaves in w.res with its
+// bytes still at the front of w.back. Interim ones are passed on.
+func (s *session) answer(w *work, upgrade []byte) trouble {
+	scan := headScan{}
+	for interim := 0; ; {
+		n := 0
+		if w.back != nil {
+			var f fault
+			if n, f = scan.end(w.back.Unread()); f.bad() {
+				return troubleProtocol
+			}
+		}
+		if n == 0 {
+			if t := s.fillBack(w); t != troubleNone {
+				return t
+			}
+			continue
+		}
+		if f := w.res.parse(w.back.Unread()[:n]); f.bad() {
+			return troubleProtocol
+		}
+		if w.res.status == 101 && !w.res.upgradedTo(upgrade) {
+			return troubleProtocol
+		}
+		if w.res.status >= 200 || w.res.status == 101 {
+			w.scan.next = n // the length of the head, for deliver
+			return troubleNone
+		}
+		if interim++; interim > maxInterim {
+			return troubleProtocol
+		}
+		if t := s.interim(w); t != troubleNone {
+			return t
+		}
+		w.back.R += n
+		scan = headScan{}
+	}
+}
+
+// upgradedTo reports whether a 101 is the change that was asked for.
+func (r *response) upgradedTo(asked []byte) bool {
+	return asked != nil && r.upgrade && r.upgrades == 1 && equalFold(r.protocol, asked)
+}
+
+// interim passes a 1xx on to a client that understands it.
+func (s *session) interim(w *work) trouble {
+	if w.req.minor == 0 || w.res.status == 100 && !w.req.expects {
+		return troubleNone
+	}
+	sent := w.sent
+	t := s.writeClient(w, appendResponse(nil, &w.res, w.req.minor, false, -1, true))
+	w.sent = sent // the final answer can still be our own
+	return t
+}
+
+// fillBack reads more of the answer's head.
+func (s *session) fillBack(w *work) trouble {
+	up := w.lease.Stream
+	if w.back != nil && w.back.W == forward.BufferSize {
+		w.back.Compact()
+		if w.back.W == forward.BufferSize {
+			return troubleProtocol // larger than any head may be
+		}
+	}
+	for {
+		up.ReadWithin(s.server.opts.ResponseTimeout)
+		if w.pump != nil && w.pump.broken() != troubleNone {
+			return w.pump.broken()
+		}
+		var err error
+		if w.back == nil {
+			w.back, err = up.Receive()
+		} else {
+			_, err = w.back.Fill(up)
+		}
+		if err == nil {
+			return troubleNone
+		}
+		t := backendTrouble(err)
+		switch {
+		case w.pump == nil:
+			return t
+		case w.pump.broken() != troubleNone:
+			return w.pump.broken() // it has interrupted us
+		case t == troubleSilent && w.pump.busy():
+			continue // the backend waits for the rest of the body
+		default:
+			return t
+		}
+	}
+}
+
+// conclude releases the lease, tells the client if something went wrong and it
+// can still be told, and reports whether another request may follow.
+func (s *session) conclude(w *work, t trouble, keepBackend bool, service string) bool {
+	if w.pump != nil && w.pump.started {
+		if !w.pump.stop() {
+			w.keep, keepBackend = false, false
+		}
+	}
+	w.lease.Backend.Report(t.outcome(w.res.status))
+	switch {
+	case t == troubleNone:
+		w.lease.Release(keepBackend)
+		s.server.metrics.answered(w.res.status)
+		if !w.keep && (w.pump != nil || s.in.R < s.in.W || s.conn.Draining()) {
+			s.linger() // the client may still be sending
+		}
+		return w.keep
+	case t == troubleClient:
+		w.lease.Stream.Abort()
+		w.lease.Release(false)
+		s.client.Abort()
+		return false
+	default:
+		w.lease.Stream.Abort()
+		w.lease.Release(false)
+		f := t.fault(service)
+		if w.sent {
+			s.server.metrics.cut.Add(1)
+			s.client.Abort() // the client must see that it is not the whole
+			return false
+		}
+		w.keep = w.keep && (w.pump == nil || w.pump.complete())
+		return s.reply(w, f.status, f.text)
+	}
+}

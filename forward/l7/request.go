@@ -1,0 +1,275 @@
+package l7
+
+import (
+	"bytes"
+	"net/netip"
+)
+
+const (
+	maxMethod = 32      // characters
+	maxTarget = 8 << 10 // bytes; more is 414
+	maxHost   = 255     // bytes
+)
+
+// A request is a parsed request head. Its slices point into the buffer that
+// holds the head.
+type request struct {
+	headers
+
+	method []byte
+	// target is what is sent upstream: origin-form or "*".
+	target []byte
+	// path is target without the query.
+	path []byte
+	// authority is the Host, or that of an absolute-form target; empty only for HTTP/1.0.
+	authority []byte
+	// hostname is authority without the port.
+	hostname []byte
+	minor    byte // HTTP/1.minor
+	head     bool // method is HEAD
+}
+
+// parse reads a complete head, empty line included.
+func (r *request) parse(head []byte) fault {
+	line, rest := firstLine(head)
+	r.minor, r.head = 1, false
+	if f := r.parseLine(line); f.bad() {
+		return f
+	}
+	if f := r.headers.parse(rest); f.bad() {
+		return f
+	}
+	return r.interpret()
+}
+
+// parseLine reads "METHOD SP target SP HTTP/1.x".
+func (r *request) parseLine(line []byte) fault {
+	sp := bytes.IndexByte(line, ' ')
+	if sp <= 0 || !isToken(line[:sp]) {
+		return malformed("request line without a valid method")
+	}
+	if sp > maxMethod {
+		return fault{501, "method is too long"}
+	}
+	r.method = line[:sp]
+	line = line[sp+1:]
+	sp = bytes.IndexByte(line, ' ')
+	if sp <= 0 {
+		return malformed("request line without a target and a version")
+	}
+	if sp > maxTarget {
+		return fault{414, "request target is too long"}
+	}
+	r.target = line[:sp]
+	switch version := line[sp+1:]; string(version) {
+	case "HTTP/1.1":
+		r.minor = 1
+	case "HTTP/1.0":
+		r.minor = 0
+	default:
+		if len(version) == 8 && string(version[:5]) == "HTTP/" && version[6] == '.' &&
+			hexValue(version[5]) >= 0 && hexValue(version[7]) >= 0 {
+			return fault{505, "only HTTP/1.0 and HTTP/1.1 are spoken here"}
+		}
+		return malformed("request line without a valid version")
+	}
+	r.head = string(r.method) == "HEAD"
+	return fault{}
+}
+
+// interpret checks what needs the line and the fields together.
+func (r *request) interpret() fault {
+	switch {
+	case string(r.method) == "CONNECT" || string(r.method) == "TRACE":
+		return fault{405, "method is not forwarded"}
+	case r.hosts > 1:
+		return malformed("more than one Host")
+	case r.hosts == 0 && r.minor > 0:
+		return malformed("Host is missing")
+	case r.minor == 0 && r.chunked:
+		return malformed("Transfer-Encoding in HTTP/1.0")
+	case r.expectsOdd:
+		return fault{417, "expectation is not supported"}
+	case r.upgrades > 1:
+		return malformed("more than one Upgrade")
+	}
+	r.authority, r.hostname = nil, nil
+	if r.hosts == 1 {
+		r.authority = r.host
+		if f := r.parseAuthority(); f.bad() {
+			return f
+		}
+	}
+	return r.parseTarget()
+}
+
+// parseTarget checks the target and reduces absolute-form to origin-form.
+func (r *request) parseTarget() fault {
+	if string(r.target) == "*" {
+		if string(r.method) != "OPTIONS" {
+			return malformed("target * is for OPTIONS only")
+		}
+		r.path = r.target
+		return fault{}
+	}
+	for _, c := range r.target {
+		if c <= ' ' || c >= 0x7f || c == '#' {
+			return malformed("invalid character in the request target")
+		}
+	}
+	if r.target[0] != '/' {
+		if f := r.parseAbsolute(); f.bad() {
+			return f
+		}
+	}
+	r.path = r.target
+	if q := bytes.IndexByte(r.target, '?'); q >= 0 {
+		r.path = r.target[:q]
+	}
+	return checkPath(r.path)
+}
+
+// parseAbsolute reduces "http://authority/path" to "/path". RFC 9112, 3.2.2:
+// the authority counts and Host is ignored.
+func (r *request) parseAbsolute() fault {
+	const scheme = "http://"
+	t := r.target
+	if len(t) < len(scheme) || !is(t[:len(scheme)], scheme) {
+		return malformed("request target is neither a path nor an http URL")
+	}
+	t = t[len(scheme):]
+	end := bytes.IndexAny(t, "/?")
+	if end < 0 {
+		end = len(t)
+	}
+	r.authority = t[:end]
+	if f := r.parseAuthority(); f.bad() {
+		return f
+	}
+	rest := t[end:]
+	switch {
+	case len(rest) > 0 && rest[0] == '/':
+		r.target = rest
+	case len(rest) == 0 && string(r.method) == "OPTIONS":
+		r.target = []byte("*")
+	default: // rare: no path, perhaps a query
+		r.target = append([]byte("/"), rest...)
+	}
+	return fault{}
+}
+
+// parseAuthority checks authority as host or host:port.
+func (r *request) parseAuthority() fault {
+	a := r.authority
+	bad := malformed("Host is not a host name or address")
+	if len(a) == 0 || len(a) > maxHost {
+		return bad
+	}
+	var port []byte
+	if a[0] == '[' {
+		end := bytes.IndexByte(a, ']')
+		if end < 0 {
+			return bad
+		}
+		addr, err := netip.ParseAddr(string(a[1:end]))
+		if err != nil || !addr.Is6() || addr.Zone() != "" {
+			return bad
+		}
+		r.hostname, port = a[:end+1], a[end+1:]
+	} else {
+		n := 0
+		for n < len(a) && in(a[n], hostLow, hostHigh) {
+			n++
+		}
+		if n == 0 {
+			return bad
+		}
+		r.hostname, port = a[:n], a[n:]
+	}
+	if len(port) == 0 {
+		return fault{}
+	}
+	if port[0] != ':' || len(port) > 6 {
+		return bad
+	}
+	for _, c := range port[1:] {
+		if c < '0' || c > '9' {
+			return bad
+		}
+	}
+	return fault{}
+}
+
+// checkPath refuses bad escapes and dot segments, plain or escaped: proxies and
+// backends disagree about what they mean, so a route chosen by one would not be
+// the file served by the other.
+func checkPath(path []byte) fault {
+	dots, segment := 0, 0 // dots of the segment's characters so far
+	for i := 0; i < len(path); i++ {
+		c := path[i]
+		if c == '%' {
+			if i+2 >= len(path) || hexValue(path[i+1]) < 0 || hexValue(path[i+2]) < 0 {
+				return malformed("bad escape in the request target")
+			}
+			c = byte(hexValue(path[i+1])<<4 | hexValue(path[i+2]))
+			if c == 0 {
+				return malformed("escaped NUL in the request target")
+			}
+			i += 2
+			if c == '/' {
+				c = 'x' // stays escaped, does not end the segment
+			}
+		}
+		if c == '/' {
+			if dots == segment && (dots == 1 || dots == 2) {
+				return malformed("dot segment in the request target")
+			}
+			dots, segment = 0, 0
+			continue
+		}
+		segment++
+		if c == '.' {
+			dots++
+		}
+	}
+	if dots == segment && (dots == 1 || dots == 2) {
+		return malformed("dot segment in the request target")
+	}
+	return fault{}
+}
+
+// idempotent reports whether sending the request twice is the same as once
+// (RFC 9110, 9.2.2).
+func (r *request) idempotent() bool {
+	switch string(r.method) {
+	case "GET", "HEAD", "OPTIONS", "PUT", "DELETE":
+		return true
+	default:
+		return false
+	}
+}
+
+// upgradeTo returns the protocol that the client wants to change to, nil if
+// none or if it is not one that a proxy can pass on.
+func (r *request) upgradeTo() []byte {
+	if !r.upgrade || r.upgrades != 1 || r.minor == 0 || r.chunked || r.length > 0 {
+		return nil
+	}
+	p := r.protocol
+	name, version, found := bytes.Cut(p, []byte("/"))
+	if !isToken(name) || found && !isToken(version) {
+		return nil // a list, or odd
+	}
+	if is(name, "h2c") || is(name, "http") || is(name, "tls") {
+		return nil // changes what this hop speaks, which the backend cannot know
+	}
+	return p
+}
+
+// persistent reports whether the client wants to keep the connection.
+func (r *request) persistent() bool {
+	if r.minor == 0 {
+		return r.keepAlive && !r.close
+	}
+	return !r.close
+}

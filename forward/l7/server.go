@@ -1,0 +1,224 @@
+package l7
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"time"
+
+	"github.com/pharos-lb/pharos/forward"
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// Defaults of Options and Listener.
+const (
+	DefaultIdle            = 75 * time.Second
+	DefaultConnect         = 2 * time.Second
+	DefaultHeaderTimeout   = 10 * time.Second
+	DefaultBodyTimeout     = 30 * time.Second
+	DefaultResponseTimeout = 60 * time.Second
+	DefaultTunnelIdle      = time.Hour
+	DefaultServerName      = "pharos"
+)
+
+// sweepEvery is how often idle upstream connections are looked through.
+const sweepEvery = time.Second
+
+// A Listener takes HTTP connections.
+type Listener struct {
+	// Address to bind; port 0 takes a free one.
+	Address netip.AddrPort
+	// Routes in any order; the most specific host, then the longest path, wins.
+	Routes []Route
+	// Idle is how long a connection may wait for its next request; 0 means
+	// DefaultIdle.
+	Idle time.Duration
+}
+
+// Options are what a Server needs.
+type Options struct {
+	Listeners []Listener
+	// Registry gives backends. Required.
+	Registry *forward.Registry
+	// MaxConns is how many client connections are served at once, over all
+	// listeners; 0 means forward.DefaultMaxConns.
+	MaxConns int
+	// Drain is how long requests and upgraded connections may take to end after
+	// Run's context ends; 0 means forward.DefaultDrain, negative means none.
+	Drain time.Duration
+	// ServerName is the Server field of the replies that do not come from a
+	// backend; "" means DefaultServerName.
+	ServerName string
+
+	// Connect bounds one attempt to reach a backend; 0 means DefaultConnect.
+	Connect time.Duration
+	// HeaderTimeout bounds the arrival of a request head from its first byte; 0
+	// means DefaultHeaderTimeout.
+	HeaderTimeout time.Duration
+	// BodyTimeout bounds the silence of a client in a body; 0 means
+	// DefaultBodyTimeout.
+	BodyTimeout time.Duration
+	// ResponseTimeout bounds the silence of a backend, and how long a client may
+	// not take what is sent to it; 0 means DefaultResponseTimeout.
+	ResponseTimeout time.Duration
+	// TunnelIdle bounds the silence of both sides after an upgrade; 0 means
+	// DefaultTunnelIdle.
+	TunnelIdle time.Duration
+
+	// Log takes transitions; nil = none.
+	Log *slog.Logger
+	// Registerer takes the metrics; nil = none.
+	Registerer prometheus.Registerer
+}
+
+// An engine speaks one protocol on an accepted connection until it ends. HTTP/1
+// is the only one yet; TLS termination and HTTP/2 choose theirs here.
+type engine func(ctx context.Context, c *forward.Conn[settings])
+
+// settings are what a listener is set to.
+type settings struct {
+	engine engine
+	routes *table
+	idle   time.Duration
+}
+
+// A Server forwards HTTP requests.
+type Server struct {
+	// Immutable.
+	opts     Options // with the defaults filled in
+	registry *forward.Registry
+	front    *forward.Front[settings]
+	metrics  *metrics
+}
+
+// New validates opts and binds every address. It starts nothing.
+func New(opts Options) (*Server, error) {
+	if opts.Registry == nil {
+		return nil, errors.New("l7: Options.Registry is required")
+	}
+	for _, d := range []time.Duration{
+		opts.Connect, opts.HeaderTimeout, opts.BodyTimeout, opts.ResponseTimeout, opts.TunnelIdle,
+	} {
+		if d < 0 {
+			return nil, errors.New("l7: durations must not be negative")
+		}
+	}
+	if !isValue([]byte(opts.ServerName)) {
+		return nil, errors.New("l7: Options.ServerName has control characters")
+	}
+	opts.ServerName = cmp.Or(opts.ServerName, DefaultServerName)
+	opts.Connect = cmp.Or(opts.Connect, DefaultConnect)
+	opts.HeaderTimeout = cmp.Or(opts.HeaderTimeout, DefaultHeaderTimeout)
+	opts.BodyTimeout = cmp.Or(opts.BodyTimeout, DefaultBodyTimeout)
+	opts.ResponseTimeout = cmp.Or(opts.ResponseTimeout, DefaultResponseTimeout)
+	opts.TunnelIdle = cmp.Or(opts.TunnelIdle, DefaultTunnelIdle)
+	if opts.Log == nil {
+		opts.Log = slog.New(slog.DiscardHandler)
+	}
+	s := &Server{opts: opts, registry: opts.Registry}
+	listens, err := s.settle(opts.Listeners)
+	if err != nil {
+		return nil, err
+	}
+	s.front, err = forward.NewFront(forward.FrontOptions[settings]{
+		Listeners: listens, MaxConns: opts.MaxConns, Drain: opts.Drain, Log: opts.Log,
+		Serve: func(ctx context.Context, c *forward.Conn[settings]) { c.Settings().engine(ctx, c) },
+	})
+	if err != nil {
+		return nil, fmt.Errorf("l7: %w", err)
+	}
+	s.metrics = newMetrics(s.front)
+	if opts.Registerer != nil {
+		if err := opts.Registerer.Register(s.metrics); err != nil {
+			_ = s.front.Close()
+			return nil, fmt.Errorf("register l7 metrics: %w", err)
+		}
+	}
+	return s, nil
+}
+
+// settle checks listeners and compiles their routes.
+func (s *Server) settle(listeners []Listener) ([]forward.Listen[settings], error) {
+	var errs []error
+	out := make([]forward.Listen[settings], len(listeners))
+	for i, l := range listeners {
+		routes, err := newTable(l.Routes)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("l7: listener %s: %w", l.Address, err))
+		}
+		if l.Idle < 0 {
+			errs = append(errs, fmt.Errorf("l7: listener %s: durations must not be negative", l.Address))
+		}
+		out[i] = forward.Listen[settings]{
+			Address:  l.Address,
+			Settings: settings{engine: s.serveHTTP1, routes: routes, idle: cmp.Or(l.Idle, DefaultIdle)},
+		}
+	}
+	return out, errors.Join(errs...)
+}
+
+// Run accepts and forwards until ctx ends, drains, and returns with every
+// goroutine joined. It can be called once.
+func (s *Server) Run(ctx context.Context) error {
+	sweeping, stop := context.WithCancel(context.WithoutCancel(ctx))
+	swept := make(chan struct{})
+	go func() {
+		defer close(swept)
+		s.sweep(sweeping)
+	}()
+	err := s.front.Run(ctx)
+	stop()
+	<-swept
+	return err
+}
+
+// sweep closes what has been idle for too long.
+func (s *Server) sweep(ctx context.Context) {
+	ticker := time.NewTicker(sweepEvery)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case now := <-ticker.C:
+			s.registry.Sweep(now)
+		}
+	}
+}
+
+// Close frees the sockets of a Server that was never run.
+func (s *Server) Close() error { return s.front.Close() }
+
+// Addrs returns the bound addresses in the order of the listeners.
+func (s *Server) Addrs() []netip.AddrPort { return s.front.Addrs() }
+
+// Stats returns the counters.
+func (s *Server) Stats() Stats { return s.metrics.stats() }
+
+// A Change is a new set of listeners with everything fallible already done.
+type Change struct{ inner *forward.Change[settings] }
+
+// Prepare compiles the routes of listeners and binds the addresses that are
+// new. The Server goes on unchanged until Commit.
+func (s *Server) Prepare(listeners []Listener) (*Change, error) {
+	listens, err := s.settle(listeners)
+	if err != nil {
+		return nil, err
+	}
+	inner, err := s.front.Prepare(listens)
+	if err != nil {
+		return nil, fmt.Errorf("l7: %w", err)
+	}
+	return &Change{inner: inner}, nil
+}
+
+// Commit puts the change into effect and cannot fail. Addresses in both sets
+// keep their sockets, and the next request on any open connection sees the new
+// routes. Connections of removed listeners end after their current request.
+func (c *Change) Commit() { c.inner.Commit() }
+
+// Discard closes what Prepare opened.
+func (c *Change) Discard() { c.inner.Discard() }

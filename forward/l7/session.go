@@ -1,0 +1,226 @@
+package l7
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"os"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/pharos-lb/pharos/forward"
+)
+
+const (
+	// maxInline is the largest request body that is collected before the request
+	// is sent on.
+	maxInline = 16 << 10
+	// maxKept is the largest scratch space that goes back to the pool.
+	maxKept = 64 << 10
+	// A connection that is closed with the client still sending is read from for
+	// this long and this much, so that the reply is not lost to a reset.
+	lingerFor   = 500 * time.Millisecond
+	lingerBytes = 256 << 10
+)
+
+// A work is the space that one request needs. It is pooled: a connection that
+// waits for its next request holds none.
+type work struct {
+	req       request
+	res       response
+	reqFields [maxFields]field
+	resFields [maxFields]field
+	scan      headScan
+	out       []byte // what is about to be written
+	chunks    chunkReader
+	scratch   [maxHost + maxTarget]byte
+
+	lease      forward.Lease
+	back       *forward.Buffer // what the backend has sent
+	replayable bool            // may be sent again on another connection
+	keep       bool            // the client's connection goes on after this
+	sent       bool            // part of the answer has been written to the client
+	pump       *pump           // sends the rest of the body; nil if there is none
+}
+
+var works = sync.Pool{New: func() any {
+	w := new(work)
+	w.req.fields, w.res.fields = w.reqFields[:0], w.resFields[:0]
+	w.req.minor = 1
+	w.out = make([]byte, 0, 4<<10)
+	return w
+}}
+
+func (w *work) free() {
+	w.back.Free()
+	w.back, w.pump, w.lease = nil, nil, forward.Lease{}
+	w.scan, w.sent = headScan{}, false
+	w.req.head, w.req.minor = false, 1 // what a reply to an unread request assumes
+	if cap(w.out) > maxKept {
+		w.out = make([]byte, 0, 4<<10)
+	}
+	works.Put(w)
+}
+
+// A session is one client connection. Its goroutine owns it.
+type session struct {
+	server *Server
+	conn   *forward.Conn[settings]
+	client *forward.Stream
+	in     *forward.Buffer // what the client has sent; nil while nothing is there
+	from   []byte          // the client's address as text
+	to     []byte          // our own, for requests without a Host
+}
+
+// serveHTTP1 is the HTTP/1 engine.
+func (s *Server) serveHTTP1(ctx context.Context, c *forward.Conn[settings]) {
+	ss := session{server: s, conn: c, client: c.Stream}
+	if a, ok := c.Stream.RemoteAddr().(*net.TCPAddr); ok {
+		ss.from = a.AddrPort().Addr().Unmap().WithZone("").AppendTo(nil)
+	}
+	if a, ok := c.Stream.LocalAddr().(*net.TCPAddr); ok {
+		ss.to = a.AddrPort().AppendTo(nil)
+	}
+	defer func() { ss.in.Free() }()
+	for ss.await() {
+		w := works.Get().(*work)
+		again := ss.request(ctx, w)
+		w.free()
+		if !again {
+			return
+		}
+	}
+}
+
+// await waits for the first byte of a request and reports whether there is one.
+func (s *session) await() bool {
+	if s.in != nil {
+		if s.in.R < s.in.W {
+			return true // pipelined
+		}
+		s.in.Free()
+		s.in = nil
+	}
+	s.client.ReadWithin(s.conn.Settings().idle)
+	if !s.conn.Rest() {
+		return false
+	}
+	b, err := s.client.Receive()
+	s.conn.Busy()
+	s.in = b
+	return err == nil
+}
+
+// request handles one request and reports whether another may follow.
+func (s *session) request(ctx context.Context, w *work) bool {
+	n, f, ok := s.readHead(w)
+	switch {
+	case !ok:
+		return false
+	case f.bad():
+		return s.refuse(w, f)
+	}
+	if f := w.req.parse(s.in.Unread()[:n]); f.bad() {
+		return s.refuse(w, f)
+	}
+	route := s.conn.Settings().routes.match(w.req.hostname, w.req.path, &w.scratch)
+	if route == nil {
+		w.keep = w.req.persistent() && !w.req.chunked && w.req.length <= 0
+		s.in.R += n
+		return s.reply(w, 404, "no route for this host and path")
+	}
+	return s.exchange(ctx, w, route, n)
+}
+
+// readHead waits until a whole head has arrived and returns its length. ok is
+// false when the client has gone.
+func (s *session) readHead(w *work) (n int, f fault, ok bool) {
+	var by time.Time
+	for {
+		n, f := w.scan.end(s.in.Unread())
+		if n > 0 || f.bad() {
+			return n, f, true
+		}
+		if s.in.W == forward.BufferSize {
+			s.in.Compact()
+		}
+		if s.in.W == forward.BufferSize {
+			if w.scan.line == 0 {
+				return 0, fault{414, "request line is too long"}, true
+			}
+			return 0, fault{431, "header fields are too large"}, true
+		}
+		if by.IsZero() {
+			by = time.Now().Add(s.server.opts.HeaderTimeout)
+		}
+		s.client.ReadUntil(by)
+		if _, err := s.in.Fill(s.client); err != nil {
+			if errors.Is(err, os.ErrDeadlineExceeded) {
+				return 0, fault{408, "request head did not arrive in time"}, true
+			}
+			return 0, fault{}, false
+		}
+	}
+}
+
+// refuse replies to a request that was not understood; the connection ends,
+// because where the next request starts is not known.
+func (s *session) refuse(w *work, f fault) bool {
+	w.keep = false
+	return s.reply(w, f.status, f.text)
+}
+
+// linger ends the connection so that the client can read what was sent to it,
+// even if it is still sending.
+func (s *session) linger() {
+	if s.client.CloseWrite() != nil {
+		return
+	}
+	s.client.ReadUntil(time.Now().Add(lingerFor))
+	for total := 0; total < lingerBytes; {
+		b, err := s.client.Receive()
+		if err != nil {
+			return
+		}
+		total += b.W
+		b.Free()
+	}
+}
+
+// writeClient writes p to the client.
+func (s *session) writeClient(w *work, p []byte) trouble {
+	w.sent = true
+	s.client.WriteWithin(s.server.opts.ResponseTimeout)
+	if _, err := s.client.Write(p); err != nil {
+		return troubleClient
+	}
+	return troubleNone
+}
+
+// collect appends the n bytes of a body to w.out.
+func (s *session) collect(w *work, n int) (fault, bool) {
+	take := min(n, s.in.W-s.in.R)
+	w.out = append(w.out, s.in.Data[s.in.R:s.in.R+take]...)
+	s.in.R += take
+	for n -= take; n > 0; {
+		start := len(w.out)
+		w.out = slices.Grow(w.out, n)[:start+n]
+		s.client.ReadWithin(s.server.opts.BodyTimeout)
+		got, err := s.client.Read(w.out[start:])
+		w.out = w.out[:start+got]
+		n -= got
+		switch {
+		case got > 0:
+		case errors.Is(err, os.ErrDeadlineExceeded):
+			return fault{408, "request body did not arrive in time"}, true
+		case err == nil:
+			err = io.ErrNoProgress
+			fallthrough
+		default:
+			return fault{}, false
+		}
+	}
+	return fault{}, true
+}

@@ -1,0 +1,85 @@
+package l7
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/pharos-lb/pharos/forward"
+)
+
+// A trouble is why an exchange did not go to its end.
+type trouble uint8
+
+const (
+	troubleNone     trouble = iota
+	troubleClient           // the client broke off or takes nothing
+	troubleReset            // the backend broke off
+	troubleSilent           // the backend said nothing in time
+	troubleProtocol         // the backend's answer is not HTTP
+	troubleBody             // the client's body is malformed
+	troubleSlow             // the client's body did not come in time
+)
+
+// fault is what the client is told, if it can still be told.
+func (t trouble) fault(service string) fault {
+	switch t {
+	case troubleReset:
+		return fault{502, fmt.Sprintf("backend of service %q closed the connection", service)}
+	case troubleSilent:
+		return fault{504, fmt.Sprintf("backend of service %q did not answer in time", service)}
+	case troubleProtocol:
+		return fault{502, fmt.Sprintf("backend of service %q sent an invalid response", service)}
+	case troubleBody:
+		return malformed("malformed chunked body")
+	case troubleSlow:
+		return fault{408, "request body did not arrive in time"}
+	default:
+		return fault{}
+	}
+}
+
+// outcome is what the exchange says about the backend.
+func (t trouble) outcome(status int) forward.Outcome {
+	switch {
+	case t == troubleReset:
+		return forward.OutcomeReset
+	case t == troubleSilent:
+		return forward.OutcomeTimeout
+	case t == troubleProtocol:
+		return forward.OutcomeProtocol
+	case t != troubleNone:
+		return forward.OutcomeClient
+	case status >= 500:
+		return forward.OutcomeError
+	default:
+		return forward.OutcomeServed
+	}
+}
+
+// backendTrouble classifies an error of the upstream connection.
+func backendTrouble(err error) trouble {
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return troubleSilent
+	}
+	return troubleReset
+}
+
+// unavailable is the fault for a service that no connection could be had for.
+func unavailable(service string, err error) fault {
+	switch {
+	case errors.Is(err, forward.ErrNoPlan):
+		return fault{503, fmt.Sprintf("nothing decided yet for service %q", service)}
+	case errors.Is(err, forward.ErrNoPool):
+		return fault{503, fmt.Sprintf("no backends for service %q at this site", service)}
+	case errors.Is(err, forward.ErrNoBackend):
+		return fault{503, fmt.Sprintf("no healthy backend for service %q", service)}
+	case errors.Is(err, context.Canceled):
+		return fault{503, "shutting down"}
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return fault{504, fmt.Sprintf("no backend of service %q could be connected to in time", service)}
+	default:
+		return fault{502, fmt.Sprintf("no backend of service %q could be connected to", service)}
+	}
+}

@@ -1,0 +1,71 @@
+package forward
+
+import "github.com/prometheus/client_golang/prometheus"
+
+// A collector reads the Registry when it is scraped, so that the hot path pays
+// nothing for it. Labels are bounded by the configuration.
+type collector struct{ registry *Registry }
+
+// The descriptions are built per scrape rather than kept in globals.
+type descriptions struct {
+	inFlight, idle, active, leases, connects, failures, reuses, stale, dropped, outcomes *prometheus.Desc
+}
+
+func describe() descriptions {
+	labels := []string{"service", "backend"}
+	d := func(name, help string, more ...string) *prometheus.Desc {
+		return prometheus.NewDesc("pharos_forward_"+name, help, append(labels[:2:2], more...), nil)
+	}
+	return descriptions{
+		inFlight: d("inflight_leases", "L4 connections and L7 requests that the backend is carrying."),
+		idle:     d("idle_connections", "Upstream connections waiting to be used again."),
+		active:   d("active_backend", "1 while the newest plan gives the backend new connections."),
+		leases:   d("leases_total", "L4 connections and L7 requests given to the backend."),
+		connects: d("connects_total", "Connections opened to the backend."),
+		failures: d("connect_failures_total", "Connections to the backend that could not be opened."),
+		reuses:   d("reuses_total", "Times that an idle connection was used again."),
+		stale:    d("stale_connections_total", "Idle connections found dead when they were to be used."),
+		dropped:  d("idle_dropped_total", "Connections closed because enough idle ones were kept."),
+		outcomes: d("outcomes_total", "How leases ended.", "outcome"),
+	}
+}
+
+func (d descriptions) all() []*prometheus.Desc {
+	return []*prometheus.Desc{
+		d.inFlight, d.idle, d.active, d.leases, d.connects, d.failures, d.reuses, d.stale, d.dropped, d.outcomes,
+	}
+}
+
+// Describe implements prometheus.Collector.
+func (c collector) Describe(ch chan<- *prometheus.Desc) {
+	for _, d := range describe().all() {
+		ch <- d
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (c collector) Collect(ch chan<- prometheus.Metric) {
+	d := describe()
+	for _, s := range c.registry.Snapshot() {
+		backend := s.Address.String()
+		send := func(desc *prometheus.Desc, kind prometheus.ValueType, value float64, more ...string) {
+			ch <- prometheus.MustNewConstMetric(desc, kind, value, append([]string{s.Service, backend}, more...)...)
+		}
+		active := 0.0
+		if s.Active {
+			active = 1
+		}
+		send(d.inFlight, prometheus.GaugeValue, float64(s.InFlight))
+		send(d.idle, prometheus.GaugeValue, float64(s.Idle))
+		send(d.active, prometheus.GaugeValue, active)
+		send(d.leases, prometheus.CounterValue, float64(s.Leases))
+		send(d.connects, prometheus.CounterValue, float64(s.Connects))
+		send(d.failures, prometheus.CounterValue, float64(s.ConnectFailures))
+		send(d.reuses, prometheus.CounterValue, float64(s.Reuses))
+		send(d.stale, prometheus.CounterValue, float64(s.Stale))
+		send(d.dropped, prometheus.CounterValue, float64(s.IdleDropped))
+		for o, n := range s.Outcomes {
+			send(d.outcomes, prometheus.CounterValue, float64(n), Outcome(o).String())
+		}
+	}
+}

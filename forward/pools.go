@@ -1,0 +1,75 @@
+package forward
+
+import (
+	"net/netip"
+
+	"github.com/pharos-lb/pharos/internal/steer"
+)
+
+// Pools tells which backends this node's services have. Any number of
+// goroutines may call it.
+type Pools interface {
+	// Version changes whenever the pools do; 0 means that nothing has been
+	// decided yet. It is called once per unit of work and must cost no more than
+	// an atomic load.
+	Version() uint64
+	// Edition returns the newest pools and their version. The caller does not
+	// change what it gets.
+	Edition() (version uint64, pools []ServicePool)
+}
+
+// A ServicePool is the backends of one service at this node's site.
+type ServicePool struct {
+	Service string
+	Members []Member
+}
+
+// A Member is one backend of a pool.
+type Member struct {
+	Address netip.AddrPort
+	// Weight is its share of the work relative to the others; below 1 counts as 1.
+	Weight int
+	// Active members take new connections; the others only finish what they have.
+	Active bool
+}
+
+// FromBoard reads the pools of the newest plan on board.
+func FromBoard(board *steer.Board) Pools { return boardPools{board: board} }
+
+type boardPools struct{ board *steer.Board }
+
+// Version returns the generation of the newest plan.
+func (b boardPools) Version() uint64 {
+	if plan := b.board.Load(); plan != nil {
+		return plan.Generation
+	}
+	return 0
+}
+
+// Edition lists the pools of the newest plan.
+func (b boardPools) Edition() (uint64, []ServicePool) {
+	plan := b.board.Load()
+	if plan == nil || plan.Topology == nil {
+		return 0, nil
+	}
+	pools := make([]ServicePool, 0, len(plan.Topology.Services))
+	for i := range plan.Topology.Services {
+		pool, site, ok := plan.Pool(i)
+		if !ok || pool == nil || site == nil {
+			continue
+		}
+		sp := ServicePool{
+			Service: plan.Topology.Services[i].Config.Name,
+			Members: make([]Member, len(pool.Backends)),
+		}
+		for j := range pool.Backends {
+			sp.Members[j] = Member{
+				Address: pool.Backends[j].Address,
+				Weight:  pool.Backends[j].Weight,
+				Active:  j < len(site.Backends) && site.Backends[j].Active,
+			}
+		}
+		pools = append(pools, sp)
+	}
+	return plan.Generation, pools
+}

@@ -1,0 +1,214 @@
+package forward
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"net/netip"
+	"runtime"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// Defaults and limits of Options.
+const (
+	DefaultMaxIdle     = 256
+	DefaultIdleTimeout = 30 * time.Second
+	DefaultPenalty     = time.Second
+	maxIdleShards      = 8
+)
+
+// Options are what a Registry needs.
+type Options struct {
+	// Pools says which backends there are, usually FromBoard. Required.
+	Pools Pools
+	// MaxIdle is how many idle upstream connections are kept per backend,
+	// 0 … 65536; 0 means DefaultMaxIdle. One more is closed and counted.
+	MaxIdle int
+	// IdleTimeout is how long an idle upstream connection is kept; 0 means
+	// DefaultIdleTimeout.
+	IdleTimeout time.Duration
+	// Penalty is how long a backend that refused a connection is passed over
+	// while others are left; 0 means DefaultPenalty.
+	Penalty time.Duration
+	// Registerer takes the metrics; nil = none.
+	Registerer prometheus.Registerer
+}
+
+// An identity names a backend for longer than any plan.
+type identity struct {
+	service string
+	address netip.AddrPort
+}
+
+// A Registry holds the runtime state of every backend. Any number of goroutines
+// may use it.
+type Registry struct {
+	// Immutable.
+	pools   Pools
+	maxIdle int
+	idleFor time.Duration
+	penalty time.Duration
+	shards  int
+	start   time.Time // what the monotonic times of backends count from
+
+	edition atomic.Pointer[Edition]
+
+	mu       sync.Mutex // guards backends and the making of editions
+	backends map[identity]*Backend
+}
+
+// New returns a Registry. It opens nothing and starts nothing.
+func New(opts Options) (*Registry, error) {
+	if opts.Pools == nil {
+		return nil, errors.New("forward: Options.Pools is required")
+	}
+	if opts.MaxIdle < 0 || opts.MaxIdle > 65536 {
+		return nil, fmt.Errorf("forward: Options.MaxIdle is %d, want 0 … 65536", opts.MaxIdle)
+	}
+	if opts.IdleTimeout < 0 || opts.Penalty < 0 {
+		return nil, errors.New("forward: durations must not be negative")
+	}
+	r := &Registry{
+		pools:    opts.Pools,
+		maxIdle:  cmp.Or(opts.MaxIdle, DefaultMaxIdle),
+		idleFor:  cmp.Or(opts.IdleTimeout, DefaultIdleTimeout),
+		penalty:  cmp.Or(opts.Penalty, DefaultPenalty),
+		shards:   min(runtime.GOMAXPROCS(0), maxIdleShards),
+		start:    time.Now(),
+		backends: make(map[identity]*Backend),
+	}
+	if opts.Registerer != nil {
+		if err := opts.Registerer.Register(collector{r}); err != nil {
+			return nil, fmt.Errorf("register forward metrics: %w", err)
+		}
+	}
+	return r, nil
+}
+
+// Load returns the newest edition: two atomic loads unless the pools changed
+// since the last call. A caller loads once per unit of work.
+func (r *Registry) Load() *Edition {
+	e := r.edition.Load()
+	if e != nil && e.version == r.pools.Version() {
+		return e
+	}
+	return r.refresh(e)
+}
+
+// refresh makes the edition for the newest pools. While one goroutine does so
+// the others go on with the edition they have.
+func (r *Registry) refresh(have *Edition) *Edition {
+	if have == nil {
+		r.mu.Lock()
+	} else if !r.mu.TryLock() {
+		return have
+	}
+	defer r.mu.Unlock()
+	version, pools := r.pools.Edition()
+	if e := r.edition.Load(); e != nil && e.version == version {
+		return e
+	}
+	e := &Edition{version: version, pools: make(map[string]*pool, len(pools)), registry: r}
+	listed := make(map[identity]bool, len(r.backends))
+	for i := range pools {
+		e.pools[pools[i].Service] = r.assemble(&pools[i], listed)
+	}
+	r.edition.Store(e)
+	for id, b := range r.backends {
+		if listed[id] {
+			continue
+		}
+		b.retired.Store(true)
+		b.idle.closeAll()
+		if b.inFlight.Load() == 0 {
+			delete(r.backends, id)
+		}
+	}
+	return e
+}
+
+// assemble turns a ServicePool into the form that is picked from. r.mu is held.
+func (r *Registry) assemble(sp *ServicePool, listed map[identity]bool) *pool {
+	p := &pool{service: sp.Service, members: len(sp.Members)}
+	for _, m := range sp.Members {
+		id := identity{service: sp.Service, address: m.Address}
+		if listed[id] {
+			continue // named twice; the first counts
+		}
+		listed[id] = true
+		b := r.backends[id]
+		if b == nil {
+			b = newBackend(r, id)
+			r.backends[id] = b
+		}
+		b.retired.Store(false)
+		b.active.Store(m.Active)
+		if !m.Active {
+			b.idle.closeAll()
+			continue
+		}
+		p.add(b, m.Weight)
+	}
+	return p
+}
+
+// forget drops a retired backend whose last use has ended.
+func (r *Registry) forget(b *Backend) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if b.retired.Load() && b.inFlight.Load() == 0 && r.backends[b.id] == b {
+		delete(r.backends, b.id)
+	}
+	b.idle.closeAll()
+}
+
+// Sweep closes idle upstream connections that have been idle for too long or
+// whose backend has left the plan. Package l7 calls it about every second.
+func (r *Registry) Sweep(now time.Time) {
+	r.Load()
+	for _, b := range r.list() {
+		b.idle.closeBefore(now.Add(-r.idleFor))
+	}
+}
+
+// Close closes every idle upstream connection. The Registry stays usable.
+func (r *Registry) Close() error {
+	for _, b := range r.list() {
+		b.idle.closeAll()
+	}
+	return nil
+}
+
+func (r *Registry) list() []*Backend {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	all := make([]*Backend, 0, len(r.backends))
+	for _, b := range r.backends {
+		all = append(all, b)
+	}
+	return all
+}
+
+// now is the registry's monotonic time in nanoseconds, never 0.
+func (r *Registry) now() int64 { return int64(time.Since(r.start)) + 1 }
+
+// Snapshot returns the state of every known backend, sorted by service and
+// address: those of the newest plan, and those that have left it but are still
+// in use.
+func (r *Registry) Snapshot() []Status {
+	r.Load()
+	all := r.list()
+	out := make([]Status, len(all))
+	for i, b := range all {
+		out[i] = b.status()
+	}
+	slices.SortFunc(out, func(a, b Status) int {
+		return cmp.Or(cmp.Compare(a.Service, b.Service), a.Address.Compare(b.Address))
+	})
+	return out
+}

@@ -1,0 +1,302 @@
+package forward
+
+import (
+	"io"
+	"net"
+	"os"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// BufferSize is the capacity of a Buffer in bytes.
+const BufferSize = 16 << 10
+
+// A Buffer is pooled space for bytes on their way: Data[R:W] is unread.
+type Buffer struct {
+	Data [BufferSize]byte
+	R, W int
+}
+
+var buffers = sync.Pool{New: func() any { return new(Buffer) }}
+
+// NewBuffer returns an empty buffer from the pool.
+func NewBuffer() *Buffer { return buffers.Get().(*Buffer) }
+
+// Free gives b back; nil is allowed. b must not be used afterwards.
+func (b *Buffer) Free() {
+	if b != nil {
+		b.R, b.W = 0, 0
+		buffers.Put(b)
+	}
+}
+
+// Unread returns the bytes that have been received and not consumed.
+func (b *Buffer) Unread() []byte { return b.Data[b.R:b.W] }
+
+// Compact moves the unread bytes to the front.
+func (b *Buffer) Compact() {
+	if b.R > 0 {
+		b.W = copy(b.Data[:], b.Data[b.R:b.W])
+		b.R = 0
+	}
+}
+
+// Fill reads more bytes behind the unread ones; io.ErrShortBuffer if there is
+// no room.
+func (b *Buffer) Fill(r io.Reader) (int, error) {
+	if b.R == b.W {
+		b.R, b.W = 0, 0
+	}
+	if b.W == len(b.Data) {
+		return 0, io.ErrShortBuffer
+	}
+	n, err := r.Read(b.Data[b.W:])
+	b.W += n
+	if n > 0 {
+		return n, nil
+	}
+	if err == nil {
+		err = io.ErrNoProgress
+	}
+	return 0, err
+}
+
+// A Stream is a connection whose reader holds no buffer while it waits and
+// whose deadlines are cheap to renew. One goroutine may read and another write.
+// Bulk moves inside the kernel when both ends are plain TCP; a Stream around
+// any other net.Conn (TLS, later) works without those savings.
+type Stream struct {
+	// Immutable.
+	conn net.Conn
+	tcp  *net.TCPConn // nil when conn is not plain TCP
+	raw  syscall.RawConn
+
+	// Owned by the reader.
+	readBy   time.Time
+	receive  func(fd uintptr) bool
+	received *Buffer
+	err      error
+	peek     func(fd uintptr)
+	quiet    bool
+
+	// Owned by the writer.
+	writeBy time.Time
+
+	// Set by any goroutine, checked after every deadline that is set: an
+	// interrupt is never overwritten.
+	stopRead, stopWrite atomic.Bool
+}
+
+// NewStream wraps conn, which the Stream then owns.
+func NewStream(conn net.Conn) *Stream {
+	s := &Stream{conn: conn}
+	tcp, ok := conn.(*net.TCPConn)
+	if !ok {
+		return s
+	}
+	raw, err := tcp.SyscallConn()
+	if err != nil {
+		return s // closed already: reads and writes will say so
+	}
+	s.tcp, s.raw = tcp, raw
+	s.receive, s.peek = s.receiveFD, s.peekFD
+	return s
+}
+
+// Receive waits for bytes and returns them in a pooled buffer, which the caller
+// frees. It takes the buffer from the pool only when there is something to
+// read. io.EOF means that the peer has finished sending.
+func (s *Stream) Receive() (*Buffer, error) {
+	if s.raw == nil {
+		b := NewBuffer()
+		if _, err := b.Fill(s.conn); err != nil {
+			b.Free()
+			return nil, err
+		}
+		return b, nil
+	}
+	s.received, s.err = nil, nil
+	err := s.raw.Read(s.receive)
+	b := s.received
+	s.received = nil
+	if err == nil {
+		err = s.err
+	}
+	return b, err
+}
+
+// receiveFD is one try to read; false means to wait until readable.
+func (s *Stream) receiveFD(fd uintptr) bool {
+	b := NewBuffer()
+	for {
+		n, err := syscall.Read(int(fd), b.Data[:])
+		switch {
+		case err == syscall.EINTR:
+			continue
+		case err == syscall.EAGAIN:
+			b.Free()
+			return false
+		case err != nil:
+			b.Free()
+			s.err = os.NewSyscallError("read", err)
+			return true
+		case n == 0:
+			b.Free()
+			s.err = io.EOF
+			return true
+		}
+		b.W = n
+		s.received = b
+		return true
+	}
+}
+
+// Quiet reports whether the connection is open and nothing has arrived on it:
+// the state an idle upstream connection has to be in before it is used again.
+func (s *Stream) Quiet() bool {
+	if s.raw == nil {
+		return true
+	}
+	s.quiet = false
+	if err := s.raw.Control(s.peek); err != nil {
+		return false
+	}
+	return s.quiet
+}
+
+func (s *Stream) peekFD(fd uintptr) {
+	var one [1]byte
+	for {
+		_, _, err := unix.Recvfrom(int(fd), one[:], unix.MSG_PEEK|unix.MSG_DONTWAIT)
+		if err == unix.EINTR {
+			continue
+		}
+		s.quiet = err == unix.EAGAIN
+		return
+	}
+}
+
+// Read reads into p.
+func (s *Stream) Read(p []byte) (int, error) { return s.conn.Read(p) }
+
+// Write writes all of p.
+func (s *Stream) Write(p []byte) (int, error) { return s.conn.Write(p) }
+
+// ReadWithin makes reads fail when they last longer than d from now. An earlier
+// deadline that is at most an eighth of d short of that is left as it is,
+// because setting one costs as much as a small read.
+func (s *Stream) ReadWithin(d time.Duration) {
+	if by, ok := renew(s.readBy, d); ok {
+		s.setRead(by)
+	}
+}
+
+// ReadUntil makes reads fail after by.
+func (s *Stream) ReadUntil(by time.Time) {
+	if !by.Equal(s.readBy) {
+		s.setRead(by)
+	}
+}
+
+// WriteWithin is ReadWithin for writes.
+func (s *Stream) WriteWithin(d time.Duration) {
+	if by, ok := renew(s.writeBy, d); ok {
+		s.setWrite(by)
+	}
+}
+
+func (s *Stream) setRead(by time.Time) {
+	s.readBy = by
+	_ = s.conn.SetReadDeadline(by) // on a closed connection the read says so
+	if s.stopRead.Load() {
+		_ = s.conn.SetReadDeadline(past)
+	}
+}
+
+func (s *Stream) setWrite(by time.Time) {
+	s.writeBy = by
+	_ = s.conn.SetWriteDeadline(by)
+	if s.stopWrite.Load() {
+		_ = s.conn.SetWriteDeadline(past)
+	}
+}
+
+func renew(have time.Time, d time.Duration) (time.Time, bool) {
+	now := time.Now()
+	if left := have.Sub(now); left <= d && left > d-d/8 {
+		return have, false
+	}
+	return now.Add(d), true
+}
+
+// ForgetDeadlines makes the next ReadWithin and WriteWithin set theirs whatever
+// was set before, and ends an interrupt. It is for moments at which one
+// goroutine owns both directions.
+func (s *Stream) ForgetDeadlines() {
+	s.stopRead.Store(false)
+	s.stopWrite.Store(false)
+	s.readBy, s.writeBy = time.Time{}, time.Time{}
+}
+
+// InterruptRead makes a read that is going on, and later ones, fail with
+// os.ErrDeadlineExceeded until ForgetDeadlines. Any goroutine may call it.
+func (s *Stream) InterruptRead() {
+	s.stopRead.Store(true)
+	_ = s.conn.SetReadDeadline(past)
+}
+
+// Interrupt is InterruptRead for reads and writes.
+func (s *Stream) Interrupt() {
+	s.stopWrite.Store(true)
+	s.InterruptRead()
+	_ = s.conn.SetWriteDeadline(past)
+}
+
+// past is a deadline that has always passed.
+var past = time.Unix(1, 0)
+
+// CloseWrite tells the peer that nothing more comes.
+func (s *Stream) CloseWrite() error {
+	if h, ok := s.conn.(interface{ CloseWrite() error }); ok {
+		return h.CloseWrite()
+	}
+	return s.conn.Close()
+}
+
+// Close closes the connection.
+func (s *Stream) Close() error { return s.conn.Close() }
+
+// Abort closes the connection so that the peer sees a reset and knows that what
+// it got is not all.
+func (s *Stream) Abort() {
+	if s.tcp != nil {
+		_ = s.tcp.SetLinger(0)
+	}
+	_ = s.conn.Close()
+}
+
+// RemoteAddr returns the peer's address.
+func (s *Stream) RemoteAddr() net.Addr { return s.conn.RemoteAddr() }
+
+// LocalAddr returns our address.
+func (s *Stream) LocalAddr() net.Addr { return s.conn.LocalAddr() }
+
+// Splice moves up to limit bytes from src to s inside the kernel where it can,
+// and returns how many. Fewer than limit without an error means that src has
+// ended. wait bounds the silence of src, stall the silence of s.
+func (s *Stream) Splice(src *Stream, limit int64, wait, stall time.Duration) (int64, error) {
+	now := time.Now()
+	src.setRead(now.Add(wait))
+	s.setWrite(now.Add(wait + stall))
+	if s.tcp == nil || src.tcp == nil {
+		return io.CopyN(onlyWriter{s.conn}, src.conn, limit)
+	}
+	return s.tcp.ReadFrom(&io.LimitedReader{R: src.tcp, N: limit})
+}
+
+// onlyWriter hides ReadFrom.
+type onlyWriter struct{ io.Writer }

@@ -1,0 +1,141 @@
+package admin
+
+import (
+	"net/netip"
+	"time"
+
+	"github.com/pharos-lb/pharos/internal/steer"
+)
+
+// Status is one node's whole state, as it sees itself and the fleet.
+type Status struct {
+	Node    string    `json:"node"`
+	Site    string    `json:"site"`
+	Version string    `json:"version"`
+	PID     int       `json:"pid"`
+	Started time.Time `json:"started"`
+	// State is "starting", "serving" or "stopping".
+	State string `json:"state"`
+	// Degraded lists everything that is not as it should be, one line each; empty = healthy.
+	Degraded []string `json:"degraded"`
+
+	Config     ConfigStatus    `json:"config"`
+	Geo        GeoStatus       `json:"geo"`
+	Generation uint64          `json:"generation"`
+	Listeners  []string        `json:"listeners"`
+	Services   []ServiceStatus `json:"services"`
+	Routes     []RouteStatus   `json:"routes"`
+	// Speaker is the BGP child process; nil without BGP.
+	Speaker *SpeakerStatus `json:"speaker,omitempty"`
+	// Members are the nodes of the cluster that this one knows of, itself too.
+	Members []MemberStatus `json:"members"`
+}
+
+// ConfigStatus is the configuration in force and the last attempt to change it.
+type ConfigStatus struct {
+	File   string    `json:"file"`
+	Hash   string    `json:"hash"`
+	Loaded time.Time `json:"loaded"`
+	// LastError is why the newest reload was refused; "" when it was taken.
+	LastError string    `json:"last_error,omitempty"`
+	LastTry   time.Time `json:"last_try"`
+}
+
+// GeoStatus is the geo data in use.
+type GeoStatus struct {
+	Name  string    `json:"name"`
+	Type  string    `json:"type"`
+	Built time.Time `json:"built"`
+	// AgeDays is how old the data is.
+	AgeDays int `json:"age_days"`
+}
+
+// ServiceStatus is one service at every site.
+type ServiceStatus struct {
+	Name     string       `json:"name"`
+	FailOpen bool         `json:"fail_open"`
+	Sites    []SiteStatus `json:"sites"`
+}
+
+// SiteStatus is one service at one site.
+type SiteStatus struct {
+	Site     string         `json:"site"`
+	Eligible bool           `json:"eligible"`
+	Why      steer.Reason   `json:"why"`
+	VIPs     []TargetStatus `json:"vips"`
+	Backends []TargetStatus `json:"backends"`
+}
+
+// TargetStatus is the verdict on one address.
+type TargetStatus struct {
+	Address netip.AddrPort `json:"address"`
+	Status  string         `json:"status"`
+	Why     string         `json:"why"`
+	Since   time.Time      `json:"since"`
+	Active  bool           `json:"active"`
+	// Error is what this node's own probe last failed with; "" if it does not
+	// probe the target or the probe succeeds.
+	Error string `json:"error,omitempty"`
+}
+
+// RouteStatus is one prefix at this node.
+type RouteStatus struct {
+	Prefix   netip.Prefix `json:"prefix"`
+	Announce bool         `json:"announce"`
+	Why      steer.Reason `json:"why"`
+	Blame    string       `json:"blame,omitempty"`
+	// Installed: the speaker holds it, so it was sent to every established peer.
+	Installed bool   `json:"installed"`
+	Error     string `json:"error,omitempty"`
+}
+
+// SpeakerStatus is the BGP child process and its sessions.
+type SpeakerStatus struct {
+	// State is "stopped", "starting", "running", "lapsed" or "backoff".
+	State     string       `json:"state"`
+	PID       int          `json:"pid"`
+	Restarts  int          `json:"restarts"`
+	LastError string       `json:"last_error,omitempty"`
+	Peers     []PeerStatus `json:"peers"`
+}
+
+// PeerStatus is the session with one router.
+type PeerStatus struct {
+	Address netip.Addr `json:"address"`
+	ASN     uint32     `json:"asn"`
+	// State is "established" or how far the session has come.
+	State string    `json:"state"`
+	Since time.Time `json:"since"`
+	// Sent counts routes; whether the peer accepted them is not known.
+	Sent      int    `json:"sent"`
+	LastError string `json:"last_error,omitempty"`
+}
+
+// MemberStatus is one node of the cluster.
+type MemberStatus struct {
+	Name    string `json:"name"`
+	Site    string `json:"site"`
+	Version string `json:"version"`
+	State   string `json:"state"`
+	Self    bool   `json:"self,omitempty"`
+	// Heard: its newest report is fresh, so it is counted in verdicts.
+	Heard bool `json:"heard"`
+	// AgeSeconds is how old its newest report is.
+	AgeSeconds float64 `json:"age_seconds"`
+	// Config is the hash of its configuration; another one than ours is skew.
+	Config string `json:"config"`
+}
+
+// ExplainRequest is the query of /v1/explain.
+type ExplainRequest struct {
+	Name string
+	IPv6 bool
+	From netip.Addr
+	Down []string // sites or backends assumed down
+}
+
+// ReloadResult says what a reload changed.
+type ReloadResult struct {
+	Hash    string   `json:"hash"`
+	Changes []string `json:"changes"`
+}

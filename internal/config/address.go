@@ -1,0 +1,186 @@
+package config
+
+import (
+	"net/netip"
+	"strconv"
+	"strings"
+)
+
+// address is one unicast IP address.
+func address(noun string) *scalar {
+	return &scalar{noun: noun, kind: kindString, example: "198.51.100.11", read: func(s string) (any, *problem) {
+		addr, err := netip.ParseAddr(s)
+		if err != nil {
+			p := refuse("%q is not an IP address: write %s like 198.51.100.11 or \"2001:db8::11\"", clip(s), noun)
+			if ap, err := netip.ParseAddrPort(s); err == nil {
+				p.message = refuse("%q has a port: write %s without one", clip(s), noun).message
+				p.try(ap.Addr().String())
+			} else if prefix, err := netip.ParsePrefix(s); err == nil {
+				p.message = refuse("%q is a prefix: write %s without the length", clip(s), noun).message
+				p.try(prefix.Addr().String())
+			}
+			return nil, p
+		}
+		if p := refuseAddress(addr); p != nil {
+			return nil, p
+		}
+		return addr, nil
+	}}
+}
+
+// refuseAddress says why an address cannot be one machine's.
+func refuseAddress(addr netip.Addr) *problem {
+	switch {
+	case addr.Zone() != "":
+		return refuse("%s has a zone: addresses are the same on every node", addr)
+	case addr.Is4In6():
+		return refuse("%s is an IPv4 address written as IPv6", addr).try(addr.Unmap().String())
+	case addr.IsUnspecified():
+		return refuse("%s is every address, not one", addr)
+	case addr.IsMulticast():
+		return refuse("%s is a multicast address", addr)
+	case addr == netip.AddrFrom4([4]byte{255, 255, 255, 255}):
+		return refuse("%s is the broadcast address", addr)
+	}
+	return nil
+}
+
+// addressPort is where a backend listens.
+func addressPort() *scalar {
+	return &scalar{noun: "a backend", kind: kindString, example: "10.0.1.10:8080", read: func(s string) (any, *problem) {
+		ap, err := netip.ParseAddrPort(s)
+		if err != nil {
+			if addr, err := netip.ParseAddr(s); err == nil {
+				return nil, refuse("%q has no port: write address:port", clip(s)).try(netip.AddrPortFrom(addr, 80).String())
+			}
+			return nil, refuse("%q is not address:port: write an IP address and a port like 10.0.1.10:8080 or \"[2001:db8::10]:8080\" (names are not resolved)", clip(s))
+		}
+		if p := refuseAddress(ap.Addr()); p != nil {
+			return nil, p
+		}
+		if ap.Port() == 0 {
+			return nil, refuse("port 0 is out of range: a port is from 1 to 65535")
+		}
+		return ap, nil
+	}}
+}
+
+// prefix is a network, written with all host bits zero.
+func prefix(noun string) *scalar {
+	return &scalar{noun: noun, kind: kindString, example: "192.0.2.0/24", read: func(s string) (any, *problem) {
+		return readPrefix(s, noun)
+	}}
+}
+
+func readPrefix(s, noun string) (any, *problem) {
+	p, err := netip.ParsePrefix(s)
+	if err != nil {
+		if addr, err := netip.ParseAddr(s); err == nil && addr.Zone() == "" {
+			return nil, refuse("%q has no length: write %s as address/length", clip(s), noun).
+				try(netip.PrefixFrom(addr, addr.BitLen()).String())
+		}
+		return nil, refuse("%q is not %s: write one like 192.0.2.0/24 or \"2001:db8::/32\"", clip(s), noun)
+	}
+	if p.Addr().Is4In6() {
+		return nil, refuse("%s is an IPv4 prefix written as IPv6", p)
+	}
+	if masked := p.Masked(); masked != p {
+		return nil, refuse("%s has bits set beyond its length", p).try(masked.String())
+	}
+	return p, nil
+}
+
+// bindWords are the hosts of a Bind that are not addresses.
+const (
+	bindNode = "node"
+	bindVIP  = "vip"
+)
+
+// bind is a place to listen. Without vips, "vip:" is refused.
+func bind(noun string, vips bool) *scalar {
+	forms := `":53", "192.0.2.1:53" or "node:53"`
+	if vips {
+		forms = `"vip:443", "node:443", ":443" or "192.0.2.1:443"`
+	}
+	return &scalar{noun: noun, kind: kindString, example: "node:53", read: func(s string) (any, *problem) {
+		colon := strings.LastIndexByte(s, ':')
+		if colon < 0 {
+			p := refuse("%q is not %s: write %s", clip(s), noun, forms)
+			if n, err := strconv.Atoi(s); err == nil && n > 0 && n < 65536 {
+				p.try(":" + s)
+			}
+			return nil, p
+		}
+		number, err := strconv.ParseUint(s[colon+1:], 10, 16)
+		if err != nil || number == 0 {
+			return nil, refuse("%q is not %s: the port is from 1 to 65535", clip(s), noun)
+		}
+		b := Bind{Port: uint16(number)}
+		switch host := s[:colon]; {
+		case host == "" || host == bindNode || host == bindVIP && vips:
+			b.Host = host
+		case host == bindVIP:
+			return nil, refuse("%q is not %s: VIPs belong to listeners; write %s", clip(s), noun, forms)
+		default:
+			ap, err := netip.ParseAddrPort(s)
+			if err != nil {
+				return nil, refuse("%q is not %s: write %s", clip(s), noun, forms)
+			}
+			if ap.Addr().IsUnspecified() {
+				return nil, refuse("%s is every address: leave the address out", ap.Addr()).try(":" + s[colon+1:])
+			}
+			if p := refuseAddress(ap.Addr()); p != nil {
+				return nil, p
+			}
+			b.Addr = ap.Addr()
+		}
+		return b, nil
+	}}
+}
+
+// String returns the bind as it is written in the file.
+func (b Bind) String() string {
+	if b.Addr.IsValid() {
+		return netip.AddrPortFrom(b.Addr, b.Port).String()
+	}
+	return b.Host + ":" + strconv.Itoa(int(b.Port))
+}
+
+// asn is an autonomous system number that may be used.
+func asn() *scalar {
+	const most = 4294967294
+	return &scalar{
+		noun: "an AS number", kind: kindInteger, least: 1, most: most,
+		read: func(s string) (any, *problem) {
+			n, err := strconv.ParseUint(s, 10, 32)
+			switch {
+			case err != nil || n < 1 || n > most || strconv.FormatUint(n, 10) != s:
+				return nil, refuse("%q is not an AS number: write a whole number from 1 to %d", clip(s), uint32(most))
+			case n == 23456 || n == 65535:
+				return nil, refuse("AS %d is reserved", n)
+			}
+			return uint32(n), nil
+		},
+	}
+}
+
+// community is a standard BGP community.
+func community() *scalar {
+	return &scalar{
+		noun: "a community", kind: kindString, example: "64500:100", pattern: `^[0-9]{1,5}:[0-9]{1,5}$`,
+		read: func(s string) (any, *problem) {
+			high, low, ok := strings.Cut(s, ":")
+			h, errHigh := strconv.ParseUint(high, 10, 16)
+			l, errLow := strconv.ParseUint(low, 10, 16)
+			if !ok || errHigh != nil || errLow != nil || len(high) > 5 || len(low) > 5 {
+				return nil, refuse("%q is not a community: write two numbers from 0 to 65535, like \"64500:100\"", clip(s))
+			}
+			return Community{High: uint16(h), Low: uint16(l)}, nil
+		},
+	}
+}
+
+// String returns the community as it is written in the file.
+func (c Community) String() string {
+	return strconv.Itoa(int(c.High)) + ":" + strconv.Itoa(int(c.Low))
+}

@@ -1,0 +1,229 @@
+package config
+
+import (
+	"cmp"
+	"encoding/base64"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/pharos-lb/pharos/geo"
+)
+
+// A builder makes the Config of a walked file and checks what no single value
+// shows. It reports through the reading and never stops early.
+type builder struct {
+	*reading
+	top *value
+	cfg *Config
+
+	services  map[string]*draft
+	order     []*draft // services in file order
+	nodeAddrs []netip.Addr
+	steered   map[string]*steeredName // by FQDN
+	claims    []claim
+}
+
+// A draft is a service while its references are being checked.
+type draft struct {
+	Service
+	at *value
+	// pools and vips are the sites that have them, to their places in the file.
+	pools, vips map[string]*value
+	// addresses is every VIP and anycast address.
+	addresses []netip.Addr
+	// named is the first name that is steered to the service.
+	named *steeredName
+	// listened: some listener forwards to the service.
+	listened bool
+}
+
+// A steeredName is a name with its place in the file.
+type steeredName struct {
+	Name
+	at *value
+}
+
+// build makes the Config. It is only valid if the reading has no errors.
+func build(r *reading, top *value) *Config {
+	r.resolveMentions(top)
+	b := &builder{
+		reading: r, top: top, cfg: new(Config),
+		services: make(map[string]*draft), steered: make(map[string]*steeredName),
+	}
+	b.buildSites()
+	b.buildCluster()
+	b.buildNetworks()
+	b.buildServices()
+	b.buildZones()
+	b.buildDNS()
+	b.buildListeners()
+	b.buildBGP()
+	b.buildAdmin()
+	b.buildTests()
+	b.checkVIPs()
+	b.checkClaims()
+	for _, d := range b.order {
+		b.cfg.Services = append(b.cfg.Services, d.Service)
+	}
+	slices.SortFunc(b.cfg.Services, func(x, y Service) int { return strings.Compare(x.Name, y.Name) })
+	return b.cfg
+}
+
+func (b *builder) buildSites() {
+	nodes := make(map[string]*value)
+	addrs := make(map[netip.Addr]*value)
+	for name, at := range b.top.entry("sites").chosen {
+		if name == vipAnycast {
+			b.refuseKey(at, refuse("no site can be called %s: services use the word for their shared addresses", name))
+		}
+		site := Site{Name: name, Location: get[geo.Location](at, "location")}
+		if code := get[string](at, "country"); code != "" {
+			site.Location.Country = code
+			_, site.Location.Continent, _ = geo.Country(code)
+		}
+		for node, at := range at.entry("nodes").chosen {
+			if first := nodes[node]; first != nil {
+				b.refuseKey(at, refuse("node %s is already at %s: names are unique in the fleet", node, first.path()))
+				continue
+			}
+			nodes[node] = at
+			addr, ok := at.data.(netip.Addr)
+			if !ok {
+				continue
+			}
+			if first := addrs[addr]; first != nil {
+				b.refuse(at, refuse("%s is already the address of %s", addr, first.path()))
+				continue
+			}
+			addrs[addr] = at
+			b.nodeAddrs = append(b.nodeAddrs, addr)
+			site.Nodes = append(site.Nodes, Node{Name: node, Address: addr})
+		}
+		slices.SortFunc(site.Nodes, func(x, y Node) int { return strings.Compare(x.Name, y.Name) })
+		b.cfg.Sites = append(b.cfg.Sites, site)
+	}
+	slices.SortFunc(b.cfg.Sites, func(x, y Site) int { return strings.Compare(x.Name, y.Name) })
+}
+
+func (b *builder) buildCluster() {
+	at := b.top.section("cluster")
+	b.cfg.Cluster = Cluster{
+		Name: get[string](at, "name"),
+		Port: uint16(get[int](at, "port")),
+		Wait: get[time.Duration](at, "wait"),
+	}
+	b.claim(at, "port", Bind{Host: bindNode, Port: b.cfg.Cluster.Port}, nil)
+	text, from := b.readSecretOf(at, "secret")
+	if from != nil && text != "" {
+		key, err := base64.StdEncoding.DecodeString(text)
+		if n := len(key); err != nil || n != 16 && n != 24 && n != 32 {
+			b.refuse(from, refuse("the gossip key is not 16, 24 or 32 bytes in base64: make one with `head -c 32 /dev/urandom | base64`"))
+		}
+		b.cfg.Cluster.Key = NewSecret(string(key))
+	}
+	if from != nil {
+		return
+	}
+	for _, site := range b.cfg.Sites {
+		for _, node := range site.Nodes {
+			if !node.Address.IsLoopback() {
+				b.refuseKey(at, refuse("secret_file is missing: node %s (%s) is not on loopback, so gossip must be encrypted", node.Name, node.Address))
+				return
+			}
+		}
+	}
+}
+
+// readSecretOf returns the secret that KEY_file or KEY gives, trimmed, and the
+// value that it came from; nil when neither is given, "" when it was refused.
+func (b *builder) readSecretOf(at *value, key string) (string, *value) {
+	if inline := at.entry(key); inline != nil {
+		text, _ := inline.data.(string)
+		return text, inline
+	}
+	file := at.entry(key + "_file")
+	if file == nil {
+		return "", nil
+	}
+	name, ok := file.data.(string)
+	if !ok {
+		return "", file
+	}
+	data, p := b.readFile(name, maxSecretFile)
+	text := strings.TrimSpace(string(data))
+	switch {
+	case p != nil:
+		b.refuse(file, p)
+	case text == "":
+		b.refuse(file, refuse("%s is empty", clip(name)))
+	case strings.ContainsFunc(text, isControl):
+		b.refuse(file, refuse("%s has more than one line, or control characters", clip(name)))
+	default:
+		return text, file
+	}
+	return "", file
+}
+
+func (b *builder) buildNetworks() {
+	owners := make(map[netip.Prefix]*value)
+	for name, at := range b.top.entry("networks").chosen {
+		network := geo.Network{Name: name}
+		network.Place.Country = get[string](at, "country")
+		network.Place.Region = get[string](at, "region")
+		if network.Place.Region != "" && at.entry("country") == nil {
+			b.refuse(at.entry("region"), refuse("a region needs its country"))
+		}
+		loc := get[geo.Location](at, "location")
+		network.Place.Point = loc.Point
+		if network.Place.Country == "" {
+			network.Place.Country, network.Place.Continent = loc.Country, loc.Continent
+		} else if centre, continent, ok := geo.Country(network.Place.Country); ok {
+			network.Place.Continent = continent
+			if loc.Point.IsZero() {
+				network.Place.Point = centre
+			}
+		}
+		for _, item := range at.list("prefixes") {
+			prefix, ok := item.data.(netip.Prefix)
+			if !ok {
+				continue
+			}
+			if first := owners[prefix]; first != nil {
+				b.refuse(item, refuse("%s is already in %s", prefix, first.path()))
+				continue
+			}
+			owners[prefix] = item
+			network.Prefixes = append(network.Prefixes, prefix)
+		}
+		slices.SortFunc(network.Prefixes, comparePrefixes)
+		b.cfg.Networks = append(b.cfg.Networks, network)
+	}
+	slices.SortFunc(b.cfg.Networks, func(x, y geo.Network) int { return strings.Compare(x.Name, y.Name) })
+	for _, name := range each[string](b.top.entry("geo").list("databases")) {
+		b.cfg.Geo.Databases = append(b.cfg.Geo.Databases, b.resolve(name))
+	}
+}
+
+func comparePrefixes(x, y netip.Prefix) int {
+	return cmp.Or(x.Addr().Compare(y.Addr()), cmp.Compare(x.Bits(), y.Bits()))
+}
+
+// names returns the distinct names of a list of references, in file order; a name
+// given twice is a mistake.
+func (b *builder) names(items []*value) []string {
+	var all []string
+	for _, item := range items {
+		name, ok := item.data.(string)
+		if !ok {
+			continue
+		}
+		if slices.Contains(all, name) {
+			b.refuse(item, refuse("%s is listed twice", name))
+			continue
+		}
+		all = append(all, name)
+	}
+	return all
+}

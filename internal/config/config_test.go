@@ -1,0 +1,225 @@
+package config_test
+
+import (
+	"errors"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+
+	"github.com/pharos-lb/pharos/geo"
+	"github.com/pharos-lb/pharos/internal/config"
+)
+
+// comparable options: netip values compare with ==, secrets by value.
+var same = cmp.Options{
+	cmp.Comparer(func(a, b netip.Addr) bool { return a == b }),
+	cmp.Comparer(func(a, b netip.AddrPort) bool { return a == b }),
+	cmp.Comparer(func(a, b netip.Prefix) bool { return a == b }),
+	cmp.Comparer(func(a, b config.Secret) bool { return a == b }),
+	cmpopts.EquateEmpty(),
+}
+
+// mustParse fails the test with every mistake.
+func mustParse(t testing.TB, name, text string) *config.Config {
+	t.Helper()
+	cfg, err := config.Parse(name, []byte(text), sources())
+	var errs config.Errors
+	if errors.As(err, &errs) {
+		t.Fatalf("refused:\n%s", errs.Pretty())
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return cfg
+}
+
+func good(t testing.TB, name string) *config.Config {
+	t.Helper()
+	file := filepath.Join("testdata", "good", name)
+	data, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return mustParse(t, "testdata/"+name, string(data))
+}
+
+// TestDefaults: what an operator who writes nothing gets. Changing a default
+// changes fleets, so it must change this test too.
+func TestDefaults(t *testing.T) {
+	got := mustParse(t, "/etc/pharos/pharos.yaml", `
+sites:
+  fra: {location: FRA, nodes: {fra1: 127.0.0.1}}
+services:
+  web: {backends: {fra: [10.0.0.1:80]}, vip: {fra: 127.0.1.1}}
+  tls: {check: {https: {host: www.example.com:8443}, every: 100ms}, backends: {fra: [{address: 10.0.0.1:80}]}}
+zones: {example.com: {records: "@ NS ns", names: {www: {service: web}}}}
+listeners: [{bind: ":80", tcp: {service: web}}, {bind: ":81", http: {routes: [{service: web}]}}]
+bgp:
+  asn: 64500
+  peers: {fra: [{address: 127.0.0.9, asn: 64496}]}
+  prefixes: [{prefix: 192.0.2.0/24, requires: web}]
+tests: [{name: www.example.com, from: DE, expect: fra}]
+`)
+	backends := []config.Pool{{Site: "fra", Backends: []config.Backend{{Address: netip.MustParseAddrPort("10.0.0.1:80"), Weight: 1}}}}
+	policy := []config.Policy{{Kind: config.PolicyGeo}, {Kind: config.PolicyNearest}}
+	want := &config.Config{
+		File:    "/etc/pharos/pharos.yaml",
+		Hash:    got.Hash,
+		Cluster: config.Cluster{Name: "pharos", Port: 7946, Wait: 5 * time.Second},
+		Sites: []config.Site{{
+			Name: "fra", Location: got.Sites[0].Location,
+			Nodes: []config.Node{{Name: "fra1", Address: netip.MustParseAddr("127.0.0.1")}},
+		}},
+		Services: []config.Service{
+			{
+				Name: "tls", Policy: policy, Pools: backends,
+				Check: config.Check{
+					Kind: config.CheckHTTPS, Every: 100 * time.Millisecond, Timeout: 100 * time.Millisecond,
+					Jitter: 0.1, Rise: 2, Fall: 3, Recheck: 100 * time.Millisecond,
+					HTTP: config.HTTPCheck{
+						Method: "GET", Path: "/", Host: "www.example.com:8443", SNI: "www.example.com",
+						Status: []config.StatusRange{{From: 200, To: 399}},
+					},
+				},
+			},
+			{
+				Name: "web", Policy: policy, Pools: backends,
+				Check: config.Check{
+					Kind: config.CheckTCP, Every: 2 * time.Second, Timeout: 2 * time.Second,
+					Jitter: 0.1, Rise: 2, Fall: 3, Recheck: 250 * time.Millisecond,
+				},
+				VIPs: []config.VIP{{Site: "fra", Addresses: []netip.Addr{netip.MustParseAddr("127.0.1.1")}}},
+			},
+		},
+		Zones: []config.Zone{{
+			Name: "example.com.", Master: "@ NS ns", MasterFile: "/etc/pharos/pharos.yaml (zones.example.com.records)",
+			Names: []config.Name{{FQDN: "www.example.com.", Service: "web", TTL: 30 * time.Second}},
+		}},
+		Listeners: []config.Listener{
+			{Bind: config.Bind{Port: 80}, TCP: &config.TCPListener{Service: "web", Idle: 10 * time.Minute, Connect: 2 * time.Second}},
+			{Bind: config.Bind{Port: 81}, HTTP: &config.HTTPListener{Routes: []config.Route{{Path: "/", Service: "web"}}, Idle: time.Minute}},
+		},
+		DNS: config.DNS{Listen: []config.Bind{{Port: 53}}, UDPSize: 1232, TCPMax: 4096, TCPIdle: 10 * time.Second, ECS: true},
+		BGP: config.BGP{
+			ASN: 64500, Port: 179, Listen: true, Lease: 3 * time.Second,
+			Prefixes: []config.Prefix{{Prefix: netip.MustParsePrefix("192.0.2.0/24"), Requires: []string{"web"}, Sites: []string{"fra"}}},
+			Peers:    []config.Peer{{Site: "fra", Address: netip.MustParseAddr("127.0.0.9"), ASN: 64496, Port: 179, Hold: 9 * time.Second}},
+		},
+		Admin: config.Admin{Socket: "/run/pharos/pharos.sock"},
+		Tests: []config.Test{{Name: "www.example.com.", Type: "A", From: "DE", Expect: []string{"fra"}, Line: 13}},
+	}
+	if diff := cmp.Diff(want, got, same); diff != "" {
+		t.Errorf("-want +got:\n%s", diff)
+	}
+	if loc := got.Sites[0].Location; loc.Text != "FRA" || loc.Country != "DE" || loc.Continent != "EU" || loc.Point.IsZero() {
+		t.Errorf("location is %+v", loc)
+	}
+}
+
+// TestEverything: every key there is arrives where it belongs.
+func TestEverything(t *testing.T) {
+	cfg := good(t, "everything.yaml")
+	addr, addrPort := netip.MustParseAddr, netip.MustParseAddrPort
+	var web config.Service
+	for _, s := range cfg.Services {
+		if s.Name == "web" {
+			web = s
+		}
+	}
+	names := map[string]config.Name{}
+	for _, n := range cfg.Zones[0].Names {
+		names[n.FQDN] = n
+	}
+	for _, c := range []struct {
+		name      string
+		want, got any
+	}{
+		{"cluster", config.Cluster{Name: "prod", Port: 7947, Key: config.NewSecret("0123456789abcdef")}, cfg.Cluster},
+		{"nodes", []config.Node{{Name: "fra1", Address: addr("198.51.100.11")}, {Name: "fra2.example.net", Address: addr("2001:db8::12")}}, cfg.Sites[0].Nodes},
+		{"country", "FR EU", cfg.Sites[0].Location.Country + " " + cfg.Sites[0].Location.Continent},
+		{"network names", []string{"berlin", "branch", "lab", "office"}, []string{cfg.Networks[0].Name, cfg.Networks[1].Name, cfg.Networks[2].Name, cfg.Networks[3].Name}},
+		{"network by location", "SG AS", cfg.Networks[1].Place.Country + " " + cfg.Networks[1].Place.Continent},
+		{"network unknown", geo.Place{}, cfg.Networks[2].Place},
+		{"network", geo.Place{Country: "US", Region: "CA", Continent: "NA", Point: cfg.Networks[3].Place.Point}, cfg.Networks[3].Place},
+		{"databases", []string{"testdata/GeoLite2-City.mmdb", "/var/lib/GeoIP/asn.mmdb"}, cfg.Geo.Databases},
+		{"policy", []config.Policy{
+			{Kind: config.PolicyGeo, Rules: []config.GeoRule{
+				{Where: "DE", Sites: []string{"fra"}},
+				{Where: "US-CA", Sites: []string{"iad", "sin"}},
+				{Where: "continent:EU", Sites: []string{"fra", "iad"}},
+				{Where: "default", Sites: []string{"iad"}},
+				{Where: "network:office", Sites: []string{"sin"}},
+			}},
+			{Kind: config.PolicyNearest},
+			{Kind: config.PolicyFailover, Order: []string{"fra", "iad"}},
+			{Kind: config.PolicyWeighted, Weights: []config.SiteWeight{{Site: "fra", Weight: 3}, {Site: "iad", Weight: 0}}},
+		}, web.Policy},
+		{"check", config.Check{
+			Kind: config.CheckHTTPS, Every: 5 * time.Second, Timeout: time.Second, Jitter: 0.25, Rise: 1, Fall: 5,
+			Recheck: 100 * time.Millisecond, VIPPort: 8443,
+			HTTP: config.HTTPCheck{
+				Method: "HEAD", Path: "/healthz?full=1", Host: "www.example.com:8443", SNI: "probe.example.com", Insecure: true,
+				Headers: []config.Header{{Name: "X-Dollar", Value: "${PORT}"}, {Name: "X-Number", Value: "7"}, {Name: "X-Probe", Value: "pharos"}, {Name: "X-True", Value: "true"}},
+				Status:  []config.StatusRange{{From: 200, To: 200}, {From: 300, To: 304}},
+			},
+		}, web.Check},
+		{"pools", []config.Pool{
+			{Site: "fra", Backends: []config.Backend{{Address: addrPort("10.0.1.10:8080"), Weight: 1}, {Address: addrPort("10.0.1.11:8080"), Weight: 3}}},
+			{Site: "iad", Backends: []config.Backend{{Address: addrPort("10.1.1.10:8080"), Weight: 1}}},
+			{Site: "sin", Backends: []config.Backend{{Address: addrPort("[2001:db8::1]:8080"), Weight: 1}}},
+		}, web.Pools},
+		{"vips", []config.VIP{
+			{Site: "fra", Addresses: []netip.Addr{addr("198.51.100.80"), addr("2001:db8::80")}},
+			{Site: "iad", Addresses: []netip.Addr{addr("203.0.113.80")}},
+			{Site: "sin", Addresses: []netip.Addr{addr("192.0.2.80")}},
+		}, web.VIPs},
+		{"anycast", []netip.Addr{addr("192.0.2.200"), addr("2001:db8::200")}, web.Anycast},
+		{"zone", "example.com. testdata/example.com.zone", cfg.Zones[0].Name + " " + cfg.Zones[0].MasterFile},
+		{"apex", config.Name{FQDN: "example.com.", Service: "web", TTL: 30 * time.Second}, names["example.com."]},
+		{"wildcard", config.Name{FQDN: "*.eu.example.com.", Service: "web", TTL: 30 * time.Second}, names["*.eu.example.com."]},
+		{"anycast name", config.Name{FQDN: "any.example.com.", Service: "web", TTL: 30 * time.Second, Anycast: true}, names["any.example.com."]},
+		{"absolute name", config.Name{FQDN: "abs.example.com.", Service: "api", TTL: 30 * time.Second}, names["abs.example.com."]},
+		{"dns", config.DNS{
+			Listen:  []config.Bind{{Host: "node", Port: 53}, {Addr: addr("127.0.0.1"), Port: 5300}},
+			UDPSize: 1400, TCPMax: 10, TCPIdle: 2 * time.Second, ServerName: "dns.example.com",
+		}, cfg.DNS},
+		{"listener", config.Listener{Bind: config.Bind{Host: "vip", Port: 443}, HTTP: &config.HTTPListener{Idle: 30 * time.Second, Routes: []config.Route{
+			{Host: "www.example.com", Path: "/", Service: "web"}, {Host: "*.example.com", Path: "/api", Service: "api"}, {Path: "/", Service: "web"},
+		}}}, cfg.Listeners[0]},
+		{"tcp listener", config.Listener{Bind: config.Bind{Host: "vip", Port: 6379}, TCP: &config.TCPListener{Service: "api", Idle: time.Hour, Connect: 500 * time.Millisecond}}, cfg.Listeners[1]},
+		{"bgp", config.BGP{
+			ASN: 64500, Port: 1790, Lease: time.Second,
+			Prefixes: []config.Prefix{
+				{Prefix: netip.MustParsePrefix("192.0.2.0/24"), Requires: []string{"api", "web"}, Communities: []config.Community{{High: 64500, Low: 100}}, Sites: []string{"fra"}},
+				{Prefix: netip.MustParsePrefix("2001:db8::/48"), Requires: []string{"web"}, Sites: []string{"fra", "iad"}},
+			},
+			Peers: []config.Peer{
+				{Site: "fra", Address: addr("198.51.100.1"), ASN: 4200000000, Port: 179, Hold: 9 * time.Second, Password: config.NewSecret("hunter2")},
+				{Site: "fra", Address: addr("198.51.100.2"), ASN: 64496, Port: 1790, Hold: 30 * time.Second, Multihop: 4, Password: config.NewSecret("hunter2hunter2")},
+				{Site: "iad", Address: addr("203.0.113.1"), ASN: 64496, Port: 1790, Hold: 9 * time.Second},
+			},
+		}, cfg.BGP},
+		{"admin", config.Admin{Socket: "testdata/pharos.sock", Listen: config.Bind{Addr: addr("127.0.0.1"), Port: 9153}, Token: config.NewSecret("0123456789abcdef")}, cfg.Admin},
+		{"test", config.Test{Name: "a.b.eu.example.com.", Type: "A", From: "network:office", Down: []string{"fra", "iad"}, Expect: []string{"sin"}, Line: 98}, cfg.Tests[2]},
+	} {
+		if diff := cmp.Diff(c.want, c.got, same); diff != "" {
+			t.Errorf("%s: -want +got:\n%s", c.name, diff)
+		}
+	}
+}
+
+// TestOrder: what is a mapping in the file is sorted, so that two files that say
+// the same make the same configuration.
+func TestOrder(t *testing.T) {
+	a := mustParse(t, "a", "sites: {b: {location: FRA, nodes: {n2: 127.0.0.2, n1: 127.0.0.1}}, a: {location: FRA, nodes: {n3: 127.0.0.3}}}")
+	b := mustParse(t, "a", "sites: {a: {location: FRA, nodes: {n3: 127.0.0.3}}, b: {location: FRA, nodes: {n1: 127.0.0.1, n2: 127.0.0.2}}}")
+	b.Hash = a.Hash
+	if diff := cmp.Diff(a, b, same); diff != "" {
+		t.Error(diff)
+	}
+}

@@ -1,0 +1,51 @@
+package config
+
+import "time"
+
+// The defaults, all of them. The key table names them, so the walker fills them
+// in and the JSON Schema shows them.
+const (
+	defaultClusterName = "pharos"
+	defaultClusterPort = 7946
+	defaultWait        = 5 * time.Second
+
+	defaultEvery   = 2 * time.Second
+	defaultTimeout = 2 * time.Second // or every, if that is less
+	defaultJitter  = 0.1
+	defaultRise    = 2
+	defaultFall    = 3
+	defaultRecheck = 250 * time.Millisecond // or every, if that is less
+	defaultMethod  = "GET"
+	defaultURLPath = "/"
+	defaultWeight  = 1
+
+	defaultTTL    = 30 * time.Second
+	defaultAnswer = answerSteered
+
+	defaultDNSPort = 53
+	defaultUDPSize = 1232
+	defaultTCPMax  = 4096
+	defaultTCPIdle = 10 * time.Second
+	defaultECS     = true
+
+	defaultIdle     = 10 * time.Minute
+	defaultConnect  = 2 * time.Second
+	defaultHTTPIdle = time.Minute
+
+	defaultBGPPort   = 179
+	defaultBGPListen = true
+	defaultLease     = 3 * time.Second
+	defaultHold      = 9 * time.Second
+
+	defaultSocket = "/run/pharos/pharos.sock"
+	defaultType   = "A"
+)
+
+// defaultStatus is 200–399: what a healthy backend answers.
+func defaultStatus() []StatusRange { return []StatusRange{{From: 200, To: 399}} }
+
+// defaultPolicy is [geo, nearest].
+func defaultPolicy() []Policy { return []Policy{{Kind: PolicyGeo}, {Kind: PolicyNearest}} }
+
+// defaultListen is every address of the machine, port 53.
+func defaultListen() []Bind { return []Bind{{Port: defaultDNSPort}} }

@@ -1,0 +1,62 @@
+package config
+
+import "time"
+
+// The limits of one configuration. They bound the memory and the time that a
+// bad file can cost; each is far above what a fleet of 200 sites needs.
+const (
+	maxFile       = 16 << 20  // bytes of YAML
+	maxMarks      = 2 << 20   // characters that can begin a YAML value, a bound on the number of nodes
+	maxValue      = 1 << 20   // bytes of one value after ${ENV} expansion
+	maxZoneFile   = 64 << 20  // bytes of one zone file
+	maxZoneBytes  = 512 << 20 // bytes of all zone files together
+	maxSecretFile = 4 << 10   // bytes of one secret file
+	maxTraced     = 1 << 20   // bytes of a broken file whose mistake is searched for line by line
+	maxErrors     = 1000      // mistakes collected
+	maxPrinted    = 50        // mistakes that Errors.Pretty prints
+	maxSearches   = 200       // searches for the nearest name among sites, services and tested names
+	maxExcerpt    = 120       // characters of a source line shown above the caret
+
+	maxSites       = 1000
+	maxNodes       = 100 // a site
+	maxServices    = 50_000
+	maxBackends    = 1000 // a pool
+	maxAddresses   = 8    // of a VIP at a site, and anycast addresses of a service
+	maxRules       = 10_000
+	maxZones       = 10_000
+	maxNames       = 100_000 // a zone
+	maxListeners   = 1000
+	maxRoutes      = 10_000 // a listener
+	maxNetworks    = 10_000
+	maxNetPrefixes = 10_000 // a network
+	maxDatabases   = 16
+	maxBinds       = 64
+	maxPrefixes    = 1000 // announced
+	maxPeers       = 64   // a site
+	maxCommunities = 32   // a prefix
+	maxHeaders     = 32
+	maxStatuses    = 32
+	maxTests       = 10_000
+
+	maxPath   = 4096 // bytes of a file name
+	maxSocket = 107  // bytes of a unix socket's name (sockaddr_un)
+	maxURL    = 2048 // bytes of a path in a check or a route
+	maxHeader = 1024 // bytes of a header's value
+	maxBody   = 1024 // bytes searched for in a body
+	maxWeight = 1000
+)
+
+// The ranges of the durations.
+const (
+	minWait, maxWait       = 0, 5 * time.Minute
+	minEvery, maxEvery     = 100 * time.Millisecond, time.Hour
+	minTimeout, maxTimeout = 10 * time.Millisecond, time.Minute
+	minTTL, maxTTL         = time.Second, 24 * time.Hour
+	minIdle, maxIdle       = time.Second, 24 * time.Hour
+	minConnect, maxConnect = 10 * time.Millisecond, time.Minute
+	minHold, maxHold       = 3 * time.Second, 65535 * time.Second
+	minLease, maxLease     = 100 * time.Millisecond, time.Minute
+)
+
+// minToken is the least number of characters in the admin token.
+const minToken = 16

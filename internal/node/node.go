@@ -1,0 +1,245 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/pharos-lb/pharos/bgp"
+	"github.com/pharos-lb/pharos/cluster"
+	"github.com/pharos-lb/pharos/dnslb"
+	"github.com/pharos-lb/pharos/forward"
+	"github.com/pharos-lb/pharos/forward/l4"
+	"github.com/pharos-lb/pharos/forward/l7"
+	"github.com/pharos-lb/pharos/internal/admin"
+	"github.com/pharos-lb/pharos/internal/health/probe"
+	"github.com/pharos-lb/pharos/internal/steer"
+)
+
+// Options are what the command line gives a node.
+type Options struct {
+	// ConfigFile is the YAML file.
+	ConfigFile string
+	// Name is this node's name; "" = the host's name.
+	Name string
+	// StateDir keeps the epoch and the last known good verdicts; default /var/lib/pharos.
+	StateDir string
+	// Socket overrides admin.socket.
+	Socket string
+	// Version is shown in status and told to the other nodes.
+	Version string
+	// Speaker is the command line of the BGP child; default this binary's hidden verb.
+	Speaker []string
+	// Log takes transitions at Info and events at Debug.
+	Log *slog.Logger
+}
+
+// Defaults of Options.
+const (
+	DefaultStateDir = "/var/lib/pharos"
+	SpeakerVerb     = "bgp-speaker" // hidden verb of the binary that runs the BGP child
+)
+
+// How long each step of a stop may take.
+const (
+	stopStep  = 3 * time.Second
+	drainTime = 10 * time.Second
+)
+
+// A Node is one running pharos.
+type Node struct {
+	opts     Options
+	log      *slog.Logger
+	started  time.Time
+	registry *prometheus.Registry
+	metrics  *metrics
+	board    steer.Board
+	setup    atomic.Pointer[Setup]
+	phase    atomic.Value // string: "starting", "serving", "stopping"
+
+	state   *stateDir
+	epoch   uint64
+	decider *decider
+	runner  *probe.Runner
+	gossip  *cluster.Node
+	admin   *admin.Server
+	backends *forward.Registry
+
+	parts *parts // set by Run
+
+	reloading sync.Mutex // held for one reload at a time
+
+	// mu guards what opens late or changes with a reload.
+	mu        sync.Mutex
+	dns       *dnslb.Server
+	l4        *l4.Server
+	l7        *l7.Server
+	speaker   *bgp.Speaker
+	lastTry   time.Time
+	lastError error
+}
+
+// New loads the configuration and binds what must not wait (the state folder,
+// the admin socket, the gossip port). Every error says what to do.
+func New(opts Options) (*Node, error) {
+	if opts.Name == "" {
+		host, err := os.Hostname()
+		if err != nil {
+			return nil, fmt.Errorf("find this host's name (give it with --node): %w", err)
+		}
+		opts.Name = host
+	}
+	if opts.StateDir == "" {
+		opts.StateDir = DefaultStateDir
+	}
+	n := &Node{opts: opts, log: opts.Log, started: time.Now(), registry: prometheus.NewRegistry()}
+	n.phase.Store("starting")
+	n.metrics = newMetrics(n.registry, opts.Version)
+	setup, err := Load(opts.ConfigFile, opts.Name)
+	if err != nil {
+		return nil, err
+	}
+	n.setLoaded(setup)
+	if err := n.build(setup); err != nil {
+		n.Close()
+		return nil, err
+	}
+	return n, nil
+}
+
+// build makes the parts that run from the first moment on.
+func (n *Node) build(setup *Setup) (err error) {
+	if n.state, err = openState(n.opts.StateDir, n.log); err != nil {
+		return err
+	}
+	if n.epoch, err = n.state.nextEpoch(n.started); err != nil {
+		return err
+	}
+	n.decider = newDecider(setup, n.state, n.epoch, n.log, &n.board, n.metrics)
+	if n.runner, err = probe.New(n.probeOptions(setup)); err != nil {
+		return err
+	}
+	if n.gossip, err = cluster.New(n.clusterOptions(setup)); err != nil {
+		return err
+	}
+	n.decider.prober, n.decider.gossip = n.runner, n.gossip
+	if n.backends, err = forward.New(forward.Options{Pools: forward.FromBoard(&n.board), Registerer: n.registry}); err != nil {
+		return err
+	}
+	socket := n.opts.Socket
+	if socket == "" {
+		socket = setup.Config.Admin.Socket
+		if err := os.MkdirAll(filepath.Dir(socket), 0o755); err != nil {
+			return fmt.Errorf("admin socket: %w (name a writable place with --socket or admin.socket)", err)
+		}
+	}
+	n.admin, err = admin.New(n.adminOptions(setup, socket))
+	return err
+}
+
+// Close frees what New acquired. Run does it too; a second call does nothing.
+func (n *Node) Close() error {
+	var errs []error
+	if n.admin != nil {
+		errs = append(errs, n.admin.Close())
+	}
+	if n.gossip != nil {
+		errs = append(errs, n.gossip.Close())
+	}
+	if n.state != nil {
+		n.state.close()
+	}
+	return errors.Join(errs...)
+}
+
+// Run serves until ctx ends, then stops in the safe order. It returns early
+// with an error when a part that the node cannot do without fails.
+func (n *Node) Run(ctx context.Context) error {
+	defer n.Close()
+	n.parts = newParts(n.log)
+	parts := n.parts
+	parts.start("saver", n.decider.saver.Run)
+	parts.start("admin", n.admin.Run)
+	parts.start("cluster", n.gossip.Run)
+	parts.start("decider", n.decider.Run)
+	parts.start("probe", n.runner.Run)
+	parts.start("geo watch", n.watchGeo)
+
+	err := n.open(ctx, parts)
+	if err == nil {
+		select {
+		case <-ctx.Done():
+		case err = <-parts.failed:
+		}
+	}
+	n.stop(parts)
+	return err
+}
+
+// open brings the tiers up in the safe order, each when there is something
+// true to say, or when waiting longer would be worse.
+func (n *Node) open(ctx context.Context, parts *parts) error {
+	setup := n.setup.Load()
+	limit := time.NewTimer(setup.Config.Cluster.Wait)
+	defer limit.Stop()
+	wait := func(known <-chan struct{}) error {
+		select {
+		case <-known:
+			return nil
+		case <-limit.C:
+			limit.Reset(0) // the bound is shared by both waits
+			return nil
+		case err := <-parts.failed:
+			return err
+		case <-ctx.Done():
+			return nil
+		}
+	}
+	if err := wait(n.decider.poolsKnown); err != nil || ctx.Err() != nil {
+		return err
+	}
+	if err := n.openForwarding(setup, parts); err != nil {
+		return err
+	}
+	if err := wait(n.decider.allKnown); err != nil || ctx.Err() != nil {
+		return err
+	}
+	if err := n.openDNS(setup, parts); err != nil {
+		return err
+	}
+	n.decider.setReady(ctx, true)
+	speaker, err := n.prepareSpeaker(setup)
+	if err != nil {
+		return fmt.Errorf("bgp: %w", err)
+	}
+	speaker.Commit()
+	n.phase.Store("serving")
+	n.metrics.servingFrom.SetToCurrentTime()
+	n.log.Info("serving", "node", n.opts.Name, "site", setup.Self.Site.Name, "after", time.Since(n.started).Round(time.Millisecond).String())
+	notifySystemd("READY=1")
+	return nil
+}
+
+// stop takes the tiers down: routes first, so that nobody is led here, then
+// names, then connections; gossip says goodbye last.
+func (n *Node) stop(parts *parts) {
+	n.phase.Store("stopping")
+	notifySystemd("STOPPING=1")
+	n.log.Info("stopping", "node", n.opts.Name)
+	ctx, cancel := context.WithTimeout(context.Background(), stopStep)
+	defer cancel()
+	n.decider.setReady(ctx, false)
+	parts.stop("bgp", stopStep)
+	parts.stop("dns", stopStep)
+	parts.stop("l7", drainTime+stopStep)
+	parts.stop("l4", drainTime+stopStep)
+	parts.stopAll(stopStep)
+}

@@ -1,0 +1,164 @@
+package node
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/pharos-lb/pharos/dnslb/zone"
+	"github.com/pharos-lb/pharos/geo"
+	"github.com/pharos-lb/pharos/internal/config"
+	"github.com/pharos-lb/pharos/internal/steer"
+)
+
+// A Setup is one configuration made ready for use: validated, its zones and
+// geo data read, its topology compiled. Immutable.
+type Setup struct {
+	Config   *config.Config
+	Geo      *geo.Database
+	Topology *steer.Topology
+	Zones    *zone.Set
+	// Self is this node; nil for a Setup without a node.
+	Self *Self
+	// Loaded is when it was made.
+	Loaded time.Time
+	// Warnings are what is odd but works, one line each.
+	Warnings []string
+}
+
+// Self is the part of the configuration that speaks of one node.
+type Self struct {
+	Node config.Node
+	Site *config.Site
+}
+
+// Load makes a Setup from a file. name is the node's name, "" for none (a
+// setup that can explain and validate, not run). The error holds everything
+// that is wrong, not only the first thing.
+func Load(file, name string) (*Setup, error) {
+	cfg, err := config.Load(file, config.Sources{ReadFile: os.ReadFile, Getenv: os.LookupEnv})
+	if err != nil {
+		return nil, err
+	}
+	s := &Setup{Config: cfg, Loaded: time.Now()}
+	if name != "" {
+		if s.Self, err = findSelf(cfg, name); err != nil {
+			return nil, err
+		}
+	}
+	if s.Geo, err = openGeo(cfg.Geo); err != nil {
+		return nil, err
+	}
+	var zoneErr, steerErr error
+	s.Zones, s.Warnings, zoneErr = compileZones(cfg)
+	s.Topology, steerErr = steer.Compile(cfg, s.Geo, name)
+	if err := errors.Join(zoneErr, steerErr); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+func findSelf(cfg *config.Config, name string) (*Self, error) {
+	var all []string
+	for i := range cfg.Sites {
+		site := &cfg.Sites[i]
+		for _, n := range site.Nodes {
+			if n.Name == name {
+				return &Self{Node: n, Site: site}, nil
+			}
+			all = append(all, n.Name)
+		}
+	}
+	slices.Sort(all)
+	const show = 10
+	more := ""
+	if len(all) > show {
+		more = fmt.Sprintf(" and %d more", len(all)-show)
+		all = all[:show]
+	}
+	return nil, fmt.Errorf("%s has no node named %q (it has %s%s); name this one with --node, or add it under sites.<site>.nodes",
+		cfg.File, name, strings.Join(all, ", "), more)
+}
+
+func openGeo(g config.Geo) (*geo.Database, error) {
+	if len(g.Databases) == 0 {
+		db, err := geo.Embedded()
+		if err != nil {
+			return nil, fmt.Errorf("open the embedded geo data: %w", err)
+		}
+		return db, nil
+	}
+	db, err := geo.Open(os.ReadFile, g.Databases...)
+	if err != nil {
+		return nil, fmt.Errorf("geo.databases: %w", err)
+	}
+	return db, nil
+}
+
+// steeredNames translates the steered names of a zone for the DNS tier.
+func steeredNames(names []config.Name) []zone.Steered {
+	out := make([]zone.Steered, len(names))
+	for i, n := range names {
+		out[i] = zone.Steered{FQDN: n.FQDN, Service: n.Service, TTL: uint32(n.TTL / time.Second), Anycast: n.Anycast}
+	}
+	return out
+}
+
+func compileZones(cfg *config.Config) (*zone.Set, []string, error) {
+	specs := make([]zone.Spec, len(cfg.Zones))
+	for i, z := range cfg.Zones {
+		specs[i] = zone.Spec{Name: z.Name, Master: z.Master, MasterFile: z.MasterFile, Steered: steeredNames(z.Names)}
+	}
+	set, err := zone.Compile(specs)
+	if err != nil {
+		return nil, nil, err
+	}
+	return set, set.Warnings(), nil
+}
+
+// addresses resolves a bind at this node. services are those whose VIPs
+// "vip:PORT" stands for.
+func (s *Setup) addresses(b config.Bind, services []string) []netip.AddrPort {
+	var out []netip.AddrPort
+	add := func(a netip.Addr) {
+		if ap := netip.AddrPortFrom(a, b.Port); !slices.Contains(out, ap) {
+			out = append(out, ap)
+		}
+	}
+	switch {
+	case b.Addr.IsValid():
+		add(b.Addr)
+	case b.Host == "node":
+		add(s.Self.Node.Address)
+	case b.Host == "vip":
+		for i := range s.Config.Services {
+			svc := &s.Config.Services[i]
+			if !slices.Contains(services, svc.Name) {
+				continue
+			}
+			for _, v := range svc.VIPs {
+				if v.Site == s.Self.Site.Name {
+					for _, a := range v.Addresses {
+						add(a)
+					}
+				}
+			}
+			if servedAt(svc, s.Self.Site.Name) {
+				for _, a := range svc.Anycast {
+					add(a)
+				}
+			}
+		}
+	default:
+		add(netip.IPv6Unspecified()) // a dual-stack socket
+	}
+	return out
+}
+
+func servedAt(svc *config.Service, site string) bool {
+	return slices.ContainsFunc(svc.Pools, func(p config.Pool) bool { return p.Site == site })
+}

@@ -1,0 +1,306 @@
+package node
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/netip"
+	"os"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/pharos-lb/pharos/bgp"
+	"github.com/pharos-lb/pharos/internal/admin"
+	"github.com/pharos-lb/pharos/internal/config"
+	"github.com/pharos-lb/pharos/internal/health"
+	"github.com/pharos-lb/pharos/internal/steer"
+)
+
+func (n *Node) adminOptions(s *Setup, socket string) admin.Options {
+	var listen netip.AddrPort
+	if b := s.Config.Admin.Listen; b.Port != 0 {
+		listen = s.addresses(b, nil)[0]
+	}
+	return admin.Options{
+		Socket: socket, Listen: listen, Token: s.Config.Admin.Token.Reveal(),
+		Status: n.Status, Explain: n.explain, Reload: n.Reload, Ready: n.ready,
+		Gatherer: n.registry, Log: n.log,
+	}
+}
+
+func (n *Node) ready() error {
+	if phase := n.phase.Load(); phase != "serving" {
+		return fmt.Errorf("%s", phase)
+	}
+	return nil
+}
+
+// explain traces one answer on the newest facts, with some assumed down.
+func (n *Node) explain(r admin.ExplainRequest) (*steer.Explanation, error) {
+	plan := n.board.Load()
+	if plan == nil {
+		return nil, errors.New("this node has not decided anything yet; try again in a moment")
+	}
+	facts := plan.Facts
+	facts.Now, facts.AssumeDown = time.Now(), r.Down
+	if err := plan.Topology.CheckAssumptions(r.Down); err != nil {
+		return nil, err
+	}
+	now := steer.Decide(plan.Topology, n.decider.view.Load(), facts, plan)
+	now.Generation = plan.Generation
+	return steer.Explain(now, steer.Question{Name: r.Name, IPv6: r.IPv6, From: r.From})
+}
+
+// setLoaded puts a setup on show.
+func (n *Node) setLoaded(s *Setup) {
+	n.setup.Store(s)
+	for _, w := range s.Warnings {
+		n.log.Warn("config", "warning", w)
+	}
+	n.metrics.reloadOK.Set(1)
+	n.metrics.reloadTime.Set(float64(s.Loaded.Unix()))
+	n.metrics.geoBuilt.Set(float64(s.Geo.Info().Built.Unix()))
+}
+
+// Status returns the node's whole state. Safe for concurrent use; the cost is
+// proportional to the number of services.
+func (n *Node) Status() *admin.Status {
+	now, s := time.Now(), n.setup.Load()
+	info := s.Geo.Info()
+	out := &admin.Status{
+		Node: n.opts.Name, Site: s.Self.Site.Name, Version: n.opts.Version, PID: os.Getpid(),
+		Started: n.started, State: n.phase.Load().(string),
+		Config: admin.ConfigStatus{File: s.Config.File, Hash: hashText(s.Config.Hash), Loaded: s.Loaded},
+		Geo: admin.GeoStatus{
+			Name: info.Name, Type: info.Type, Built: info.Built,
+			AgeDays: int(now.Sub(info.Built) / (24 * time.Hour)),
+		},
+		Members: n.members(),
+	}
+	n.mu.Lock()
+	out.Config.LastTry = n.lastTry
+	if n.lastError != nil {
+		out.Config.LastError = n.lastError.Error()
+	}
+	dns, speaker, forwarding := n.dns, n.speaker, n.l4 != nil
+	n.mu.Unlock()
+	if dns != nil {
+		udp, _ := dns.Addrs()
+		for _, a := range udp {
+			out.Listeners = append(out.Listeners, "dns "+a.String())
+		}
+	}
+	if forwarding {
+		out.Listeners = append(out.Listeners, s.forwardingText()...)
+	}
+	if speaker != nil {
+		out.Speaker = speakerStatus(speaker.Status())
+	}
+	if plan := n.board.Load(); plan != nil {
+		n.fillPlan(out, plan)
+	}
+	if speaker != nil {
+		markInstalled(out.Routes, speaker.Status().Routes)
+	}
+	out.Degraded = degraded(out, s)
+	return out
+}
+
+func (s *Setup) forwardingText() (out []string) {
+	for _, l := range s.l4Listeners() {
+		out = append(out, "tcp "+l.Address.String()+" → "+l.Service)
+	}
+	for _, l := range s.l7Listeners() {
+		out = append(out, fmt.Sprintf("http %s (%d routes)", l.Address, len(l.Routes)))
+	}
+	return out
+}
+
+func (n *Node) fillPlan(out *admin.Status, plan *steer.Plan) {
+	t, view := plan.Topology, n.decider.view.Load()
+	out.Generation = plan.Generation
+	errs := map[health.Target]string{}
+	for _, st := range n.runner.States(nil) {
+		errs[st.Target] = st.Last.Err
+	}
+	for i := range t.Services {
+		svc, sp := &t.Services[i], &plan.Services[i]
+		row := admin.ServiceStatus{Name: svc.Config.Name, FailOpen: sp.FailOpen}
+		for j := range svc.Sites {
+			site, decided := &svc.Sites[j], &sp.Sites[j]
+			ss := admin.SiteStatus{Site: t.Config.Sites[site.Site].Name, Eligible: decided.Eligible, Why: decided.Why}
+			for k, target := range site.Backends {
+				ss.Backends = append(ss.Backends, targetStatus(view, t.Layout.Targets[target], decided.Backends[k].Active, errs))
+			}
+			for _, target := range site.VIPs {
+				ss.VIPs = append(ss.VIPs, targetStatus(view, t.Layout.Targets[target], decided.Eligible, errs))
+			}
+			row.Sites = append(row.Sites, ss)
+		}
+		out.Services = append(out.Services, row)
+	}
+	for _, r := range plan.Routes {
+		out.Routes = append(out.Routes, admin.RouteStatus{Prefix: r.Prefix, Announce: r.Announce, Why: r.Why, Blame: r.Blame})
+	}
+}
+
+func targetStatus(view *health.View, t health.Target, active bool, errs map[health.Target]string) admin.TargetStatus {
+	v := view.Of(t)
+	return admin.TargetStatus{
+		Address: t.Addr, Status: v.Status.String(), Why: v.Why.String(), Since: v.Since, Active: active, Error: errs[t],
+	}
+}
+
+// degraded lists what an operator should look at.
+func degraded(st *admin.Status, s *Setup) []string {
+	out := []string{}
+	if st.State != "serving" {
+		out = append(out, "this node is "+st.State)
+	}
+	if st.Config.LastError != "" {
+		out = append(out, "the newest reload was refused: "+firstLine(st.Config.LastError))
+	}
+	for _, svc := range st.Services {
+		if svc.FailOpen {
+			out = append(out, fmt.Sprintf("service %s: every site is down, answering all of them (fail-open)", svc.Name))
+		}
+		for _, site := range svc.Sites {
+			if !site.Eligible && site.Why != steer.ReasonNoAddress {
+				out = append(out, fmt.Sprintf("service %s at %s: %s", svc.Name, site.Site, site.Why))
+				continue
+			}
+			for _, b := range site.Backends {
+				if b.Status == health.StatusDown.String() {
+					out = append(out, fmt.Sprintf("service %s at %s: backend %s is down", svc.Name, site.Site, b.Address))
+				}
+			}
+		}
+	}
+	for _, r := range st.Routes {
+		if !r.Announce && r.Why != steer.ReasonSiteNotAllowed {
+			out = append(out, fmt.Sprintf("prefix %s is not announced: %s", r.Prefix, r.Why))
+		}
+	}
+	if st.Speaker != nil {
+		for _, p := range st.Speaker.Peers {
+			if p.State != "established" {
+				out = append(out, fmt.Sprintf("BGP peer %s is %s", p.Address, p.State))
+			}
+		}
+	}
+	return append(out, silentNodes(st, s)...)
+}
+
+// silentNodes are configured but do not gossip with us.
+func silentNodes(st *admin.Status, s *Setup) (out []string) {
+	heard := map[string]bool{st.Node: true}
+	for _, m := range st.Members {
+		heard[m.Name] = heard[m.Name] || m.Heard
+	}
+	for _, site := range s.Config.Sites {
+		for _, node := range site.Nodes {
+			if !heard[node.Name] {
+				out = append(out, fmt.Sprintf("node %s is not heard from", node.Name))
+			}
+		}
+	}
+	return out
+}
+
+func (n *Node) members() []admin.MemberStatus {
+	out := []admin.MemberStatus{}
+	for _, m := range n.gossip.Members() {
+		row := admin.MemberStatus{
+			Name: m.Name, Site: m.Site, Version: m.Version, State: m.State.String(), Self: m.Self,
+			Heard:      m.Self || m.Reported && m.Age <= health.FreshFor,
+			AgeSeconds: m.Age.Seconds(), Config: hashText(m.Config),
+		}
+		if m.Reported {
+			row.Config = hashText(m.ReportedConfig)
+		}
+		out = append(out, row)
+	}
+	return out
+}
+
+func speakerStatus(s bgp.Status) *admin.SpeakerStatus {
+	out := &admin.SpeakerStatus{State: s.Child.State, PID: s.Child.PID, Restarts: s.Child.Restarts, LastError: s.Child.LastError}
+	for _, p := range s.Peers {
+		out.Peers = append(out.Peers, admin.PeerStatus{
+			Address: p.Address, ASN: p.ASN, State: p.State, Since: p.Since, Sent: p.Sent, LastError: p.LastError,
+		})
+	}
+	return out
+}
+
+// markInstalled adds what the speaker did about each route.
+func markInstalled(routes []admin.RouteStatus, installed []bgp.RouteStatus) {
+	for i := range routes {
+		for _, r := range installed {
+			if r.Prefix == routes[i].Prefix {
+				routes[i].Installed, routes[i].Error = r.Installed, r.Error
+			}
+		}
+	}
+}
+
+// describe says what differs between two configurations.
+func describe(old, next *config.Config) []string {
+	out := []string{}
+	compare := func(what string, was, now []string) {
+		for _, name := range missing(now, was) {
+			out = append(out, "added "+what+" "+name)
+		}
+		for _, name := range missing(was, now) {
+			out = append(out, "removed "+what+" "+name)
+		}
+	}
+	names := func(c *config.Config) (services, zones, prefixes []string) {
+		for _, s := range c.Services {
+			services = append(services, s.Name)
+		}
+		for _, z := range c.Zones {
+			zones = append(zones, z.Name)
+		}
+		for _, p := range c.BGP.Prefixes {
+			prefixes = append(prefixes, p.Prefix.String())
+		}
+		return services, zones, prefixes
+	}
+	s1, z1, p1 := names(old)
+	s2, z2, p2 := names(next)
+	compare("service", s1, s2)
+	compare("zone", z1, z2)
+	compare("prefix", p1, p2)
+	if len(out) == 0 && old.Hash != next.Hash {
+		out = append(out, "settings changed")
+	}
+	return out
+}
+
+func hashText(h uint64) string { return fmt.Sprintf("%016x", h) }
+
+func firstLine(s string) string {
+	line, _, _ := strings.Cut(s, "\n")
+	return line
+}
+
+// listSome names a few and counts the rest.
+func listSome(names []string) string {
+	const show = 5
+	names = slices.Sorted(slices.Values(names))
+	if len(names) <= show {
+		return strings.Join(names, ", ")
+	}
+	return fmt.Sprintf("%s and %d more", strings.Join(names[:show], ", "), len(names)-show)
+}
+
+// inode tells replaced files of equal size and time apart.
+func inode(info fs.FileInfo) uint64 {
+	if sys, ok := info.Sys().(*syscall.Stat_t); ok {
+		return sys.Ino
+	}
+	return 0
+}

@@ -1,0 +1,130 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/pharos-lb/pharos/bgp"
+	"github.com/pharos-lb/pharos/dnslb"
+	"github.com/pharos-lb/pharos/forward/l4"
+	"github.com/pharos-lb/pharos/forward/l7"
+)
+
+// openForwarding binds the VIPs' listeners and starts both forwarding tiers.
+func (n *Node) openForwarding(s *Setup, parts *parts) error {
+	four, err := l4.New(l4.Options{
+		Listeners: s.l4Listeners(), Registry: n.backends,
+		Drain: drainTime, Log: n.log, Registerer: n.registry,
+	})
+	if err != nil {
+		return fmt.Errorf("listeners: %w", err)
+	}
+	seven, err := l7.New(l7.Options{
+		Listeners: s.l7Listeners(), Registry: n.backends,
+		Drain: drainTime, Log: n.log, Registerer: n.registry,
+	})
+	if err != nil {
+		return errors.Join(fmt.Errorf("listeners: %w", err), four.Close())
+	}
+	n.mu.Lock()
+	n.l4, n.l7 = four, seven
+	n.mu.Unlock()
+	parts.start("l4", four.Run)
+	parts.start("l7", seven.Run)
+	return nil
+}
+
+// openDNS binds the DNS sockets and starts answering.
+func (n *Node) openDNS(s *Setup, parts *parts) error {
+	dns, err := dnslb.New(n.dnsOptions(s))
+	if err != nil {
+		return fmt.Errorf("dns: %w", err)
+	}
+	dns.SetZones(s.Zones)
+	n.mu.Lock()
+	n.dns = dns
+	n.mu.Unlock()
+	parts.start("dns", dns.Run)
+	return nil
+}
+
+// A speakerChange makes the BGP speaker what a setup says: none, a new one, or
+// the running one with other peers.
+type speakerChange struct {
+	commit, discard func()
+}
+
+// Commit puts the change in force.
+func (c speakerChange) Commit() { c.commit() }
+
+// Discard frees what the change prepared.
+func (c speakerChange) Discard() { c.discard() }
+
+func (n *Node) prepareSpeaker(s *Setup) (speakerChange, error) {
+	nothing := func() {}
+	cfg, peers, wanted := s.speakerConfig()
+	n.mu.Lock()
+	running := n.speaker
+	n.mu.Unlock()
+	switch {
+	case wanted && running != nil:
+		if err := bgp.Validate(cfg, peers); err != nil {
+			return speakerChange{}, err
+		}
+		return speakerChange{func() { running.Reconfigure(cfg, peers) }, nothing}, nil
+	case wanted:
+		return n.newSpeaker(cfg, peers)
+	case running != nil:
+		return speakerChange{func() {
+			n.parts.stop("bgp", stopStep)
+			n.setSpeaker(nil)
+		}, nothing}, nil
+	}
+	return speakerChange{nothing, nothing}, nil
+}
+
+func (n *Node) setSpeaker(s *bgp.Speaker) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.speaker = s
+}
+
+func (n *Node) newSpeaker(cfg bgp.Config, peers []bgp.Peer) (speakerChange, error) {
+	child := n.opts.Speaker
+	if len(child) == 0 {
+		child = []string{"/proc/self/exe", SpeakerVerb}
+	}
+	wake, unwatch := n.board.Watch()
+	sp, err := bgp.New(bgp.Options{
+		Child: child, Config: cfg, Peers: peers, Desired: n.desiredRoutes, Wake: wake,
+		Log: n.log, Registerer: n.registry,
+	})
+	if err != nil {
+		unwatch()
+		return speakerChange{}, err
+	}
+	commit := func() {
+		n.setSpeaker(sp)
+		n.parts.start("bgp", func(ctx context.Context) error {
+			defer unwatch()
+			return sp.Run(ctx)
+		})
+	}
+	return speakerChange{commit, unwatch}, nil
+}
+
+// desiredRoutes is what the newest plan announces from here.
+func (n *Node) desiredRoutes() []bgp.Route {
+	plan := n.board.Load()
+	if plan == nil {
+		return nil
+	}
+	var out []bgp.Route
+	for _, r := range plan.Routes {
+		if r.Announce {
+			out = append(out, bgp.Route{Prefix: r.Prefix, Communities: r.Communities})
+		}
+	}
+	return out
+}

@@ -1,0 +1,200 @@
+package node
+
+import (
+	"net/netip"
+	"slices"
+
+	"github.com/pharos-lb/pharos/bgp"
+	"github.com/pharos-lb/pharos/cluster"
+	"github.com/pharos-lb/pharos/dnslb"
+	"github.com/pharos-lb/pharos/forward/l4"
+	"github.com/pharos-lb/pharos/forward/l7"
+	"github.com/pharos-lb/pharos/internal/config"
+	"github.com/pharos-lb/pharos/internal/health"
+	"github.com/pharos-lb/pharos/internal/health/probe"
+	"github.com/pharos-lb/pharos/internal/steer"
+)
+
+// This file is where the configuration's words become each tier's own Options.
+
+// probeCheck translates one check.
+func probeCheck(p steer.Probe) probe.Check {
+	c := p.Check
+	out := probe.Check{
+		Target: p.Target,
+		Every:  c.Every, Timeout: c.Timeout, Jitter: c.Jitter, Rise: c.Rise, Fall: c.Fall, Recheck: c.Recheck,
+	}
+	switch c.Kind {
+	case config.CheckHTTP:
+		out.Kind = probe.HTTP
+	case config.CheckHTTPS:
+		out.Kind = probe.HTTPS
+	default:
+		out.Kind = probe.TCP
+		return out
+	}
+	h := c.HTTP
+	out.Method, out.Path, out.Host, out.SNI, out.Body, out.Insecure = h.Method, h.Path, h.Host, h.SNI, h.Body, h.Insecure
+	if out.Host == "" {
+		out.Host = p.Host
+	}
+	for _, field := range h.Headers {
+		out.Headers = append(out.Headers, probe.Header{Name: field.Name, Value: field.Value})
+	}
+	for _, r := range h.Status {
+		out.Status = append(out.Status, probe.StatusRange{From: r.From, To: r.To})
+	}
+	return out
+}
+
+func probeChecks(s *Setup) []probe.Check {
+	probes := s.Topology.Probes(s.Self.Node.Name)
+	out := make([]probe.Check, len(probes))
+	for i, p := range probes {
+		out[i] = probeCheck(p)
+	}
+	return out
+}
+
+func (n *Node) probeOptions(s *Setup) probe.Options {
+	initial := map[health.Target]health.Status{}
+	if view := n.decider.view.Load(); view != nil {
+		for i, t := range view.Layout.Targets {
+			initial[t] = view.Verdicts[i].Status
+		}
+	}
+	return probe.Options{Checks: probeChecks(s), Initial: initial, Log: n.log, Registerer: n.registry}
+}
+
+// seeds are the other nodes of the fleet.
+func seeds(s *Setup) []netip.AddrPort {
+	var out []netip.AddrPort
+	for _, site := range s.Config.Sites {
+		for _, other := range site.Nodes {
+			if other.Name != s.Self.Node.Name {
+				out = append(out, netip.AddrPortFrom(other.Address, s.Config.Cluster.Port))
+			}
+		}
+	}
+	return out
+}
+
+func (n *Node) meta(s *Setup) cluster.Meta {
+	return cluster.Meta{Site: s.Self.Site.Name, Version: n.opts.Version, Config: s.Config.Hash}
+}
+
+func (n *Node) clusterOptions(s *Setup) cluster.Options {
+	var keys [][]byte
+	if key := s.Config.Cluster.Key.Reveal(); key != "" {
+		keys = [][]byte{[]byte(key)}
+	}
+	return cluster.Options{
+		Name: s.Self.Node.Name, Label: s.Config.Cluster.Name,
+		Bind: netip.AddrPortFrom(s.Self.Node.Address, s.Config.Cluster.Port),
+		Keys: keys, Seeds: seeds(s), Meta: n.meta(s), Epoch: n.epoch,
+		Deliver: n.decider.inbox.deliver, Log: n.log, Registerer: n.registry,
+	}
+}
+
+func (n *Node) dnsOptions(s *Setup) dnslb.Options {
+	return dnslb.Options{
+		Listen: s.dnsAddresses(), Board: &n.board, Tunables: s.dnsTunables(),
+		Log: n.log, Registerer: n.registry,
+	}
+}
+
+func (s *Setup) dnsTunables() dnslb.Tunables {
+	d := s.Config.DNS
+	name := d.ServerName
+	if name == "" {
+		name = s.Self.Node.Name
+	}
+	return dnslb.Tunables{UDPSize: d.UDPSize, TCPMax: d.TCPMax, TCPIdle: d.TCPIdle, ECS: d.ECS, ServerID: name}
+}
+
+// dnsAddresses are where DNS is answered; "vip:53" stands for every VIP of the site.
+func (s *Setup) dnsAddresses() []netip.AddrPort {
+	var all []string
+	for _, svc := range s.Config.Services {
+		all = append(all, svc.Name)
+	}
+	var out []netip.AddrPort
+	for _, b := range s.Config.DNS.Listen {
+		out = append(out, s.addresses(b, all)...)
+	}
+	slices.SortFunc(out, netip.AddrPort.Compare)
+	return slices.Compact(out)
+}
+
+func (s *Setup) l4Listeners() []l4.Listener {
+	var out []l4.Listener
+	for _, l := range s.Config.Listeners {
+		if l.TCP == nil {
+			continue
+		}
+		for _, a := range s.addresses(l.Bind, []string{l.TCP.Service}) {
+			out = append(out, l4.Listener{Address: a, Service: l.TCP.Service, Idle: l.TCP.Idle, Connect: l.TCP.Connect})
+		}
+	}
+	return out
+}
+
+func (s *Setup) l7Listeners() []l7.Listener {
+	var out []l7.Listener
+	for _, l := range s.Config.Listeners {
+		if l.HTTP == nil {
+			continue
+		}
+		var services []string
+		routes := make([]l7.Route, len(l.HTTP.Routes))
+		for i, r := range l.HTTP.Routes {
+			routes[i] = l7.Route{Host: r.Host, Path: r.Path, Service: r.Service}
+			services = append(services, r.Service)
+		}
+		for _, a := range s.addresses(l.Bind, services) {
+			out = append(out, l7.Listener{Address: a, Routes: routes, Idle: l.HTTP.Idle})
+		}
+	}
+	return out
+}
+
+// speakerConfig returns what this node's BGP speaker runs with; ok is false
+// when the site has no peers.
+func (s *Setup) speakerConfig() (cfg bgp.Config, peers []bgp.Peer, ok bool) {
+	b := s.Config.BGP
+	for _, p := range b.Peers {
+		if p.Site != s.Self.Site.Name {
+			continue
+		}
+		peers = append(peers, bgp.Peer{
+			Address: p.Address, ASN: p.ASN, Port: p.Port, Password: p.Password.Reveal(),
+			Hold: p.Hold, Multihop: p.Multihop, Passive: p.Passive,
+		})
+	}
+	if b.ASN == 0 || len(peers) == 0 {
+		return bgp.Config{}, nil, false
+	}
+	port := -1
+	if b.Listen {
+		port = int(b.Port)
+	}
+	return bgp.Config{
+		ASN: b.ASN, RouterID: routerID(s.Self.Node), LocalAddress: s.Self.Node.Address,
+		ListenPort: port, Lease: b.Lease,
+	}, peers, true
+}
+
+// routerID is the node's IPv4 address, or for an IPv6-only node four bytes
+// derived from its address (RFC 6286 asks only that it be unique and not zero).
+func routerID(n config.Node) netip.Addr {
+	if n.Address.Is4() {
+		return n.Address
+	}
+	a := n.Address.As16()
+	var id [4]byte
+	for i, b := range a {
+		id[i%4] = id[i%4]*31 + b
+	}
+	id[0] |= 1
+	return netip.AddrFrom4(id)
+}

@@ -1,0 +1,135 @@
+package steer
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"github.com/pharos-lb/pharos/internal/config"
+	"github.com/pharos-lb/pharos/internal/health"
+)
+
+// A routeSpec is a config.Prefix as the deciding node's site sees it.
+type routeSpec struct {
+	prefix      netip.Prefix
+	communities []uint32
+	requires    []int // indices into Services, in the order of config.Prefix.Requires
+	// why is ReasonNone if the site may announce the prefix, else why it never does.
+	why Reason
+}
+
+// compileRoutes resolves the prefixes for the node's own site. References are
+// checked also without a node.
+func (t *Topology) compileRoutes() error {
+	bgp := &t.Config.BGP
+	var errs []error
+	for i := range bgp.Prefixes {
+		p := &bgp.Prefixes[i]
+		spec := routeSpec{prefix: p.Prefix}
+		for _, c := range p.Communities {
+			spec.communities = append(spec.communities, uint32(c.High)<<16|uint32(c.Low))
+		}
+		for _, name := range p.Requires {
+			service, ok := t.services[name]
+			if !ok {
+				errs = append(errs, fmt.Errorf("bgp.prefixes: %s requires %q: no such service", p.Prefix, name))
+				continue
+			}
+			spec.requires = append(spec.requires, service)
+		}
+		if t.SelfSite < 0 {
+			continue
+		}
+		site := t.Config.Sites[t.SelfSite].Name
+		if !slices.ContainsFunc(bgp.Peers, func(p config.Peer) bool { return p.Site == site }) {
+			spec.why = ReasonNoPeers
+		}
+		if len(p.Sites) > 0 && !slices.Contains(p.Sites, site) {
+			spec.why = ReasonSiteNotAllowed
+		}
+		t.routes = append(t.routes, spec)
+	}
+	slices.SortStableFunc(t.routes, func(a, b routeSpec) int {
+		return cmp.Or(a.prefix.Addr().Compare(b.prefix.Addr()), cmp.Compare(a.prefix.Bits(), b.prefix.Bits()))
+	})
+	return errors.Join(errs...)
+}
+
+// routes decides what this node announces.
+func (j *judgement) routes(ready bool, previous *Plan) []Route {
+	if len(j.t.routes) == 0 {
+		return nil
+	}
+	routes := make([]Route, len(j.t.routes))
+	for i := range j.t.routes {
+		spec := &j.t.routes[i]
+		why, blame := j.route(spec, ready, previous.announces(spec.prefix))
+		routes[i] = Route{
+			Prefix: spec.prefix, Announce: why == ReasonNone, Why: why, Blame: blame, Communities: spec.communities,
+		}
+	}
+	return routes
+}
+
+// announces reports whether the plan, which may be nil, announces a prefix.
+func (p *Plan) announces(prefix netip.Prefix) bool {
+	return p != nil && slices.ContainsFunc(p.Routes, func(r Route) bool { return r.Announce && r.Prefix == prefix })
+}
+
+// route returns ReasonNone if the prefix is to be announced, else why not.
+//
+// To begin, it takes positive evidence that every required service works here;
+// to end, positive evidence that one does not. What other sites say of our VIPs counts for neither:
+// when the links between the sites are cut, each goes on announcing.
+func (j *judgement) route(spec *routeSpec, ready, announced bool) (why Reason, blame string) {
+	switch {
+	case spec.why != ReasonNone:
+		return spec.why, ""
+	case !ready:
+		return ReasonNotReady, ""
+	case j.assumedSite(j.t.SelfSite):
+		return ReasonAssumedDown, ""
+	}
+	for _, i := range spec.requires {
+		s := &j.t.Services[i]
+		why := ReasonNoPool
+		if s.Home >= 0 && len(s.Sites[s.Home].Backends) > 0 {
+			why = j.evidence(s.Sites[s.Home].Backends)
+		}
+		if why == ReasonNoEvidence && announced {
+			continue
+		}
+		if why != ReasonNone {
+			return why, s.Config.Name
+		}
+	}
+	return ReasonNone, ""
+}
+
+// evidence judges a pool for announcing: ReasonNone if a backend is measured
+// up, ReasonNoEvidence if none is but one may be, else why all are down.
+func (j *judgement) evidence(backends []int) Reason {
+	open, assumed := false, false
+	for _, target := range backends {
+		v := j.verdict(target)
+		switch {
+		case v.Status == health.StatusDown:
+		case j.assumedBackend(target):
+			assumed = true
+		case v.Status == health.StatusUp && !v.Restored:
+			return ReasonNone
+		default:
+			open = true
+		}
+	}
+	switch {
+	case open:
+		return ReasonNoEvidence
+	case assumed:
+		return ReasonAssumedDown
+	default:
+		return ReasonBackendsDown
+	}
+}

@@ -1,0 +1,152 @@
+package tidy
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// Module is the path all our import paths start with.
+const Module = "github.com/pharos-lb/pharos"
+
+// A Package is what the rules need to know of one package.
+type Package struct {
+	// Path is the import path.
+	Path string
+	// Imports are those of the non-test files, TestImports those of the test files.
+	Imports, TestImports []string
+}
+
+// A Breach is one broken rule.
+type Breach struct {
+	Place string // package path or file:line
+	Rule  string // what is wrong
+	Why   string // why the rule exists
+}
+
+// String returns "place: rule (why)".
+func (b Breach) String() string { return b.Place + ": " + b.Rule + " (" + b.Why + ")" }
+
+// A floor is a set of packages that may import only lower floors. A package
+// belongs to the longest prefix that contains it.
+type floor struct {
+	prefix string
+	level  int
+}
+
+// house lists the floors; a package in no floor is a breach, so that nobody
+// adds a folder without deciding where it stands.
+var house = []floor{
+	{"internal/health", 0},
+	{"geo", 0},
+	{"internal/config", 1},
+	{"internal/steer", 2},
+	{"dnslb", 3},
+	{"bgp", 3},
+	{"cluster", 3},
+	{"forward", 3},
+	{"internal/health/probe", 3},
+	{"internal/admin", 4},
+	{"internal/node", 5},
+	{"internal/demo", 6},
+	{"internal/lab", 6},
+	{"cmd", 7},
+	{"internal/tidy", 7},
+	{"bench", 7},
+}
+
+// forbidden edges that the floors alone allow, each with its why.
+var forbidden = []struct{ from, to, why string }{
+	{"dnslb", "internal/config", "a tier takes its own Options, so it is understood and tested alone"},
+	{"bgp", "internal/config", "a tier takes its own Options, so it is understood and tested alone"},
+	{"cluster", "internal/config", "a tier takes its own Options, so it is understood and tested alone"},
+	{"forward", "internal/config", "a tier takes its own Options, so it is understood and tested alone"},
+	{"internal/health/probe", "internal/config", "a tier takes its own Options, so it is understood and tested alone"},
+}
+
+// importers names the only packages (and those under them) that may import a
+// foreign module: when an upstream freezes, one package changes.
+var importers = map[string][]string{
+	"github.com/miekg/dns":                    {"dnslb", "internal/health/probe", "bench"},
+	"github.com/osrg/gobgp":                   {"bgp"},
+	"github.com/hashicorp/memberlist":         {"cluster"},
+	"go.yaml.in/yaml":                         {"internal/config"},
+	"github.com/oschwald/geoip2-golang":       {"geo"},
+	"github.com/oschwald/maxminddb-golang":    {"geo"},
+	"github.com/spf13/cobra":                  {"cmd"},
+	"github.com/invopop/jsonschema":           {"internal/config"},
+	"net/http/httputil":                       {},
+	"github.com/prometheus/client_golang/api": {},
+}
+
+func inside(pkg, prefix string) bool { return pkg == prefix || strings.HasPrefix(pkg, prefix+"/") }
+
+func floorOf(pkg string) (floor, bool) {
+	var best floor
+	found := false
+	for _, f := range house {
+		if inside(pkg, f.prefix) && (!found || len(f.prefix) > len(best.prefix)) {
+			best, found = f, true
+		}
+	}
+	return best, found
+}
+
+// CheckImports returns every breach of the floors and of the single importers.
+// Test files may import any of our packages below cmd, but the single
+// importers hold for them too.
+func CheckImports(pkgs []Package) []Breach {
+	var out []Breach
+	for _, p := range pkgs {
+		name := strings.TrimPrefix(strings.TrimPrefix(p.Path, Module), "/")
+		own, ok := floorOf(name)
+		if !ok {
+			out = append(out, Breach{p.Path, "stands on no floor", "every package has a place in docs/ARCHITECTURE.md"})
+			continue
+		}
+		for _, imp := range p.Imports {
+			out = append(out, checkEdge(name, own, imp)...)
+		}
+		for _, imp := range slices.Concat(p.Imports, p.TestImports) {
+			out = append(out, checkImporter(name, imp)...)
+		}
+	}
+	return out
+}
+
+func checkEdge(name string, own floor, imp string) []Breach {
+	target, ours := strings.CutPrefix(imp, Module+"/")
+	if !ours {
+		return nil
+	}
+	their, ok := floorOf(target)
+	if !ok || their.prefix == own.prefix {
+		return nil
+	}
+	var out []Breach
+	if their.level >= own.level {
+		out = append(out, Breach{
+			name, fmt.Sprintf("imports %s: floor %d from floor %d", target, their.level, own.level),
+			"imports go downward only, never sideways",
+		})
+	}
+	for _, f := range forbidden {
+		if inside(name, f.from) && inside(target, f.to) {
+			out = append(out, Breach{name, "imports " + target, f.why})
+		}
+	}
+	return out
+}
+
+func checkImporter(name, imp string) []Breach {
+	for module, owners := range importers {
+		if !inside(imp, module) && !strings.HasPrefix(imp, module+"/v") {
+			continue
+		}
+		if slices.ContainsFunc(owners, func(o string) bool { return inside(name, o) }) {
+			continue
+		}
+		return []Breach{{name, "imports " + imp, "one importing package each: a frozen upstream costs us one package"}}
+	}
+	return nil
+}
