@@ -22,7 +22,8 @@ import (
 const (
 	reportEvery = time.Second            // reports also go out on changes
 	retryEvery  = 2 * time.Second        // what failed to install is tried again
-	deadman     = 500 * time.Millisecond // past a lapsed lease, the process ends if the withdrawal is not done
+	lapseGrace  = 50 * time.Millisecond  // to read a renewal that waits in the pipe of a child that was itself stalled
+	deadman     = 500 * time.Millisecond // after the lease ran out, the process ends if the withdrawal is not done
 	stopWait    = 1500 * time.Millisecond
 )
 
@@ -58,8 +59,9 @@ type child struct {
 	engine *engine.Engine // nil until the first state
 	state  order          // last one applied
 	lapsed bool
+	late   bool // the lease ran out less than lapseGrace ago
 	lease  *time.Timer
-	dead   *time.Timer // ends the process when run itself hangs past the lease
+	dead   *fuse
 	routes []RouteStatus
 	errors map[netip.Addr]string // of peers that could not be added
 }
@@ -107,6 +109,11 @@ func (c *child) run(ctx context.Context, in io.Reader, out io.Writer) error {
 				wg.Go(func() { c.engine.Run(ctx) })
 			}
 		case <-c.lease.C:
+			if !c.late {
+				c.late = true
+				c.lease.Reset(lapseGrace)
+				continue
+			}
 			if err := c.lapse(); err != nil {
 				return err
 			}
@@ -165,18 +172,20 @@ func (c *child) start(o order) error {
 	return nil
 }
 
-// renew starts the lease anew. The second timer does not depend on run or GoBGP being responsive.
+// renew starts the lease anew. The fuse does not depend on run or GoBGP being responsive.
 func (c *child) renew() {
 	c.disarm()
-	lease := c.state.Config.Lease
-	c.lease.Reset(lease)
-	c.dead = time.AfterFunc(lease+deadman, func() { c.die("the lease ran out and withdrawing hung") })
+	c.lease.Reset(c.state.Config.Lease)
+	c.dead = lightFuse(c.state.Config.Lease+lapseGrace, deadman, func() {
+		c.die("the lease ran out and withdrawing hung")
+	})
 }
 
 func (c *child) disarm() {
+	c.late = false
 	c.lease.Stop()
 	if c.dead != nil {
-		c.dead.Stop()
+		c.dead.cut()
 	}
 }
 

@@ -3,7 +3,6 @@ package bgp
 import (
 	"context"
 	"encoding/json"
-	"fmt"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -18,7 +17,7 @@ import (
 )
 
 // patience bounds every wait in the tests; nothing waits for it when all is well.
-const patience = 20 * time.Second
+const patience = 30 * time.Second
 
 const (
 	speakerASN = 64500
@@ -37,6 +36,12 @@ type lab struct {
 func newLab(t *testing.T) *lab {
 	t.Helper()
 	t.Parallel()
+	return newSerialLab(t)
+}
+
+// newSerialLab is for tests that look at the whole process.
+func newSerialLab(t *testing.T) *lab {
+	t.Helper()
 	pid := uint32(os.Getpid())
 	l := &lab{t: t, port: uint16(17900 + pid%10000)}
 	for range 1000 {
@@ -57,39 +62,20 @@ func (l *lab) addr(host byte) netip.Addr {
 }
 
 func (l *lab) config() Config {
-	return Config{ASN: speakerASN, LocalAddress: l.addr(1), ListenPort: int(l.port), Lease: time.Second}
+	return Config{ASN: speakerASN, LocalAddress: l.addr(1), ListenPort: int(l.port), Lease: 10 * time.Second}
+}
+
+// shortLease is for tests in which the lease runs out.
+const shortLease = time.Second
+
+func (l *lab) shortLease() Config {
+	c := l.config()
+	c.Lease = shortLease
+	return c
 }
 
 func (l *lab) peer(host byte) Peer {
 	return Peer{Address: l.addr(host), ASN: routerASN, Port: l.port}
-}
-
-// router starts a router at the host number; stop ends it and waits.
-func (l *lab) router(host byte, change ...func(*router.Options)) (r *router.Router, stop func()) {
-	l.t.Helper()
-	o := router.Options{
-		ASN: routerASN, Listen: netip.AddrPortFrom(l.addr(host), l.port),
-		Neighbors: []router.Neighbor{{Address: l.addr(1), ASN: speakerASN, Passive: true}},
-		Log:       testLog(l.t, fmt.Sprintf("router-%d", host)),
-	}
-	for _, c := range change {
-		c(&o)
-	}
-	r, err := router.New(o)
-	if err != nil {
-		l.t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		if err := r.Run(ctx); err != nil {
-			l.t.Errorf("router: %v", err)
-		}
-	}()
-	stop = func() { cancel(); <-done }
-	l.t.Cleanup(stop)
-	return r, stop
 }
 
 // A rig is a running speaker with a route table that the test sets.
@@ -135,7 +121,14 @@ func (l *lab) speaker(o Options, routes ...Route) *rig {
 			l.t.Errorf("speaker: %v", err)
 		}
 	}()
-	g.stop = func() { cancel(); <-done; _ = s.Close() }
+	g.stop = sync.OnceFunc(func() {
+		cancel()
+		<-done
+		_ = s.Close()
+		if strings.Contains(g.logs.String(), "DATA RACE") {
+			l.t.Errorf("the child has a data race:\n%s", g.logs)
+		}
+	})
 	l.t.Cleanup(g.stop)
 	l.t.Cleanup(g.release)
 	return g
@@ -205,7 +198,7 @@ func (g *rig) peerState(a netip.Addr) PeerStatus {
 }
 
 // awaitRouter waits on the router's events until cond holds and returns how long that took.
-func awaitRouter(t *testing.T, r *router.Router, what string, cond func([]router.Route) bool) time.Duration {
+func awaitRouter(t *testing.T, r *remoteRouter, what string, cond func([]router.Route) bool) time.Duration {
 	t.Helper()
 	began := time.Now()
 	deadline := time.After(patience)
@@ -266,9 +259,41 @@ func (l *logTap) String() string {
 	return l.b.String()
 }
 
-func testLog(t *testing.T, name string) *slog.Logger {
-	if os.Getenv("PHAROS_TEST_LOG") == "" {
-		return slog.New(slog.DiscardHandler)
+// A stallMeter measures for how long this process did not get the CPU that it asked for. Bounds on time are about the
+// speaker, not about a machine that is busy with other things.
+type stallMeter struct {
+	stop chan struct{}
+	lost chan time.Duration
+}
+
+func measureStalls() *stallMeter {
+	m := &stallMeter{stop: make(chan struct{}), lost: make(chan time.Duration, 1)}
+	go func() {
+		const step = 5 * time.Millisecond
+		ticker := time.NewTicker(step)
+		defer ticker.Stop()
+		var lost time.Duration
+		last := time.Now()
+		for {
+			select {
+			case <-ticker.C:
+				lost += max(0, time.Since(last)-2*step)
+				last = time.Now()
+			case <-m.stop:
+				m.lost <- lost + max(0, time.Since(last)-2*step)
+				return
+			}
+		}
+	}()
+	return m
+}
+
+// atMost fails the test if took is above limit, plus twice what was lost to stalls since the meter started: the other
+// processes were stalled too.
+func (m *stallMeter) atMost(t *testing.T, took, limit time.Duration) {
+	t.Helper()
+	close(m.stop)
+	if lost := <-m.lost; took > limit+2*lost {
+		t.Errorf("it took %s, want at most %s (and %s lost to stalls)", took, limit, lost)
 	}
-	return slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug})).With("who", name, "test", t.Name())
 }

@@ -10,10 +10,12 @@ import (
 	"testing"
 )
 
-// childVerb in the environment makes the test binary the child; parentVerb makes it a parent, for tests that kill one.
+// childVerb in the environment makes the test binary the child; parentVerb makes it a parent, for tests that kill one;
+// routerVerb makes it a router.
 const (
 	childVerb  = "PHAROS_BGP_TEST_CHILD"
 	parentVerb = "PHAROS_BGP_TEST_PARENT"
+	routerVerb = "PHAROS_BGP_TEST_ROUTER"
 )
 
 func TestMain(m *testing.M) {
@@ -26,6 +28,12 @@ func TestMain(m *testing.M) {
 	case os.Getenv(childVerb) == "broken":
 		fmt.Fprintln(os.Stderr, "panic: told to break")
 		os.Exit(2)
+	case os.Getenv(routerVerb) != "":
+		if err := runTestRouter(os.Getenv(routerVerb)); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
 	case os.Getenv(parentVerb) != "":
 		if err := runTestParent(os.Getenv(parentVerb)); err != nil {
 			fmt.Fprintln(os.Stderr, err)
@@ -33,9 +41,13 @@ func TestMain(m *testing.M) {
 		}
 		os.Exit(0)
 	}
+	// Under the race detector every process of the tests would linger for a second.
+	if err := os.Setenv("GORACE", "atexit_sleep_ms=0"); err != nil {
+		panic(err)
+	}
 	// The tests wait for timers of BGP far more than they compute.
 	flag.Parse()
-	if err := flag.Set("test.parallel", "12"); err != nil {
+	if err := flag.Set("test.parallel", "6"); err != nil {
 		panic(err)
 	}
 	os.Exit(m.Run())

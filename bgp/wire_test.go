@@ -7,6 +7,7 @@ import (
 	"errors"
 	"io"
 	"net/netip"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -61,7 +62,7 @@ func TestMessageRoundTrip(t *testing.T) {
 
 func TestMessageTooLong(t *testing.T) {
 	var b bytes.Buffer
-	if err := writeMessage(&b, string(make([]byte, maxMessage))); !errors.Is(err, errTooLong) {
+	if err := writeMessage(&b, strings.Repeat("x", maxMessage)); !errors.Is(err, errTooLong) {
 		t.Errorf("write: %v, want errTooLong", err)
 	}
 	if b.Len() != 0 {

@@ -72,6 +72,18 @@ func newMeters() *meters {
 	for _, what := range []string{"name", "report"} {
 		m.conflicts.WithLabelValues(what)
 	}
+	for _, outcome := range []string{"done", "failed"} {
+		m.joins.WithLabelValues(outcome)
+		m.exchanges.WithLabelValues(outcome)
+	}
+	for _, direction := range []string{"in", "out"} {
+		for _, kind := range []frameKind{kindReport, kindNews, kindTable} {
+			m.messages.WithLabelValues(direction, kind.String())
+		}
+		for _, protocol := range []string{"udp", "tcp"} {
+			m.bytes.WithLabelValues(direction, protocol)
+		}
+	}
 	return m
 }
 

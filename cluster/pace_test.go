@@ -46,7 +46,10 @@ func TestStormIsSentAsOne(t *testing.T) {
 	for seq := uint64(1); seq <= changes; seq++ {
 		fra.say(1, seq, health.Status(seq%3+1))
 	}
-	iad.mail.atLeast("fra", 1, changes)
+	published := time.Now()
+	if took := iad.mail.atLeast("fra", 1, changes).at.Sub(published); took > p.report/2 {
+		t.Errorf("the last change of a storm took %v", took)
+	}
 	sent := fra.metric("pharos_cluster_messages_total", "out", "report") - before
 	// Two peers, one sending a gap, and the regular ones.
 	limit := 2 * (2 + float64(time.Since(began)/p.gap) + 2)

@@ -94,7 +94,7 @@ func (n *Node) take(kind frameKind, e entry, arrived time.Time) {
 		n.meters.dropped.WithLabelValues(dropTable).Inc()
 	case refusedOld:
 	}
-	if kind == kindNews && n.table.passOn(r) {
+	if n.table.passOn(r, kind) {
 		n.spreadNews(r.Observer, e.report, born)
 	}
 }

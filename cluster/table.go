@@ -36,6 +36,8 @@ type held struct {
 	born   time.Time // when it was made, on this node's monotonic clock
 	// conflict says that another report with the same epoch and seq was seen.
 	conflict bool
+	// changed says that it says something else than the one before.
+	changed bool
 	// passedOn says that it was queued to be passed on by gossip.
 	passedOn bool
 }
@@ -68,7 +70,7 @@ func (t *table) offer(r *health.Report, raw []byte, born, now time.Time) verdict
 		return tookNewer
 	}
 	if r.Newer(h.report) {
-		*h = held{report: r, raw: bytes.Clone(raw), born: born}
+		*h = held{report: r, raw: bytes.Clone(raw), born: born, changed: saysOther(h.report, r)}
 		return tookNewer
 	}
 	if h.report.Newer(r) {
@@ -130,15 +132,17 @@ func (t *table) all(now time.Time) []held {
 	return all
 }
 
-// passOn reports, once for each report, whether r is the newest of its observer
-// and thus to be passed on.
-func (t *table) passOn(r *health.Report) bool {
+// passOn reports, once for each report, whether r, which came as kind, is to be
+// passed on: it is the newest of its observer, and news to us or to whoever
+// passed it on to us. So a change that its observer could tell to a single node
+// only still reaches all.
+func (t *table) passOn(r *health.Report, kind frameKind) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	h := t.held[r.Observer]
 	if h == nil || h.passedOn || h.report.Newer(r) || r.Newer(h.report) {
 		return false
 	}
-	h.passedOn = true
-	return true
+	h.passedOn = kind == kindNews || kind == kindReport && h.changed
+	return h.passedOn
 }

@@ -128,8 +128,32 @@ func TestConflictIsToldOnce(t *testing.T) {
 			t.Errorf("offer %d: %d, want %d", i, got, want)
 		}
 	}
-	if !tb.passOn(low) || tb.passOn(low) {
-		t.Error("a report is not passed on exactly once")
+}
+
+func TestWhatIsPassedOn(t *testing.T) {
+	tb, now := newTable(), time.Now()
+	report := func(seq uint64, states byte) *health.Report {
+		return &health.Report{Observer: "a", Epoch: 1, Seq: seq, States: []byte{states}}
+	}
+	for i, tt := range []struct {
+		report *health.Report
+		kind   frameKind
+		want   bool
+	}{
+		{report(1, 1), kindReport, false}, // the first is no change
+		{report(2, 1), kindReport, false},
+		{report(3, 2), kindReport, true},
+		{report(3, 2), kindNews, false}, // once
+		{report(4, 2), kindReport, false},
+		{report(4, 2), kindNews, true}, // it was a change to somebody
+		{report(3, 2), kindNews, false},
+		{report(5, 1), kindTable, false},
+		{report(5, 1), kindReport, true},
+	} {
+		tb.offer(tt.report, encoded(t, tt.report), now, now)
+		if got := tb.passOn(tt.report, tt.kind); got != tt.want {
+			t.Errorf("step %d: %v, want %v", i, got, tt.want)
+		}
 	}
 }
 

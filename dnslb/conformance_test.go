@@ -36,10 +36,14 @@ func TestAnswers(t *testing.T) {
 		{name: "the root", ask: ".", rtype: "NS", rcode: dns.RcodeRefused, notAuthoritative: true},
 		{name: "alias", ask: "alias.example.com.", rtype: "A", answer: []string{"alias.example.com. 3600 CNAME mail.example.com.", mail}},
 		{name: "alias asked for", ask: "alias.example.com.", rtype: "CNAME", answer: []string{"alias.example.com. 3600 CNAME mail.example.com."}},
-		{name: "alias to no such type", ask: "alias.example.com.", rtype: "TXT",
-			answer: []string{"alias.example.com. 3600 CNAME mail.example.com."}, authority: []string{soa}},
-		{name: "alias to nothing", ask: "dangling.example.com.", rtype: "A", rcode: dns.RcodeNameError,
-			answer: []string{"dangling.example.com. 3600 CNAME nowhere.example.com."}, authority: []string{soa}},
+		{
+			name: "alias to no such type", ask: "alias.example.com.", rtype: "TXT",
+			answer: []string{"alias.example.com. 3600 CNAME mail.example.com."}, authority: []string{soa},
+		},
+		{
+			name: "alias to nothing", ask: "dangling.example.com.", rtype: "A", rcode: dns.RcodeNameError,
+			answer: []string{"dangling.example.com. 3600 CNAME nowhere.example.com."}, authority: []string{soa},
+		},
 		{name: "alias to elsewhere", ask: "outside.example.com.", rtype: "A", answer: []string{"outside.example.com. 3600 CNAME www.elsewhere.net."}},
 		{name: "alias, ANY", ask: "alias.example.com.", rtype: "ANY", answer: []string{"alias.example.com. 3600 CNAME mail.example.com."}},
 		{name: "wildcard", ask: "foo.bar.wild.example.com.", rtype: "TXT", answer: []string{`foo.bar.wild.example.com. 3600 TXT "wild"`}},
@@ -47,21 +51,31 @@ func TestAnswers(t *testing.T) {
 		{name: "wildcard asked for", ask: "*.wild.example.com.", rtype: "TXT", answer: []string{`*.wild.example.com. 3600 TXT "wild"`}},
 		{name: "wildcard blocked by a sibling", ask: "x.sub.wild.example.com.", rtype: "TXT", rcode: dns.RcodeNameError, authority: []string{soa}},
 		{name: "wildcard's parent", ask: "wild.example.com.", rtype: "TXT", authority: []string{soa}},
-		{name: "delegation", ask: "www.child.example.com.", rtype: "A", notAuthoritative: true,
+		{
+			name: "delegation", ask: "www.child.example.com.", rtype: "A", notAuthoritative: true,
 			authority:  []string{"child.example.com. 3600 NS ns.child.example.com.", "child.example.com. 3600 NS ns2.elsewhere.net."},
-			additional: []string{"ns.child.example.com. 3600 A 192.0.2.99"}},
-		{name: "at the cut", ask: "CHILD.example.com.", rtype: "NS", notAuthoritative: true,
+			additional: []string{"ns.child.example.com. 3600 A 192.0.2.99"},
+		},
+		{
+			name: "at the cut", ask: "CHILD.example.com.", rtype: "NS", notAuthoritative: true,
 			authority:  []string{"CHILD.example.com. 3600 NS ns.child.example.com.", "CHILD.example.com. 3600 NS ns2.elsewhere.net."},
-			additional: []string{"ns.child.example.com. 3600 A 192.0.2.99"}},
-		{name: "DS", ask: "child.example.com.", rtype: "DS",
-			answer: []string{"child.example.com. 3600 DS 12345 13 2 0123456789ABCDEF0123456789ABCDEF0123456789ABCDEF0123456789ABCDEF"}},
-		{name: "glue is no answer", ask: "ns.child.example.com.", rtype: "A", notAuthoritative: true,
+			additional: []string{"ns.child.example.com. 3600 A 192.0.2.99"},
+		},
+		{
+			name: "DS", ask: "child.example.com.", rtype: "DS",
+			answer: []string{"child.example.com. 3600 DS 12345 13 2 0123456789ABCDEF0123456789ABCDEF0123456789ABCDEF0123456789ABCDEF"},
+		},
+		{
+			name: "glue is no answer", ask: "ns.child.example.com.", rtype: "A", notAuthoritative: true,
 			authority:  []string{"child.example.com. 3600 NS ns.child.example.com.", "child.example.com. 3600 NS ns2.elsewhere.net."},
-			additional: []string{"ns.child.example.com. 3600 A 192.0.2.99"}},
+			additional: []string{"ns.child.example.com. 3600 A 192.0.2.99"},
+		},
 		{name: "DNAME", ask: "a.old.example.com.", rtype: "A", answer: []string{
-			"old.example.com. 3600 DNAME new.example.com.", "a.old.example.com. 3600 CNAME a.new.example.com.", "a.new.example.com. 3600 A 192.0.2.77"}},
+			"old.example.com. 3600 DNAME new.example.com.", "a.old.example.com. 3600 CNAME a.new.example.com.", "a.new.example.com. 3600 A 192.0.2.77",
+		}},
 		{name: "DNAME to nothing", ask: "b.old.example.com.", rtype: "A", rcode: dns.RcodeNameError, authority: []string{soa}, answer: []string{
-			"old.example.com. 3600 DNAME new.example.com.", "b.old.example.com. 3600 CNAME b.new.example.com."}},
+			"old.example.com. 3600 DNAME new.example.com.", "b.old.example.com. 3600 CNAME b.new.example.com.",
+		}},
 		{name: "at the DNAME", ask: "old.example.com.", rtype: "A", authority: []string{soa}},
 		{name: "ANY", ask: "mail.example.com.", rtype: "ANY", answer: []string{`mail.example.com. 3600 HINFO "RFC8482" ""`}},
 		{name: "ANY at a steered name", ask: "any.example.com.", rtype: "ANY", answer: []string{`any.example.com. 3600 HINFO "RFC8482" ""`}},
@@ -80,7 +94,8 @@ func TestAnswers(t *testing.T) {
 		{name: "anycast, no address of the family", ask: "any.example.com.", rtype: "AAAA", authority: []string{soa}},
 		{name: "chain to a steered name", ask: "c1.example.com.", rtype: "A", answer: []string{
 			"c1.example.com. 3600 CNAME c2.example.com.", "c2.example.com. 3600 CNAME c3.example.com.",
-			"c3.example.com. 3600 CNAME www.example.com.", "www.example.com. 30 A 192.0.2.80"}},
+			"c3.example.com. 3600 CNAME www.example.com.", "www.example.com. 30 A 192.0.2.80",
+		}},
 		{name: "service not in the plan", ask: "gone.example.com.", rtype: "A", rcode: dns.RcodeServerFailure, notAuthoritative: true},
 		{name: "alias to such", ask: "tofail.example.com.", rtype: "A", rcode: dns.RcodeServerFailure, notAuthoritative: true},
 	}
@@ -144,10 +159,12 @@ func TestHeader(t *testing.T) {
 		check  func(*dns.Msg) bool
 	}{
 		{"RD is copied", s, change(func(m *dns.Msg) { m.RecursionDesired = true }), 0, func(r *dns.Msg) bool { return r.RecursionDesired && !r.RecursionAvailable }},
-		{"AD, CD and Z do no harm", s, change(func(m *dns.Msg) { m.AuthenticatedData, m.CheckingDisabled, m.Zero = true, true, true }), 0,
+		{
+			"AD, CD and Z do no harm", s, change(func(m *dns.Msg) { m.AuthenticatedData, m.CheckingDisabled, m.Zero = true, true, true }), 0,
 			func(r *dns.Msg) bool {
 				return !r.AuthenticatedData && !r.CheckingDisabled && !r.Zero && len(r.Answer) == 1
-			}},
+			},
+		},
 		{"unknown opcode", s, change(func(m *dns.Msg) { m.Opcode = 3 }), dns.RcodeNotImplemented, func(r *dns.Msg) bool { return r.Opcode == 3 }},
 		{"notify", s, change(func(m *dns.Msg) { m.Opcode = dns.OpcodeNotify }), dns.RcodeRefused, nil},
 		{"update", s, change(func(m *dns.Msg) { m.Opcode = dns.OpcodeUpdate }), dns.RcodeRefused, nil},
@@ -162,18 +179,22 @@ func TestHeader(t *testing.T) {
 			return o != nil && o.Do() && o.UDPSize() == 1232 && o.Version() == 0 && len(o.Option) == 0
 		}},
 		{"EDNS in errors", s, edns(query("elsewhere.net.", "A"), nil), dns.RcodeRefused, func(r *dns.Msg) bool { return r.IsEdns0() != nil }},
-		{"EDNS version 1", s, edns(query("mail.example.com.", "A"), func(o *dns.OPT) { o.SetVersion(1) }), dns.RcodeBadVers,
-			func(r *dns.Msg) bool { return r.IsEdns0().Version() == 0 && len(r.Answer) == 0 }},
+		{
+			"EDNS version 1", s, edns(query("mail.example.com.", "A"), func(o *dns.OPT) { o.SetVersion(1) }), dns.RcodeBadVers,
+			func(r *dns.Msg) bool { return r.IsEdns0().Version() == 0 && len(r.Answer) == 0 },
+		},
 		{"unknown option and flags", s, edns(query("mail.example.com.", "A"), func(o *dns.OPT) {
 			o.Option = []dns.EDNS0{&dns.EDNS0_LOCAL{Code: 65001, Data: []byte{1}}}
 			o.Hdr.Ttl |= 0x4000
 		}), 0, func(r *dns.Msg) bool { return len(r.IsEdns0().Option) == 0 && r.IsEdns0().Hdr.Ttl&0x7fff == 0 }},
 		{"two OPT", s, change(func(m *dns.Msg) { edns(m, nil); m.Extra = append(m.Extra, m.Extra[0]) }), dns.RcodeFormatError, nil},
-		{"NSID", s, edns(query("mail.example.com.", "A"), func(o *dns.OPT) { o.Option = []dns.EDNS0{&dns.EDNS0_NSID{Code: dns.EDNS0NSID}} }), 0,
+		{
+			"NSID", s, edns(query("mail.example.com.", "A"), func(o *dns.OPT) { o.Option = []dns.EDNS0{&dns.EDNS0_NSID{Code: dns.EDNS0NSID}} }), 0,
 			func(r *dns.Msg) bool {
 				n, ok := r.IsEdns0().Option[0].(*dns.EDNS0_NSID)
 				return ok && n.Nsid == "66726131"
-			}},
+			},
+		},
 		{"extended error", s, edns(query("elsewhere.net.", "A"), nil), dns.RcodeRefused, func(r *dns.Msg) bool {
 			e, ok := r.IsEdns0().Option[0].(*dns.EDNS0_EDE)
 			return ok && e.InfoCode == dns.ExtendedErrorCodeNotAuthoritative

@@ -135,7 +135,6 @@ func TestSlowReader(t *testing.T) {
 	t.Parallel()
 	s := start(t, Options{Tunables: Tunables{TCPIdle: time.Hour}})
 	conn := dial(t, s)
-	_ = conn.(*net.TCPConn).SetReadBuffer(4096)
 	_ = conn.SetDeadline(time.Now().Add(30 * time.Second))
 	m := frame(t, query("big.example.com.", "TXT"))
 	for {

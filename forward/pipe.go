@@ -153,7 +153,10 @@ func (t *Tunnel) splice(dst, src *Stream) (int64, bool) {
 		src.readBy = time.Time{} // src was quiet: back to buffers
 		return n, true
 	default:
-		t.fail(dst, err) // or src: the kernel does not say which
+		if src.Gone() { // splice does not say which of the two it was
+			dst = src
+		}
+		t.fail(dst, err)
 		return n, false
 	}
 }

@@ -81,7 +81,7 @@ type Stream struct {
 	received *Buffer
 	err      error
 	peek     func(fd uintptr)
-	quiet    bool
+	peeked   peeked
 
 	// Owned by the writer.
 	writeBy time.Time
@@ -155,27 +155,44 @@ func (s *Stream) receiveFD(fd uintptr) bool {
 	}
 }
 
+// peeked is what looking at a connection without reading found.
+type peeked uint8
+
+const (
+	peekedGone  peeked = iota // it has ended or is broken
+	peekedQuiet               // open, nothing has arrived
+	peekedBytes               // there is something to read
+)
+
 // Quiet reports whether the connection is open and nothing has arrived on it:
 // the state an idle upstream connection has to be in before it is used again.
-func (s *Stream) Quiet() bool {
-	if s.raw == nil {
-		return true
-	}
-	s.quiet = false
+// Only the reader may call it.
+func (s *Stream) Quiet() bool { return s.raw == nil || s.look() == peekedQuiet }
+
+// Gone reports whether the peer has finished sending or the connection is
+// broken. Only the reader may call it.
+func (s *Stream) Gone() bool { return s.raw != nil && s.look() == peekedGone }
+
+func (s *Stream) look() peeked {
+	s.peeked = peekedGone
 	if err := s.raw.Control(s.peek); err != nil {
-		return false
+		return peekedGone
 	}
-	return s.quiet
+	return s.peeked
 }
 
 func (s *Stream) peekFD(fd uintptr) {
 	var one [1]byte
 	for {
-		_, _, err := unix.Recvfrom(int(fd), one[:], unix.MSG_PEEK|unix.MSG_DONTWAIT)
-		if err == unix.EINTR {
+		n, _, err := unix.Recvfrom(int(fd), one[:], unix.MSG_PEEK|unix.MSG_DONTWAIT)
+		switch {
+		case err == unix.EINTR:
 			continue
+		case err == unix.EAGAIN:
+			s.peeked = peekedQuiet
+		case err == nil && n > 0:
+			s.peeked = peekedBytes
 		}
-		s.quiet = err == unix.EAGAIN
 		return
 	}
 }

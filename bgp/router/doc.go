@@ -3,7 +3,7 @@
 // It accepts sessions from configured neighbors (or dials them), keeps the routes that they send, and announces nothing.
 // It installs nothing in the kernel and forwards no packet: its table is what there is to look at.
 //
-// It runs GoBGP in its own process, which a hostile neighbor can crash: use it against your own speakers only. GoBGP's
+// It runs GoBGP in the caller's process, which a hostile neighbor can crash: use it against your own speakers only. GoBGP's
 // main goroutine never returns, so one goroutine stays after Run ended.
 //
 // Callers: internal/demo and tests.

@@ -111,35 +111,66 @@ func New(opts Options) (*Router, error) {
 }
 
 // Run binds the listener and hears neighbors until ctx ends; it may be called once. An address in use is returned as an
-// error at once.
-func (r *Router) Run(ctx context.Context) error {
+// error at once. Several routers in one process are run by RunAll.
+func (r *Router) Run(ctx context.Context) error { return RunAll(ctx, r) }
+
+// RunAll runs several routers in one process until ctx ends or one fails. GoBGP keeps some options in package variables
+// that every start writes, so all servers start before any of them speaks. For the same reason nothing else in the
+// process may start a router meanwhile.
+func RunAll(ctx context.Context, routers ...*Router) error {
+	var engines []*engine.Engine
+	defer func() {
+		for i, e := range engines {
+			routers[i].stop(e)
+		}
+	}()
+	for _, r := range routers {
+		e, err := r.start()
+		if err != nil {
+			return err
+		}
+		engines = append(engines, e)
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	failed := make([]error, len(routers))
+	var wg sync.WaitGroup
+	for i, r := range routers {
+		wg.Go(func() {
+			defer cancel()
+			failed[i] = r.serve(ctx, engines[i])
+		})
+	}
+	wg.Wait()
+	return errors.Join(failed...)
+}
+
+// start binds the listener.
+func (r *Router) start() (*engine.Engine, error) {
 	r.mu.Lock()
 	ran := r.ran
 	r.ran = true
 	r.mu.Unlock()
 	if ran {
-		return errors.New("router: Run was called twice")
+		return nil, errors.New("router: Run was called twice")
 	}
 	e, err := engine.Start(engine.Options{
 		ASN: r.opts.ASN, RouterID: r.opts.RouterID, Receive: true, Log: r.opts.Log,
 		Listen: []netip.Addr{r.opts.Listen.Addr()}, Port: int(r.opts.Listen.Port()),
 	})
 	if err != nil {
-		return fmt.Errorf("router %s: %w", r.opts.Listen, err)
+		return nil, fmt.Errorf("router %s: %w", r.opts.Listen, err)
 	}
+	return e, nil
+}
+
+// serve hears neighbors until ctx ends.
+func (r *Router) serve(ctx context.Context, e *engine.Engine) error {
 	var wg sync.WaitGroup
-	inner, cancel := context.WithCancel(ctx)
-	defer func() {
-		cancel()
-		wg.Wait()
-		if err := e.Stop(stopWait); err != nil {
-			r.opts.Log.Warn("router did not stop cleanly", "error", err)
-		}
-		r.mu.Lock()
-		r.routes, r.sessions = nil, nil
-		r.mu.Unlock()
-	}()
-	wg.Go(func() { e.Run(inner) })
+	defer wg.Wait()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	wg.Go(func() { e.Run(ctx) })
 	for _, n := range r.opts.Neighbors {
 		if err := e.Add(engine.Neighbor{
 			Address: n.Address, Local: r.opts.Listen.Addr(), ASN: n.ASN, Port: n.Port,
@@ -159,6 +190,16 @@ func (r *Router) Run(ctx context.Context) error {
 		case <-tick.C:
 		}
 	}
+}
+
+// stop says goodbye to the neighbors and empties the table.
+func (r *Router) stop(e *engine.Engine) {
+	if err := e.Stop(stopWait); err != nil {
+		r.opts.Log.Warn("router did not stop cleanly", "error", err)
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.routes, r.sessions = nil, nil
 }
 
 // Routes returns the table, sorted by prefix and neighbor; empty before and after Run. It is the caller's.

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -27,28 +28,29 @@ func place(t *testing.T, third byte) (a, b netip.Addr, port uint16) {
 	return a, a.Next(), port
 }
 
-func start(t *testing.T, o Options) (*Router, func()) {
+// start starts a router that serve then lets speak, so that other engines can start in between (see RunAll).
+func start(t *testing.T, o Options) (r *Router, serve, stop func()) {
 	t.Helper()
 	r, err := New(o)
 	if err != nil {
 		t.Fatal(err)
 	}
+	e, err := r.start()
+	if err != nil {
+		t.Fatal(err)
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	go func() { done <- r.Run(ctx) }()
-	stopped := false
-	stop := func() {
-		if stopped {
-			return
-		}
-		stopped = true
+	serve = func() { go func() { done <- r.serve(ctx, e) }() }
+	stop = sync.OnceFunc(func() {
 		cancel()
 		if err := <-done; err != nil {
-			t.Errorf("Run: %v", err)
+			t.Errorf("serve: %v", err)
 		}
-	}
+		r.stop(e)
+	})
 	t.Cleanup(stop)
-	return r, stop
+	return r, serve, stop
 }
 
 func await(t *testing.T, r *Router, what string, cond func() bool) {
@@ -67,30 +69,30 @@ func await(t *testing.T, r *Router, what string, cond func() bool) {
 func TestReceivesAndForgets(t *testing.T) {
 	a, b, port := place(t, 1)
 	c := b.Next()
-	r, stop := start(t, Options{
+	r, serve, stop := start(t, Options{
 		ASN: 64496, Listen: netip.AddrPortFrom(a, port),
 		Neighbors: []Neighbor{{Address: b, ASN: 64500, Passive: true}, {Address: c, ASN: 64501, Port: port}},
 	})
 	prefix := netip.MustParsePrefix("192.0.2.0/24")
 	senders := map[netip.Addr]*engine.Engine{}
-	for _, s := range []struct {
-		addr    netip.Addr
-		asn     uint32
-		passive bool
-	}{{b, 64500, false}, {c, 64501, true}} {
-		e, err := engine.Start(engine.Options{ASN: s.asn, RouterID: s.addr, Listen: []netip.Addr{s.addr}, Port: int(port)})
+	asns := map[netip.Addr]uint32{b: 64500, c: 64501}
+	for addr, asn := range asns {
+		e, err := engine.Start(engine.Options{ASN: asn, RouterID: addr, Listen: []netip.Addr{addr}, Port: int(port)})
 		if err != nil {
 			t.Fatal(err)
 		}
-		senders[s.addr] = e
+		senders[addr] = e
 		defer func() { _ = e.Stop(patience) }()
-		if err := e.Announce(engine.Path{Prefix: prefix, NextHop: s.addr, Communities: []uint32{7}, MED: s.asn}); err != nil {
+	}
+	for addr, e := range senders {
+		if err := e.Announce(engine.Path{Prefix: prefix, NextHop: addr, Communities: []uint32{7}, MED: asns[addr]}); err != nil {
 			t.Fatal(err)
 		}
-		if err := e.Add(engine.Neighbor{Address: a, Local: s.addr, ASN: 64496, Port: port, Hold: 9 * time.Second, Passive: s.passive}); err != nil {
+		if err := e.Add(engine.Neighbor{Address: a, Local: addr, ASN: 64496, Port: port, Hold: 9 * time.Second, Passive: addr == c}); err != nil {
 			t.Fatal(err)
 		}
 	}
+	serve()
 	await(t, r, "both routes", func() bool { return len(r.Routes()) == 2 })
 	want := []Route{
 		{Prefix: prefix, From: b, NextHop: b, ASPath: []uint32{64500}, Communities: []uint32{7}, MED: 64500},
@@ -183,6 +185,53 @@ func TestAddressInUse(t *testing.T) {
 	}
 	if err := r.Run(context.Background()); err == nil {
 		t.Error("Run runs twice")
+	}
+}
+
+// TestRunAll runs two routers that hear the same sender.
+func TestRunAll(t *testing.T) {
+	a, b, port := place(t, 4)
+	sender := b.Next()
+	var routers []*Router
+	for _, listen := range []netip.Addr{a, b} {
+		r, err := New(Options{
+			ASN: 64496, Listen: netip.AddrPortFrom(listen, port), RouterID: listen,
+			Neighbors: []Neighbor{{Address: sender, ASN: 64500, Port: port}},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		routers = append(routers, r)
+	}
+	e, err := engine.Start(engine.Options{ASN: 64500, RouterID: sender, Listen: []netip.Addr{sender}, Port: int(port)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = e.Stop(patience) }()
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- RunAll(ctx, routers...) }()
+	// Run starts every server before it dials, so what the sender does after
+	// the first dial is after every start.
+	for _, r := range routers {
+		await(t, r, "its sessions", func() bool { return len(r.Sessions()) == 1 })
+	}
+	for _, r := range routers {
+		if err := e.Add(engine.Neighbor{
+			Address: r.opts.Listen.Addr(), Local: sender, ASN: 64496, Hold: 9 * time.Second, Passive: true,
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := e.Announce(engine.Path{Prefix: netip.MustParsePrefix("192.0.2.0/24"), NextHop: sender}); err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range routers {
+		await(t, r, "the route", func() bool { return len(r.Routes()) == 1 })
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Errorf("RunAll: %v", err)
 	}
 }
 

@@ -138,7 +138,7 @@ stays in force and the error is printed. Nothing that is served is interrupted.`
 			}
 			result, err := client.Reload(cmd.Context(), allow)
 			if err != nil {
-				return err
+				return fmt.Errorf("not reloaded, the old configuration stays: %w", err)
 			}
 			fmt.Fprintln(cmd.OutOrStdout(), "reloaded, configuration "+result.Hash)
 			for _, c := range result.Changes {

@@ -18,17 +18,21 @@ func parse(text, origin string, rep *report, each func(rr dns.RR, line int)) {
 	for !rep.full() {
 		parser := dns.NewZoneParser(src, src.origin, "")
 		parser.SetDefaultTTL(src.ttl)
-		for rr, ok := parser.Next(); ok; rr, ok = parser.Next() {
+		src.begun = 0
+		for rr, ok := parser.Next(); ok && src.begun <= 1; rr, ok = parser.Next() {
 			src.owner, src.ttl = rr.Header().Name, rr.Header().Ttl
 			each(rr, src.lastLine())
+			src.begun = 0
 		}
-		err := parser.Err()
-		if err == nil {
+		switch err := parser.Err(); {
+		case err == nil && src.begun <= 1:
 			return
+		case src.begun > 1: // the parser looked for the rest of a record in the next one
+			rep.errorf(src.firstLine, "record is incomplete")
+		default:
+			rep.errorf(src.lastLine(), "%s", explain(err))
 		}
-		line := src.lastLine()
 		src.finish()
-		rep.errorf(line, "%s", explain(err))
 		if !src.restart() {
 			return
 		}
@@ -65,6 +69,11 @@ type statements struct {
 	content                  bool // the current statement has begun
 	begin, beginLine         int  // of the current statement
 	last                     int  // line of the last whole statement
+
+	// Since the parser was last asked for a record: how many have begun, and
+	// where the first of them is. It should be one.
+	begun, first, firstLine int
+	firstEnd, firstEndLine  int // 0 while it goes on
 
 	// What a parser that takes over after a mistake has to know.
 	origin string
@@ -134,6 +143,11 @@ func (s *statements) track(c byte) {
 	}
 	if !s.content {
 		s.content, s.begin, s.beginLine = true, s.pos, s.line
+		if c != '$' {
+			if s.begun++; s.begun == 1 {
+				s.first, s.firstLine, s.firstEnd = s.pos, s.line, 0
+			}
+		}
 	}
 }
 
@@ -144,6 +158,9 @@ func (s *statements) end() {
 	}
 	s.content = false
 	s.last = s.beginLine
+	if s.begun == 1 && s.firstEnd == 0 {
+		s.firstEnd, s.firstEndLine = min(s.pos+1, len(s.text)), s.line
+	}
 	if s.text[s.begin] != '$' {
 		return
 	}
@@ -163,23 +180,26 @@ func (s *statements) lastLine() int {
 	return s.last
 }
 
-// finish reads to the end of the statement that the parser stopped in.
+// finish moves to the end of the statement that is wrong, forward or back.
 func (s *statements) finish() {
 	s.inject = ""
-	if !s.content && s.depth == 0 && !s.quoted {
-		return
+	for s.content || s.depth > 0 || s.quoted {
+		if _, err := s.ReadByte(); err != nil {
+			break
+		}
 	}
-	// The owner of the broken record goes for the lines after it that name none.
-	if first := s.text[s.begin]; s.begin == 0 || s.text[s.begin-1] == '\n' {
-		if fields := strings.Fields(s.text[s.begin:min(len(s.text), s.begin+1024)]); first != '$' && len(fields) > 0 {
+	if s.begun == 0 {
+		return // a directive
+	}
+	if s.firstEnd > 0 {
+		s.pos, s.line = s.firstEnd, s.firstEndLine
+	}
+	// Its owner goes for the lines after it that name none.
+	if s.first == 0 || s.text[s.first-1] == '\n' {
+		if fields := strings.Fields(s.text[s.first:min(len(s.text), s.first+1024)]); len(fields) > 0 {
 			if owner := absolute(fields[0], s.origin); owner != "" {
 				s.owner = owner
 			}
-		}
-	}
-	for s.content || s.depth > 0 || s.quoted {
-		if _, err := s.ReadByte(); err != nil {
-			return
 		}
 	}
 }

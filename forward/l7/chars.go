@@ -1,5 +1,7 @@
 package l7
 
+import "encoding/binary"
+
 // Sets of ASCII characters as two words of bits, so that a test is a shift.
 const (
 	digits = 1<<'0' | 1<<'1' | 1<<'2' | 1<<'3' | 1<<'4' | 1<<'5' | 1<<'6' | 1<<'7' | 1<<'8' | 1<<'9'
@@ -23,11 +25,9 @@ func in(c byte, low, high uint64) bool {
 	return c < 128 && high>>(c-64)&1 != 0
 }
 
-func isTokenChar(c byte) bool { return in(c, tokenLow, tokenHigh) }
-
 func isToken(b []byte) bool {
 	for _, c := range b {
-		if !isTokenChar(c) {
+		if !in(c, tokenLow, tokenHigh) {
 			return false
 		}
 	}
@@ -36,6 +36,21 @@ func isToken(b []byte) bool {
 
 // isValue reports whether b can be a field value: no control characters but tab.
 func isValue(b []byte) bool {
+	for len(b) >= 8 {
+		// Eight at a time: is a byte below 0x20, or 0x7f? The high bit of each byte
+		// tells. A tab looks like the others and takes the slow way.
+		const ones, high = 0x0101010101010101, 0x8080808080808080
+		x := binary.LittleEndian.Uint64(b)
+		del := x ^ 0x7f*ones
+		if ((x-0x20*ones)&^x|(del-ones)&^del)&high != 0 && !isValueSlow(b[:8]) {
+			return false
+		}
+		b = b[8:]
+	}
+	return isValueSlow(b)
+}
+
+func isValueSlow(b []byte) bool {
 	for _, c := range b {
 		if c < ' ' && c != '\t' || c == 0x7f {
 			return false

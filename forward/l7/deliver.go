@@ -91,7 +91,10 @@ func (s *session) spliceLength(w *work, n int64) trouble {
 		case err == nil || errors.Is(err, io.EOF):
 			return troubleReset // short body
 		case !errors.Is(err, os.ErrDeadlineExceeded):
-			return troubleClient // or the backend: the kernel does not say which
+			if up.Gone() { // splice does not say which of the two it was
+				return troubleReset
+			}
+			return troubleClient
 		case time.Since(start) >= 2*wait:
 			return troubleClient // takes nothing
 		case moved == 0:

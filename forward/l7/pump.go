@@ -196,7 +196,10 @@ func (p *pump) splice() trouble {
 	case err == nil || errors.Is(err, io.EOF):
 		return troubleClient
 	case !errors.Is(err, os.ErrDeadlineExceeded):
-		return troubleReset // or the client, whose next read then says so
+		if client.Gone() { // splice does not say which of the two it was
+			return troubleClient
+		}
+		return troubleReset
 	case time.Since(start) >= opts.BodyTimeout+opts.ResponseTimeout:
 		return troubleSilent
 	case n == 0:

@@ -19,6 +19,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
+	"github.com/pharos-lb/pharos/internal/config"
 	"github.com/pharos-lb/pharos/internal/steer"
 )
 
@@ -218,7 +219,12 @@ func (s *Server) explain(w http.ResponseWriter, r *http.Request) {
 
 func (s *Server) reload(w http.ResponseWriter, r *http.Request) {
 	result, err := s.opts.Reload(r.Context(), r.URL.Query().Get("allow_remove") == "true")
-	if err != nil {
+	var mistakes config.Errors
+	switch {
+	case errors.As(err, &mistakes):
+		http.Error(w, "\n"+mistakes.Pretty(), http.StatusUnprocessableEntity) // each with its place
+		return
+	case err != nil:
 		http.Error(w, err.Error(), http.StatusUnprocessableEntity)
 		return
 	}

@@ -99,6 +99,24 @@ func (b *builder) prefix(at *value, peered map[string]bool) Prefix {
 	}
 	if at.entry("sites") == nil {
 		prefix.Sites = slices.Sorted(maps.Keys(peered))
+		b.refuseNowhere(at, prefix)
 	}
 	return prefix
+}
+
+// refuseNowhere refuses a prefix that no site could ever announce.
+func (b *builder) refuseNowhere(at *value, prefix Prefix) {
+	if b.top.entry("bgp").entry("peers") == nil {
+		b.refuse(at, refuse("there is nobody to announce to: add bgp.peers"))
+		return
+	}
+	serves := func(site string) bool {
+		return !slices.ContainsFunc(prefix.Requires, func(name string) bool {
+			d := b.services[name]
+			return d != nil && len(d.pools) > 0 && d.pools[site] == nil
+		})
+	}
+	if len(prefix.Sites) > 0 && !slices.ContainsFunc(prefix.Sites, serves) {
+		b.refuse(at, refuse("no site with peers has backends of %s: it would never be announced", listed(prefix.Requires)))
+	}
 }

@@ -13,8 +13,9 @@ import (
 type Config struct {
 	// File is the name it was read from, as the operator gave it.
 	File string
-	// Hash is a 64-bit FNV-1a hash of every byte that went into it (the YAML and
-	// the zone files, not secrets): equal hashes mean equal behaviour.
+	// Hash is a 64-bit FNV-1a hash of every byte that went into it (the YAML, the
+	// values of ${ENV} and the zone files, but no secret, and not where the files
+	// lie): equal hashes mean equal behaviour.
 	Hash uint64
 
 	Cluster   Cluster
@@ -142,11 +143,11 @@ type Check struct {
 	HTTP HTTPCheck // for http and https
 
 	Every   time.Duration // 100ms … 1h; default 2s
-	Timeout time.Duration // 10ms … Every's cap of 1m; default min(Every, 2s)
+	Timeout time.Duration // 10ms … 1m, at most Every; default min(Every, 2s)
 	Jitter  float64       // share of Every, 0 … 0.5; default 0.1
 	Rise    int           // successes to come up, 1 … 100; default 2
 	Fall    int           // failures to go down, 1 … 100; default 3
-	Recheck time.Duration // interval after a first failure until decided; default min(Every, 250ms)
+	Recheck time.Duration // interval after a first failure until decided; 10ms … Every; default min(Every, 250ms)
 	// VIPPort is the port at which other sites probe the service's VIPs; 0 = the
 	// port of the listener that serves it, else the port its backends share.
 	VIPPort uint16
@@ -156,15 +157,16 @@ type Check struct {
 type HTTPCheck struct {
 	Method   string   // GET or HEAD; default GET
 	Path     string   // default "/"
-	Host     string   // Host header; default the address
-	SNI      string   // TLS server name; default Host
-	Headers  []Header // sent
+	Host     string   // Host header; "" = the address
+	SNI      string   // TLS server name, for https; default Host without its port, "" if that is an address
+	Headers  []Header // sent; sorted by Name
 	Status   []StatusRange
 	Body     string // must occur in the first 64 KiB of the body; "" = any
 	Insecure bool   // https: do not verify the certificate
 }
 
-// A Header is one header field.
+// A Header is one header field. Its value may be a credential (from ${ENV}), so,
+// like a Secret, it is never printed.
 type Header struct{ Name, Value string }
 
 // A StatusRange is an inclusive range of HTTP status codes; default 200–399.
@@ -174,7 +176,7 @@ type StatusRange struct{ From, To int }
 type Zone struct {
 	Name string // lower case, fully qualified ("example.com.")
 	// Master is the RFC 1035 text of the ordinary records, from `file` or
-	// `records`; MasterFile names it in errors.
+	// `records`, never blank and not parsed here; MasterFile names it in errors.
 	Master     string
 	MasterFile string
 	Names      []Name // sorted by FQDN
@@ -238,7 +240,8 @@ type Route struct {
 // Geo is the geo data.
 type Geo struct {
 	// Databases are mmdb files, later ones fill what earlier ones leave unknown;
-	// empty = the embedded country data.
+	// empty = the embedded country data. Relative names have been joined to the
+	// folder of the configuration.
 	Databases []string
 }
 
@@ -279,7 +282,7 @@ type Peer struct {
 
 // Admin is the API.
 type Admin struct {
-	Socket string // default /run/pharos/pharos.sock
+	Socket string // unix socket, at most 107 bytes; default /run/pharos/pharos.sock
 	Listen Bind   // TCP; Port 0 = none
 	Token  Secret // required with Listen
 }

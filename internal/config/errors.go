@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 )
 
 // Error is one mistake in a file, with its place.
@@ -53,35 +54,40 @@ func (e *Error) Pretty() string {
 // excerpt returns the part of the line around the column and the padding that
 // puts a caret under it. Tabs stay tabs in both, so the caret stays in place.
 func excerpt(line string, column int) (text, pad string) {
-	runes := []rune(line)
-	at := min(max(column-1, 0), len(runes))
-	from, to := 0, len(runes)
-	if len(runes) > maxExcerpt {
-		from = max(0, min(at-maxExcerpt/2, len(runes)-maxExcerpt))
+	length := utf8.RuneCountInString(line)
+	at := min(max(column-1, 0), length)
+	from, to := 0, length
+	if length > maxExcerpt {
+		from = max(0, min(at-maxExcerpt/2, length-maxExcerpt))
 		to = from + maxExcerpt
 	}
-	show := slices.Clone(runes[from:to])
-	at -= from
+	var show, padding strings.Builder
 	if from > 0 {
-		show, at = append([]rune("…"), show...), at+1
+		show.WriteRune('…')
+		padding.WriteByte(' ')
 	}
-	if to < len(runes) {
-		show = append(show, '…')
-	}
-	var padding strings.Builder
-	for i, r := range show {
-		if r != '\t' && !strconv.IsGraphic(r) {
-			show[i] = '�' // control characters must not reach a terminal
+	i := 0
+	for _, r := range line {
+		if i >= to {
+			show.WriteRune('…')
+			break
 		}
-		if i < at {
-			if r == '\t' {
-				padding.WriteByte('\t')
-			} else {
-				padding.WriteByte(' ')
-			}
+		if i++; i <= from {
+			continue
+		}
+		under := ' '
+		switch {
+		case r == '\t':
+			under = '\t'
+		case !strconv.IsGraphic(r):
+			r = '�' // control characters must not reach a terminal
+		}
+		show.WriteRune(r)
+		if i <= at {
+			padding.WriteRune(under)
 		}
 	}
-	return string(show), padding.String()
+	return show.String(), padding.String()
 }
 
 // Errors is every mistake of one file, in file order. Parse and Load return it as

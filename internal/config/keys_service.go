@@ -18,7 +18,7 @@ func vipKeys() *shape {
 	s := object(
 		may("anycast", oneOrMore(one(address("an anycast address")), 1, maxAddresses), "Addresses shared by all sites of the service"),
 	)
-	s.key, s.most = siteName(), maxSites
+	s.key, s.least, s.most = siteName(), 1, maxSites
 	s.rest = oneOrMore(one(address("a VIP")), 1, maxAddresses)
 	return s
 }

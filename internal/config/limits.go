@@ -14,7 +14,7 @@ const (
 	maxTraced     = 1 << 20   // bytes of a broken file whose mistake is searched for line by line
 	maxErrors     = 1000      // mistakes collected
 	maxPrinted    = 50        // mistakes that Errors.Pretty prints
-	maxSearches   = 200       // searches for the nearest name among sites, services and tested names
+	maxSearches   = 50        // searches for the nearest name among sites, services and tested names
 	maxExcerpt    = 120       // characters of a source line shown above the caret
 
 	maxSites       = 1000

@@ -1,15 +1,14 @@
 package config
 
 import (
+	"cmp"
+	"slices"
 	"strings"
 	"unicode/utf8"
 )
 
-// mask begins what replaces a secret in an error.
+// mask replaces each character of a secret in an error.
 const mask = "*"
-
-// masked is as long as what it hides, so that carets behind it stay in place.
-func masked(text string) string { return strings.Repeat("*", utf8.RuneCountInString(text)) }
 
 // lines is the text of the file as YAML counts it, for the lines above the
 // carets. Secrets are masked in it before anything is printed.
@@ -40,39 +39,78 @@ func splitLines(text string) lines {
 	return append(all, strings.TrimSuffix(text[start:], "\r"))
 }
 
-// clamp returns the position inside the file nearest to line, column.
-func (l lines) clamp(line, column int) (int, int) {
-	line = min(max(line, 1), len(l))
-	return line, min(max(column, 1), len([]rune(l[line-1]))+1)
+// length returns the number of characters of a line.
+func (l lines) length(line int) int { return utf8.RuneCountInString(l[line-1]) }
+
+// A span is where a secret begins, and its text as YAML read it; "" if that
+// does not say how it was written.
+type span struct {
+	line, column int
+	text         string
 }
 
-// hide masks the value that begins at line, column: to the end of its token on
-// that line, and every continuation line. It would rather hide too much.
-func (l lines) hide(line, column int, value string) {
-	if line < 1 || line > len(l) {
-		return
-	}
-	runes := []rune(l[line-1])
-	at := min(max(column-1, 0), len(runes))
-	rest := string(runes[at:])
-	if strings.HasPrefix(rest, mask) {
-		return // hidden already
-	}
-	for _, token := range []string{value, `"` + value + `"`, "'" + value + "'"} {
-		if after, ok := strings.CutPrefix(rest, token); ok && value != "" {
-			l[line-1] = string(runes[:at]) + masked(token) + after
-			return
+// hide masks each span: to the end of its token on the line, or the rest of the
+// line and every continuation line. It would rather hide too much. Each line is
+// taken apart once, however many secrets it has.
+func (l lines) hide(spans []span) {
+	slices.SortFunc(spans, func(a, b span) int {
+		return cmp.Or(cmp.Compare(a.line, b.line), cmp.Compare(a.column, b.column))
+	})
+	for len(spans) > 0 {
+		line := spans[0].line
+		n := 0
+		for n < len(spans) && spans[n].line == line {
+			n++
 		}
+		if line >= 1 && line <= len(l) {
+			l.hideInLine(line, spans[:n])
+		}
+		spans = spans[n:]
 	}
-	// A block, folded, escaped or multi-line value: everything from here to the
-	// first line that is indented no deeper than this one.
+}
+
+func (l lines) hideInLine(line int, spans []span) {
 	indent := indentOf(l[line-1])
-	l[line-1] = string(runes[:at]) + masked(rest)
-	for next := line; next < len(l); next++ {
-		if strings.TrimSpace(l[next]) != "" && indentOf(l[next]) <= indent {
-			break
+	runes := []rune(l[line-1])
+	for _, s := range spans {
+		at := min(max(s.column-1, 0), len(runes))
+		if n := tokenLength(runes[at:], s.text); n > 0 {
+			fill(runes[at : at+n])
+			continue
 		}
-		l[next] = masked(l[next])
+		// A block, folded, escaped or multi-line value: everything from here to
+		// the first line that is indented no deeper than this one.
+		fill(runes[at:])
+		for next := line; next < len(l); next++ {
+			if strings.TrimSpace(l[next]) != "" && indentOf(l[next]) <= indent {
+				break
+			}
+			l[next] = strings.Repeat(mask, l.length(next+1))
+		}
+		break
+	}
+	l[line-1] = string(runes)
+}
+
+// tokenLength returns how many characters a value takes if it is written here
+// plain or quoted, without escapes; 0 if it is not.
+func tokenLength(runes []rune, text string) int {
+	if text == "" {
+		return 0
+	}
+	for _, token := range []string{text, `"` + text + `"`, "'" + text + "'"} {
+		want := []rune(token)
+		if len(want) <= len(runes) && slices.Equal(runes[:len(want)], want) {
+			return len(want)
+		}
+	}
+	return 0
+}
+
+// fill masks characters one by one, so that carets behind them stay in place.
+func fill(runes []rune) {
+	for i := range runes {
+		runes[i] = '*'
 	}
 }
 
@@ -94,7 +132,7 @@ func namesSecret(key string, misspelt bool) bool {
 	if strings.HasSuffix(key, "_file") {
 		return false
 	}
-	for _, word := range []string{"pass", "secret", "token", "private", "auth", "cookie"} {
+	for _, word := range []string{"pass", "secret", "token", "private", "auth", "cookie", "key"} {
 		if strings.Contains(key, word) {
 			return true
 		}

@@ -211,7 +211,8 @@ func checkHost() *scalar {
 
 // statusRange is an HTTP status code, or two with a hyphen.
 func statusRange() *scalar {
-	return &scalar{noun: "a status code", kind: kindAny, pattern: `^[1-5][0-9]{2}(-[1-5][0-9]{2})?$`, example: "200-299",
+	return &scalar{
+		noun: "a status code", kind: kindAny, pattern: `^[1-5][0-9]{2}(-[1-5][0-9]{2})?$`, example: "200-299",
 		read: func(s string) (any, *problem) {
 			first, last, isRange := strings.Cut(s, "-")
 			if !isRange {
@@ -226,5 +227,6 @@ func statusRange() *scalar {
 				return nil, refuse("%q ends before it begins", s).try(last + "-" + first)
 			}
 			return StatusRange{From: int(from), To: int(to)}, nil
-		}}
+		},
+	}
 }

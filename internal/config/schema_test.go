@@ -92,7 +92,7 @@ func form(j map[string]any, kind string) map[string]any {
 	if j["type"] == kind {
 		return j
 	}
-	for _, alt := range list2(j["anyOf"]) {
+	for _, alt := range asList(j["anyOf"]) {
 		if m := form(alt.(map[string]any), kind); m != nil {
 			return m
 		}
@@ -100,7 +100,7 @@ func form(j map[string]any, kind string) map[string]any {
 	return nil
 }
 
-func list2(v any) []any { l, _ := v.([]any); return l }
+func asList(v any) []any { l, _ := v.([]any); return l }
 
 func loadSchema(t testing.TB) map[string]any {
 	t.Helper()

@@ -49,3 +49,17 @@ func (s Secret) MarshalJSON() ([]byte, error) { return json.Marshal(s.String()) 
 
 // LogValue returns String.
 func (s Secret) LogValue() slog.Value { return slog.StringValue(s.String()) }
+
+// String returns "Name: (set)".
+func (h Header) String() string { return h.Name + ": " + NewSecret(h.Value).String() }
+
+// Format writes String for every verb and flag.
+func (h Header) Format(state fmt.State, _ rune) { io.WriteString(state, h.String()) }
+
+// MarshalJSON writes the name, and "(set)" for the value.
+func (h Header) MarshalJSON() ([]byte, error) {
+	return json.Marshal(map[string]string{"Name": h.Name, "Value": NewSecret(h.Value).String()})
+}
+
+// LogValue returns String.
+func (h Header) LogValue() slog.Value { return slog.StringValue(h.String()) }

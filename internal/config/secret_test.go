@@ -18,9 +18,9 @@ func TestSecretIsNeverShown(t *testing.T) {
 		t.Fatal("the password was not read")
 	}
 	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%X", "%d", "%T", "%10.3s"} {
-		for _, value := range []any{cfg.BGP, *cfg, cfg.BGP.Peers[0], cfg.BGP.Peers[0].Password, &cfg.BGP.Peers[0].Password, cfg.Cluster} {
+		for _, value := range []any{cfg.BGP, *cfg, cfg.BGP.Peers[0], cfg.BGP.Peers[0].Password, cfg.Services[2].Check.HTTP.Headers, &cfg.BGP.Peers[0].Password, cfg.Cluster} {
 			text := fmt.Sprintf(verb, value)
-			for _, hidden := range []string{"hunter2", "68756e74657232", "68756E74657232", "0123456789abcdef"} {
+			for _, hidden := range []string{"hunter2", "68756e74657232", "68756E74657232", "0123456789abcdef", "${PORT}"} {
 				if strings.Contains(text, hidden) {
 					t.Errorf("%s of %T shows a secret: %s", verb, value, text)
 				}
@@ -35,7 +35,7 @@ func TestSecretIsNeverShown(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, text := range map[string]string{"log": log.String(), "json": string(encoded)} {
-		if strings.Contains(text, "hunter2") || strings.Contains(text, "0123456789abcdef") {
+		if strings.Contains(text, "hunter2") || strings.Contains(text, "0123456789abcdef") || strings.Contains(text, "${PORT}") {
 			t.Errorf("%s shows a secret: %s", name, text)
 		}
 		if !strings.Contains(text, "(set)") {

@@ -73,8 +73,16 @@ func (r *reading) finish() Errors {
 	if len(r.lines) == 0 {
 		r.lines = lines{""}
 	}
+	r.lines.hide(r.hidden)
+	lengths := make(map[int]int)
 	for _, e := range r.errs {
-		e.Line, e.Column = r.lines.clamp(e.Line, e.Column)
+		e.Line = min(max(e.Line, 1), len(r.lines))
+		length, ok := lengths[e.Line]
+		if !ok {
+			length = r.lines.length(e.Line)
+			lengths[e.Line] = length
+		}
+		e.Column = min(max(e.Column, 1), length+1)
 		e.Source = r.lines[e.Line-1]
 	}
 	all := r.errs.inOrder()
@@ -188,14 +196,11 @@ func (r *reading) broken(err error, text string) {
 		}
 	}()
 	message, line := yamlMessage(err)
-	if line == 0 {
-		line = 1
-	}
+	line = min(max(line, 1), len(r.lines))
 	if strings.HasPrefix(message, "unknown anchor") {
 		// The name is not shown: it may be a secret that begins with *.
 		message = "an alias (*name) has no anchor: write the value out, or in quotes if it begins with *"
 	}
-	line = min(line, len(r.lines))
 	if len(text) <= maxTraced {
 		line = r.trace(err, line)
 	}

@@ -104,8 +104,8 @@ func (d *Demo) run(ctx context.Context) error {
 			return err
 		}
 		d.routers = append(d.routers, r)
-		spawn("router of "+s.name, r.Run)
 	}
+	spawn("routers", func(ctx context.Context) error { return router.RunAll(ctx, d.routers...) })
 	control, err := newControl(d, filepath.Join(d.folder.path, controlName))
 	if err != nil {
 		return err

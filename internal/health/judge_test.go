@@ -149,6 +149,7 @@ func TestJudgeVIP(t *testing.T) {
 		{"up share 20 %", "a1x:up b1x:down c1x:down d1x:down e1x:down", down, up, WhyProbes, [3]int{1, 4, 0}},
 		{"up share 16 %", "a1x:up b1x:down c1x:down d1x:down e1x:down f1x:down", up, down, WhyProbes, [3]int{1, 5, 0}},
 		{"up share 18 %, exactly", shares(9, 41), up, down, WhyProbes, [3]int{9, 41, 0}},
+		{"up share 19 %", shares(19, 81), down, up, WhyProbes, [3]int{19, 81, 0}},
 		{"up share above 18 %", shares(10, 40), down, up, WhyProbes, [3]int{10, 40, 0}},
 		{"half is not more than half", "iad1:down sin1:up sin2:down", up, up, WhyHeld, [3]int{0, 1, 1}},
 		{"a split site counts as voting", "iad1:down sin1:up sin2:down lax:down", up, down, WhyProbes, [3]int{0, 2, 1}},
@@ -258,8 +259,8 @@ func TestJudgeRecheck(t *testing.T) {
 	if got := l.Judge(nil, t0).Recheck; !got.IsZero() {
 		t.Errorf("nothing heard: recheck at %v", got)
 	}
-	l.Merge(saying("fra1", webLayout, 1, 1, map[Target]Status{webBackend: StatusDown}), time.Second, t0)
-	l.Merge(saying("fra2", webLayout, 1, 1, map[Target]Status{webBackend: StatusUp}), 0, t0)
+	l.Merge(saying("fra2", webLayout, 1, 1, map[Target]Status{webBackend: StatusDown}), time.Second, t0)
+	l.Merge(saying("fra1", webLayout, 1, 1, map[Target]Status{webBackend: StatusUp}), 0, t0)
 	l.Merge(saying("fra3", webLayout, 1, 1, map[Target]Status{webBackend: StatusUp}), 20*time.Second, t0)
 	view := l.Judge(was(webBackend, StatusDown), t0)
 	if got, want := view.Recheck, t0.Add(4*time.Second+1); got != want {

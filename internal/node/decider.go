@@ -60,6 +60,7 @@ type decider struct {
 	lastReport  time.Time
 	redecide    bool // facts or topology changed
 	restored    bool // the view began as the last known good
+	unconfirmed int  // verdicts that are still only restored
 	poolsClosed bool // poolsKnown is closed
 	allClosed   bool // allKnown is closed
 }
@@ -91,6 +92,9 @@ func (d *decider) restore(now time.Time) {
 	d.view.Store(view)
 	for _, v := range view.Verdicts {
 		d.restored = d.restored || v.Status == health.StatusUp || v.Status == health.StatusDown
+		if v.Restored {
+			d.unconfirmed++
+		}
 	}
 }
 
@@ -147,7 +151,8 @@ func (d *decider) step(now time.Time) {
 	prev := d.view.Load()
 	view := d.ledger.Judge(prev, now)
 	d.view.Store(view)
-	if d.logChanges(prev, view) || d.redecide {
+	changed := d.logChanges(prev, view)
+	if changed || d.redecide || d.confirms(view) {
 		d.decide(view, now)
 	}
 	d.openGates()
@@ -208,6 +213,23 @@ func (d *decider) logChanges(prev, view *health.View) bool {
 		}
 	}
 	return len(changed) > 0
+}
+
+// confirms reports whether the first measurements replaced restored verdicts,
+// which changes no status but what may be announced.
+func (d *decider) confirms(view *health.View) bool {
+	if !d.restored {
+		return false
+	}
+	left := 0
+	for i := range view.Verdicts {
+		if view.Verdicts[i].Restored {
+			left++
+		}
+	}
+	fewer := left < d.unconfirmed
+	d.unconfirmed = left
+	return fewer
 }
 
 // decide publishes the plan of what is known now.

@@ -65,12 +65,12 @@ type Node struct {
 	setup    atomic.Pointer[Setup]
 	phase    atomic.Value // string: "starting", "serving", "stopping"
 
-	state   *stateDir
-	epoch   uint64
-	decider *decider
-	runner  *probe.Runner
-	gossip  *cluster.Node
-	admin   *admin.Server
+	state    *stateDir
+	epoch    uint64
+	decider  *decider
+	runner   *probe.Runner
+	gossip   *cluster.Node
+	admin    *admin.Server
 	backends *forward.Registry
 
 	parts *parts // set by Run

@@ -87,6 +87,7 @@ func TestDecide(t *testing.T) {
 		{"assumed pool", nil, []string{"10.0.2.1:8080", "10.0.2.2:8080"}, "fra: assumed down | iad: in use", "fra -- iad ++", false, true},
 		{"pool half down, half assumed", one, []string{"10.0.2.2:8080"}, "fra: assumed down | iad: in use", "fra -- iad ++", false, true},
 		{"assumed and down anyway", poolDown("fra"), []string{"10.0.2.2:8080"}, "fra: all backends down | iad: in use", "fra -- iad ++", false, true},
+		{"assumed and down anyway, the whole site", poolDown("fra"), []string{"fra"}, "fra: assumed down | iad: in use", "fra -- iad ++", false, true},
 		{"assumption that names nothing", nil, []string{"mars", "10.9.9.9:1"}, "fra: in use | iad: in use", "fra ++ iad ++", false, false},
 		{
 			"all down: fail-open", poolDown("fra", "iad"), nil,
@@ -141,6 +142,29 @@ func TestNoAddress(t *testing.T) {
 	}
 	if got, want := active(p), "fra ++ iad ++ sin --"; got != want {
 		t.Errorf("active: %s, want %s", got, want)
+	}
+}
+
+// A site that has a VIP and no pool of ours is judged by the VIP, and can be
+// assumed down, too.
+func TestSiteWithoutPool(t *testing.T) {
+	s := service(steps(config.PolicyGeo), "fra", "iad")
+	s.Pools, s.Check.VIPPort = s.Pools[:1], 443
+	topology := compile(t, fleet(s), "")
+	for _, c := range []struct {
+		name     string
+		verdicts map[string]health.Verdict
+		assume   []string
+		want     string
+	}{
+		{"up", nil, nil, "fra: in use | iad: in use"},
+		{"VIP down", map[string]health.Verdict{"web/iad/vip/198.51.100.3:443": down(0)}, nil, "fra: in use | iad: VIP unreachable from the other sites"},
+		{"assumed down", nil, []string{"iad"}, "fra: in use | iad: assumed down"},
+	} {
+		p := Decide(topology, view(t, topology, c.verdicts), Facts{AssumeDown: c.assume}, nil)
+		if got := sitesText(p, 0); got != c.want {
+			t.Errorf("%s:\n got %s\nwant %s", c.name, got, c.want)
+		}
 	}
 }
 

@@ -76,20 +76,28 @@ func TestEndToEndWithEmbeddedData(t *testing.T) {
 	}
 }
 
-// With the embedded data, a service at one site is the same for everybody.
-func TestOneSiteIsNotPlaced(t *testing.T) {
+// A service whose sites are in the same order for everybody does not depend on
+// place, even with a policy that looks at it.
+func TestSameForEverybodyIsNotPlaced(t *testing.T) {
 	db, err := geo.Embedded()
 	if err != nil {
 		t.Fatal(err)
 	}
-	topology, err := Compile(fleet(service(steps(config.PolicyGeo, config.PolicyNearest), "fra")), db, "")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if topology.Services[0].Placed {
-		t.Error("Placed, although there is one site")
-	}
-	if _, scope := topology.Locate(netip.MustParseAddr("46.4.0.1")); scope != 0 {
-		t.Errorf("scope %d, want 0", scope)
+	twins := fleet(service(steps(config.PolicyGeo), "ams", "fra"))
+	twins.Sites[0].Location = twins.Sites[1].Location
+	for name, cfg := range map[string]*config.Config{
+		"one site":                 fleet(service(steps(config.PolicyGeo, config.PolicyNearest), "fra")),
+		"two sites of one country": twins,
+	} {
+		topology, err := Compile(cfg, db, "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if topology.Services[0].Placed {
+			t.Errorf("%s: Placed", name)
+		}
+		if _, scope := topology.Locate(netip.MustParseAddr("46.4.0.1")); scope != 0 {
+			t.Errorf("%s: scope %d, want 0", name, scope)
+		}
 	}
 }

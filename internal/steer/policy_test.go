@@ -141,6 +141,23 @@ func TestClassesMerge(t *testing.T) {
 	}
 }
 
+// Hashes only narrow the search: rows and orders that collide stay apart.
+func TestHashCollisions(t *testing.T) {
+	a := newAtlas(fleet(everywhere(steps(config.PolicyGeo)...)), compile(t, fleet(everywhere(steps(config.PolicyGeo)...)), "").Services)
+	row := []uint32{7}
+	a.bySum[hashOf(hashSeed, row)] = []geo.Class{unknownClass}
+	if got := a.merge(german, row); got == unknownClass {
+		t.Error("a row that differs got the unknown class")
+	}
+	p := &profile{}
+	one, two := &order{positions: []uint16{0, 1}}, &order{positions: []uint16{1, 0}}
+	p.intern(one)
+	p.sums[0] = hashOf(hashOf(hashSeed, two.positions), two.ends)
+	if got := p.intern(two); got != 1 {
+		t.Errorf("an order that differs got number %d", got)
+	}
+}
+
 // Each profile finds its orders again also when they are many.
 func TestInternManyOrders(t *testing.T) {
 	cfg := large(12, 1, 12, 1)

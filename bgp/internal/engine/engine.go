@@ -187,21 +187,39 @@ func (e *Engine) Sessions() []Session {
 // ErrSlowStop is returned by Stop when the server did not end in time. The sessions then end with the process.
 var ErrSlowStop = errors.New("BGP server did not stop in time")
 
-// Stop sends Cease to every neighbor and closes all sockets, waiting at most timeout.
+// Stop sends Cease to every neighbor and closes all sockets, waiting at most timeout. It may be called once.
 func (e *Engine) Stop(timeout time.Duration) error {
 	e.cancel()
+	timer := time.NewTimer(timeout)
+	defer timer.Stop()
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		_ = e.server.StopBgp(context.Background(), &api.StopBgpRequest{})
+		e.deleteAll()
 	}()
-	timer := time.NewTimer(timeout)
-	defer timer.Stop()
-	select {
-	case <-done:
-		return nil
-	case <-timer.C:
-		return ErrSlowStop
+	for {
+		select {
+		case <-done:
+			if e.journal.sessions() == 0 {
+				return nil
+			}
+		case <-timer.C:
+			return ErrSlowStop
+		}
+		// StopBgp clears what sessions still read. So first every neighbor
+		// is deleted, then its goroutines' end is awaited.
+		for e.journal.sessions() > 0 {
+			select {
+			case <-e.journal.freed:
+			case <-timer.C:
+				return ErrSlowStop
+			}
+		}
+		done = make(chan struct{})
+		go func() {
+			defer close(done)
+			_ = e.server.StopBgp(context.Background(), &api.StopBgpRequest{})
+		}()
 	}
 }
 

@@ -14,6 +14,7 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
+	"testing/iotest"
 	"time"
 
 	"github.com/pharos-lb/pharos/internal/health"
@@ -145,6 +146,16 @@ func TestProbeRefused(t *testing.T) {
 	l.Close()
 	if got := run(t, &prober{}, Check{Target: target(addr)}); got.Err != "connect refused" || got.Inconclusive {
 		t.Errorf("got %+v", got)
+	}
+}
+
+// TestFindAcrossReads: what is sought may arrive in pieces.
+func TestFindAcrossReads(t *testing.T) {
+	for want, found := range map[string]bool{"is well": true, "a": true, "well.": true, "is ill": false, "well..": false} {
+		err := find(iotest.OneByteReader(strings.NewReader("all is well.")), []byte(want))
+		if (err == nil) != found {
+			t.Errorf("%q: %v", want, err)
+		}
 	}
 }
 

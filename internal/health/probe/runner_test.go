@@ -338,7 +338,8 @@ func TestTimeout(t *testing.T) {
 		w := newWorld()
 		w.took = time.Hour
 		cs := checks(1, Check{Every: time.Second, Timeout: 3 * time.Second})
-		r, stop := start(t, Options{Checks: cs, Probe: w.probe})
+		reg := prometheus.NewRegistry()
+		r, stop := start(t, Options{Checks: cs, Probe: w.probe, Registerer: reg})
 		defer stop()
 		time.Sleep(30500 * time.Millisecond)
 		synctest.Wait()
@@ -348,6 +349,9 @@ func TestTimeout(t *testing.T) {
 		}
 		if n := len(w.times(cs[0].Target)); n != 11 && n != 10 {
 			t.Errorf("%d probes in 30 s", n)
+		}
+		if late := metricSum(t, reg, "pharos_probe_late_total"); late != 0 {
+			t.Errorf("%v late: a slow target is not our delay", late)
 		}
 	})
 }

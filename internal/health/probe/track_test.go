@@ -35,6 +35,7 @@ func TestTrack(t *testing.T) {
 		{"last known unknown is nothing", health.StatusUnknown, "S", "u"},
 		{"inconclusive at first", health.StatusNone, "IIS", "??u"},
 		{"inconclusive does not count", health.StatusNone, "SFIFIF", "uUuUud"},
+		{"blind now and then", health.StatusNone, "SISISIS", "uuuuuuu"},
 		{"blind for long", health.StatusNone, "SIIIS", "uuu?u"},
 		{"blind, then it argues", health.StatusNone, "SIIIFFF", "uuu?!!d"},
 	} {

@@ -1,0 +1,185 @@
+package transport
+
+import (
+	"io"
+	"net"
+	"net/netip"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// An echo answers with the message; with gate set it waits for it first.
+type echo struct{ gate chan struct{} }
+
+func (e echo) Respond(dst, msg []byte, _ netip.AddrPort, _ bool) []byte {
+	if e.gate != nil {
+		<-e.gate
+	}
+	return append(dst, msg...)
+}
+
+func (echo) Lost() {}
+
+// serve runs a pool behind a listener on a free loopback port.
+func serve(t *testing.T, limits Limits, e echo) (pool *Pool, counters *Counters, address string) {
+	t.Helper()
+	listener, err := ListenTCP(netip.MustParseAddrPort("127.0.0.1:0"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	counters = new(Counters)
+	pool = NewPool(limits, counters, func() Responder { return e })
+	done := make(chan struct{})
+	go func() { defer close(done); listener.Serve(pool) }()
+	t.Cleanup(func() {
+		if err := listener.Close(); err != nil {
+			t.Errorf("close: %v", err)
+		}
+		<-done
+		pool.Shutdown()
+		if n := pool.Open(); n != 0 {
+			t.Errorf("%d connections left after Shutdown", n)
+		}
+	})
+	return pool, counters, listener.Local().String()
+}
+
+func connect(t *testing.T, address string) net.Conn {
+	t.Helper()
+	conn, err := net.Dial("tcp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	_ = conn.SetDeadline(time.Now().Add(10 * time.Second))
+	return conn
+}
+
+// works reports whether a message comes back.
+func works(conn net.Conn) bool {
+	if _, err := conn.Write([]byte{0, 2, 'o', 'k'}); err != nil {
+		return false
+	}
+	var reply [4]byte
+	_, err := io.ReadFull(conn, reply[:])
+	return err == nil && reply == [4]byte{0, 2, 'o', 'k'}
+}
+
+// TestShare: one network cannot take all connections.
+func TestShare(t *testing.T) {
+	pool, counters, address := serve(t, Limits{Connections: 10 * perClientFloor, Idle: time.Minute}, echo{})
+	share := 10 * perClientFloor / perClientShare
+	for i := range share {
+		if !works(connect(t, address)) {
+			t.Fatalf("connection %d refused", i+1)
+		}
+	}
+	if works(connect(t, address)) || counters.Crowded.Load() != 1 || pool.Open() != share {
+		t.Errorf("%d open, %d refused; want %d and 1", pool.Open(), counters.Crowded.Load(), share)
+	}
+}
+
+// TestRefused: when every connection is at work, a new one is refused and
+// none is cut off.
+func TestRefused(t *testing.T) {
+	gate := make(chan struct{})
+	pool, counters, address := serve(t, Limits{Connections: 1, Idle: time.Minute}, echo{gate})
+	busy := connect(t, address)
+	if _, err := busy.Write([]byte{0, 2, 'o', 'k'}); err != nil {
+		t.Fatal(err)
+	}
+	gate <- struct{}{} // now it is answering
+	answered := make(chan bool)
+	go func() {
+		var reply [4]byte
+		_, err := io.ReadFull(busy, reply[:])
+		answered <- err == nil
+	}()
+	if !<-answered {
+		t.Fatal("no answer")
+	}
+	if _, err := busy.Write([]byte{0, 2, 'o', 'k'}); err != nil {
+		t.Fatal(err)
+	}
+	for pool.idleCount() != 0 {
+		time.Sleep(time.Millisecond)
+	}
+	if _, err := connect(t, address).Read(make([]byte, 1)); err == nil || counters.Refused.Load() != 1 || counters.Evicted.Load() != 0 {
+		t.Errorf("refused %d, evicted %d: want 1 and 0", counters.Refused.Load(), counters.Evicted.Load())
+	}
+	close(gate)
+}
+
+// idleCount counts the idle connections.
+func (p *Pool) idleCount() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	n := 0
+	for c := p.oldest; c != nil; c = c.newer {
+		n++
+	}
+	return n
+}
+
+// TestShutdownAnswers: a message that has begun is answered before the end.
+func TestShutdownAnswers(t *testing.T) {
+	gate := make(chan struct{})
+	pool, _, address := serve(t, Limits{Connections: 8, Idle: time.Minute}, echo{gate})
+	conn, silent := connect(t, address), connect(t, address)
+	if _, err := conn.Write([]byte{0, 2, 'o', 'k'}); err != nil {
+		t.Fatal(err)
+	}
+	gate <- struct{}{}
+	var reply [4]byte
+	if _, err := io.ReadFull(conn, reply[:]); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := conn.Write([]byte{0, 2, 'o', 'k'}); err != nil {
+		t.Fatal(err)
+	}
+	for pool.Open() != 2 || pool.idleCount() != 1 {
+		time.Sleep(time.Millisecond)
+	}
+	done := make(chan struct{})
+	go func() { defer close(done); pool.Shutdown() }()
+	if _, err := silent.Read(make([]byte, 1)); err != io.EOF {
+		t.Errorf("the silent connection: %v, want its end", err)
+	}
+	close(gate)
+	if _, err := io.ReadFull(conn, reply[:]); err != nil {
+		t.Errorf("the answer was lost: %v", err)
+	}
+	<-done
+}
+
+// TestStopUDP: Stop ends Serve, and the socket stays bound until Close.
+func TestStopUDP(t *testing.T) {
+	sockets, err := ListenUDP(netip.MustParseAddrPort("127.0.0.1:0"), 3)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, u := range sockets {
+		if u.Local() != sockets[0].Local() {
+			t.Errorf("bound to %v and %v", u.Local(), sockets[0].Local())
+		}
+		done := make(chan struct{})
+		go func() { defer close(done); u.Serve(echo{}) }()
+		u.Stop()
+		<-done
+	}
+	if c, err := net.ListenPacket("udp", sockets[0].Local().String()); err == nil {
+		c.Close()
+		t.Error("no longer bound after Stop")
+	}
+	for _, u := range sockets {
+		for range 2 {
+			if err := u.Close(); err != nil {
+				t.Errorf("close: %v", err)
+			}
+		}
+	}
+}

@@ -1,0 +1,328 @@
+package zone
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/miekg/dns"
+
+	"github.com/pharos-lb/pharos/dnslb/wire"
+)
+
+// head makes a zone complete, in two lines.
+const head = "@ 300 IN SOA ns h 1 2 3 4 60\n@ 300 IN NS ns.elsewhere.net.\n"
+
+func TestErrors(t *testing.T) {
+	steer := func(names ...string) []Steered {
+		var out []Steered
+		for _, n := range names {
+			out = append(out, Steered{FQDN: n, Service: "web", TTL: 30})
+		}
+		return out
+	}
+	tests := []struct {
+		name, master string
+		steered      []Steered
+		want         []string // one for each line of the error
+	}{
+		{"fine", head + "www A 192.0.2.1\n", nil, nil},
+		{
+			"several at once", head + "a A 1.2.3\nb A 192.0.2.1\n  AAAA 192.0.2.1\nc BOGUS x\nd A 192.0.2.1\n", nil,
+			[]string{"z:3: bad A A", "z:5: bad AAAA AAAA", "z:6: "},
+		},
+		{
+			"mistakes in long records", head + "a TXT ( \"x\"\n\"y\" ) ; c\n\nb MX (\n 10\n)\nc A 192.0.2.300 ; (\nd A 192.0.2.1\n", nil,
+			[]string{"z:6: record is incomplete", "z:9: bad A A"},
+		},
+		{
+			"owner goes on after a mistake", head + "a A nonsense\n  A 192.0.2.1\n$ORIGIN sub\nb A x\n  CNAME ok\n  TXT both\n", nil,
+			[]string{"z:3: bad A A", "z:6: bad A A", "z:7: b.sub.example.com. has a CNAME and other records"},
+		},
+		{"a record that would take its rest from the next", head + "a MX 10\nb\n  A 192.0.2.1\n", nil, []string{"z:3: record is incomplete", "z:4: "}},
+		{"quote not closed", head + "a TXT \"x\nb A 192.0.2.1\n", nil, []string{"z:3: "}},
+		{"include", head + "$INCLUDE /etc/passwd\n", nil, []string{"z:3: $INCLUDE is not allowed"}},
+		{"generate too long", head + "$GENERATE 1-100000 h$ A 192.0.2.1\n", nil, []string{"z:3: bad range"}},
+		{"outside", head + "www.example.org. A 192.0.2.1\n", nil, []string{"z:3: www.example.org. is outside of the zone example.com."}},
+		{"two SOA", head + "@ SOA ns h 2 2 3 4 60\n", nil, []string{"z:1: 2 SOA records"}},
+		{"SOA elsewhere", head + "sub SOA ns h 2 2 3 4 60\n", nil, []string{"z:3: SOA record at sub.example.com.: it belongs at example.com."}},
+		{"CNAME and other data", head + "a A 192.0.2.1\na CNAME b\n", nil, []string{"z:4: a.example.com. has a CNAME and other records"}},
+		{"two CNAME", head + "a CNAME b\na CNAME c\n", nil, []string{"z:3: a.example.com. has 2 CNAME records"}},
+		{"two DNAME", head + "a DNAME b\na DNAME c\n", nil, []string{"z:3: a.example.com. has 2 DNAME records"}},
+		{"CNAME at the apex", head + "@ CNAME b\n", nil, []string{"z:3: example.com. has a CNAME and other records"}},
+		{"NS at a wildcard", head + "* NS ns.elsewhere.net.\n", nil, []string{"z:3: NS records at the wildcard"}},
+		{"DNAME at a wildcard", head + "* DNAME x.\n", nil, []string{"z:3: DNAME record at the wildcard"}},
+		{"class CH", head + "a CH A 192.0.2.1\n", nil, []string{"z:3: "}},
+		{"query type", head + "a TYPE255 \\# 1 00\n", nil, []string{"z:3: "}},
+		{"steered and A", head + "www A 192.0.2.1\n", steer("www.example.com."), []string{"z:3: www.example.com. is steered (service web) and has A records here"}},
+		{"steered and CNAME", head + "www CNAME x\n", steer("www.example.com."), []string{"z:3: www.example.com. is steered (service web) and has CNAME"}},
+		{"steered and TXT", head + "www TXT x\n", steer("www.example.com.", "example.com."), nil},
+		{"steered twice", head, steer("www.example.com.", "WWW.example.com."), []string{"z: steered name WWW.example.com. is given twice"}},
+		{"steered elsewhere", head, steer("www.example.org."), []string{"z: steered name \"www.example.org.\" is not a name in the zone"}},
+		{"steered below a cut", head + "sub NS ns.elsewhere.net.\n", steer("www.sub.example.com."), []string{"z: steered name www.sub.example.com. can never be answered"}},
+		{"steered at a cut", head + "sub NS ns.elsewhere.net.\n", steer("sub.example.com."), []string{"z:3: sub.example.com. is steered, but delegated"}},
+		{"record set over 64 KB", head + "$GENERATE 1-65000 @ TXT \"" + strings.Repeat("x", 200) + "$\"\n", nil, nil},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			_, err := Compile([]Spec{{Name: "example.com", Master: tt.master, MasterFile: "z", Steered: tt.steered}})
+			if tt.name == "record set over 64 KB" {
+				if err == nil || !strings.Contains(err.Error(), "does not fit in a DNS message") || strings.Count(err.Error(), "\n") > maxErrors+1 {
+					t.Errorf("got %v", err)
+				}
+				return
+			}
+			var got []string
+			if err != nil {
+				got = strings.Split(err.Error(), "\n")
+			}
+			if len(got) != len(tt.want) {
+				t.Fatalf("got %q, want %q", got, tt.want)
+			}
+			for i := range got {
+				if !strings.HasPrefix(got[i], tt.want[i]) {
+					t.Errorf("got %q, want %q", got[i], tt.want[i])
+				}
+			}
+		})
+	}
+}
+
+func TestWarnings(t *testing.T) {
+	tests := []struct{ name, master, want string }{
+		{"no SOA", "@ NS ns.elsewhere.net.\n", "no SOA record at example.com.: made up mname ns.elsewhere.net., serial"},
+		{"no NS", "@ SOA ns h 1 2 3 4 60\n", "no NS records at example.com."},
+		{"same twice", head + "a A 192.0.2.1\na A 192.0.2.1\n", "z:4: a.example.com. A: the same record twice"},
+		{"TTLs differ", head + "a 60 A 192.0.2.1\na 30 A 192.0.2.2\n", "z:4: a.example.com. A: TTLs differ within the set; 30 counts for all"},
+		{"occluded", head + "sub NS ns.elsewhere.net.\nx.sub TXT x\n", "z:4: x.sub.example.com. TXT is never answered: sub.example.com. is delegated"},
+		{"beside a cut", head + "sub NS ns.elsewhere.net.\nsub MX 10 x\n", "z:4: sub.example.com. MX is never answered"},
+		{"below a DNAME", head + "old DNAME new\nx.old TXT x\n", "z:4: x.old.example.com. TXT is never answered"},
+		{"glue missing", head + "sub NS ns.sub\n", "z:3: glue missing: sub.example.com. is served by ns.sub.example.com."},
+		{"NS without address", head + "@ NS ns\n", "name server ns.example.com. of example.com. has no address"},
+		{"NS is an alias", head + "@ 300 NS ns\nns CNAME x\n", "name server ns.example.com. of example.com. is an alias"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			set, err := Parse("example.com.", tt.master, "z")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := strings.Join(set.Warnings(), "\n"); !strings.Contains(got, tt.want) {
+				t.Errorf("got %q, want %q", got, tt.want)
+			}
+		})
+	}
+	if set, err := Parse("example.com.", head, "z"); err != nil || len(set.Warnings()) != 0 {
+		t.Errorf("a good zone: %v, warnings %q", err, set.Warnings())
+	}
+}
+
+// find looks a name in text up.
+func find(t interface {
+	Helper()
+	Fatal(...any)
+	Fatalf(string, ...any)
+}, s *Set, name, rtype string,
+) (Match, *RRset) {
+	t.Helper()
+	buf := make([]byte, 300)
+	if _, err := dns.PackDomainName(name, buf, 0, nil, false); err != nil {
+		t.Fatal(err)
+	}
+	var n wire.Name
+	if _, ok := n.Set(buf); !ok {
+		t.Fatalf("name %q", name)
+	}
+	m := s.Find(&n, dns.StringToType[rtype])
+	if m.Node == nil {
+		return m, nil
+	}
+	return m, m.Node.RRset(dns.StringToType[rtype])
+}
+
+// TestMadeUpSOA: an empty zone with a steered name answers, and every node
+// makes up the same SOA.
+func TestMadeUpSOA(t *testing.T) {
+	specs := func() []Spec {
+		return []Spec{{Name: "Example.COM", Steered: []Steered{{FQDN: "www.example.com.", Service: "web"}}}}
+	}
+	a, err := Compile(specs())
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := Compile(specs())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, set := find(t, a, "example.com.", "SOA"); set == nil || a.Zones()[0].Serial == 0 || a.Zones()[0].Serial != b.Zones()[0].Serial {
+		t.Errorf("SOA %v, serials %d and %d", set, a.Zones()[0].Serial, b.Zones()[0].Serial)
+	}
+	if m, _ := find(t, a, "WWW.example.com.", "A"); m.Kind != Exact || m.Node.Steered == nil || a.Steered() != 1 {
+		t.Errorf("steered name: %+v", m)
+	}
+}
+
+// TestParentAndChild: both sides of a cut in one Set.
+func TestParentAndChild(t *testing.T) {
+	parent := head + "child 60 NS ns.child\nchild DS 1 13 2 00\nns.child A 192.0.2.1\nx.child TXT parent\nimplied.deep.a TXT x\n"
+	child := head + "x TXT child\n"
+	specs := []Spec{
+		{Name: "example.com.", Master: parent, MasterFile: "p"},
+		{Name: "child.example.com.", Master: child, MasterFile: "c"},
+		{Name: "b.implied.example.com.", Master: child, MasterFile: "d"},
+	}
+	for range 2 {
+		set, err := Compile(specs)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, tt := range []struct {
+			name, rtype, zone string
+			kind              Kind
+			there             bool
+		}{
+			{"child.example.com.", "NS", "child.example.com.", Exact, true},
+			{"child.example.com.", "DS", "example.com.", Exact, true},
+			{"x.child.example.com.", "TXT", "child.example.com.", Exact, true},
+			{"y.child.example.com.", "TXT", "child.example.com.", Missing, false},
+			{"b.implied.example.com.", "SOA", "b.implied.example.com.", Exact, true},
+			{"b.implied.example.com.", "DS", "example.com.", Exact, false},
+			{"implied.example.com.", "A", "example.com.", Exact, false},
+			{"example.com.", "DS", "example.com.", Exact, false},
+		} {
+			m, rrset := find(t, set, tt.name, tt.rtype)
+			if m.Kind != tt.kind || m.Node.Zone.Name != tt.zone || (rrset != nil) != tt.there {
+				t.Errorf("%s %s: got kind %d in %s, records %v; want %+v", tt.name, tt.rtype, m.Kind, m.Node.Zone.Name, rrset != nil, tt)
+			}
+		}
+		specs[0], specs[2] = specs[2], specs[0]
+	}
+	if _, err := Compile(append(specs, Spec{Name: "EXAMPLE.com"})); err == nil || !strings.Contains(err.Error(), "defined twice") {
+		t.Errorf("the same zone twice: %v", err)
+	}
+}
+
+// TestRecords: what is compiled is what miekg/dns packs, generic types included.
+func TestRecords(t *testing.T) {
+	set, err := Parse("example.com.", head+`a 60 TYPE65280 \# 3 010203
+b 60 HTTPS 1 . alpn=h2
+c 60 CAA 0 issue "x"
+$GENERATE 1-3 h$ 60 A 192.0.2.$
+* 60 TXT any`, "z")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]string{
+		"a.example.com. TYPE65280": "a.example.com.\t60\tCLASS1\tTYPE65280\t\\# 3 010203",
+		"b.example.com. HTTPS":     `b.example.com.	60	IN	HTTPS	1 . alpn="h2"`,
+		"c.example.com. CAA":       `c.example.com.	60	IN	CAA	0 issue "x"`,
+		"h2.example.com. A":        `h2.example.com.	60	IN	A	192.0.2.2`,
+		"q.w.example.com. TXT":     `q.w.example.com.	60	IN	TXT	"any"`,
+	} {
+		qname, rtype, _ := strings.Cut(name, " ")
+		m, _ := find(t, set, qname, "A")
+		number := dns.StringToType[rtype]
+		if rtype == "TYPE65280" {
+			number = 65280
+		}
+		rrset := m.Node.RRset(number)
+		if rrset == nil {
+			t.Errorf("%s: nothing", name)
+			continue
+		}
+		packed := make([]byte, 300)
+		n, _ := dns.PackDomainName(qname, packed, 0, nil, false)
+		rr, _, err := dns.UnpackRR(append(packed[:n:n], rrset.Records[2:]...), 0)
+		if err != nil || rr.String() != want {
+			t.Errorf("%s: got %v %v, want %s", name, rr, err, want)
+		}
+	}
+}
+
+// TestNegativeTTL: the lesser of the SOA's TTL and its minimum (RFC 2308).
+func TestNegativeTTL(t *testing.T) {
+	for _, tt := range []struct{ ttl, minimum, want uint32 }{{300, 60, 60}, {30, 60, 30}, {0, 60, 0}} {
+		set, err := Parse("example.com.", fmt.Sprintf("@ %d SOA ns h 1 2 3 4 %d\n", tt.ttl, tt.minimum), "z")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := set.Zones()[0].Negative.TTL(); got != tt.want {
+			t.Errorf("TTL %d, minimum %d: got %d, want %d", tt.ttl, tt.minimum, got, tt.want)
+		}
+		if _, soa := find(t, set, "example.com.", "SOA"); soa.TTL() != tt.ttl {
+			t.Errorf("the SOA itself has TTL %d, want %d", soa.TTL(), tt.ttl)
+		}
+	}
+}
+
+// TestEmpty: no zones know no name, and a Set need not be compiled.
+func TestEmpty(t *testing.T) {
+	compiled, err := Compile(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, set := range []*Set{compiled, new(Set)} {
+		if m, _ := find(t, set, "www.example.com.", "A"); m != (Match{}) {
+			t.Errorf("got %+v", m)
+		}
+	}
+}
+
+// FuzzCompile: no text panics; what compiles has one SOA at the apex and
+// exactly the records that miekg/dns reads, as far as they are answered.
+func FuzzCompile(f *testing.F) {
+	f.Add(head + "www A 192.0.2.1\n  TXT ( \"a;b\"\n c ) ; x\n")
+	f.Add("$ORIGIN sub\n$TTL 1h\n* MX 1 @\n$GENERATE 1-2 a$ A 192.0.2.$\n")
+	f.Add("a A x\n b\n\"\n(\n$TTL x\n@ DNAME a\n\\; NS .\n")
+	f.Fuzz(func(t *testing.T, master string) {
+		set, err := Parse("example.com.", master, "z")
+		if err != nil {
+			for _, line := range strings.Split(err.Error(), "\n") {
+				if !strings.HasPrefix(line, "z:") {
+					t.Fatalf("no position in %q", line)
+				}
+			}
+			return
+		}
+		m, soa := find(t, set, "example.com.", "SOA")
+		if m.Kind != Exact || soa == nil || soa.Count != 1 {
+			t.Fatalf("SOA %+v of %q", soa, master)
+		}
+		distinct := make(map[string]bool)
+		parser := dns.NewZoneParser(strings.NewReader(master), "example.com.", "")
+		parser.SetDefaultTTL(defaultTTL)
+		for rr, ok := parser.Next(); ok; rr, ok = parser.Next() {
+			h := rr.Header()
+			h.Name, h.Ttl = strings.ToLower(h.Name), 0
+			buf := make([]byte, 70000)
+			n, err := dns.PackRR(rr, buf, 0, nil, false)
+			if err != nil {
+				t.Fatal(err)
+			}
+			distinct[string(buf[:n])] = true
+		}
+		extra := 0
+		for _, w := range set.Warnings() {
+			if strings.Contains(w, "no SOA record") {
+				extra = 1
+			}
+		}
+		if parser.Err() == nil && set.Zones()[0].Records != len(distinct)+extra {
+			t.Fatalf("%d records, miekg/dns reads %d: %q", set.Zones()[0].Records, len(distinct)+extra, master)
+		}
+	})
+}
+
+func BenchmarkCompile(b *testing.B) {
+	var text strings.Builder
+	text.WriteString(head)
+	for i := range 100_000 {
+		fmt.Fprintf(&text, "host-%d 300 IN A 192.0.%d.%d\n", i, i>>8&255, i&255)
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := Parse("example.com.", text.String(), "z"); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

@@ -1,0 +1,225 @@
+package config_test
+
+import (
+	"errors"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+	"unicode/utf8"
+
+	"github.com/pharos-lb/pharos/internal/config"
+)
+
+// FuzzParse: no input panics; whatever is refused is refused at a place in the
+// file, with text that fits a terminal; whatever is accepted keeps every promise
+// that Config makes.
+func FuzzParse(f *testing.F) {
+	for _, pattern := range []string{"testdata/*.yaml", "testdata/good/*.yaml"} {
+		files, err := filepath.Glob(pattern)
+		if err != nil {
+			f.Fatal(err)
+		}
+		for _, file := range files {
+			data, err := os.ReadFile(file)
+			if err != nil {
+				f.Fatal(err)
+			}
+			f.Add(data)
+		}
+	}
+	f.Add([]byte(fleet(3)))
+	f.Add([]byte("sites: \u2028{a: \u0085\r\r\n? b}"))
+	f.Add([]byte("\ufeffsites: {}"))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		cfg, err := config.Parse("dir/pharos.yaml", data, sources())
+		if (cfg == nil) == (err == nil) {
+			t.Fatalf("config %v, error %v", cfg, err)
+		}
+		if err != nil {
+			checkErrors(t, err, string(data))
+			return
+		}
+		checkConfig(t, cfg)
+		again, err := config.Parse("dir/pharos.yaml", data, sources())
+		if err != nil || again.Hash != cfg.Hash {
+			t.Fatalf("a second Parse differs: %v", err)
+		}
+	})
+}
+
+// checkErrors checks positions with its own idea of lines.
+func checkErrors(t *testing.T, err error, text string) {
+	var errs config.Errors
+	if !errors.As(err, &errs) || len(errs) == 0 {
+		t.Fatalf("error %v is not Errors", err)
+	}
+	text = strings.ToValidUTF8(strings.TrimPrefix(text, "\ufeff"), "\ufffd")
+	lines := strings.Split(strings.NewReplacer("\r\n", "\n", "\r", "\n", "\u0085", "\n", "\u2028", "\n", "\u2029", "\n").Replace(text), "\n")
+	for i, e := range errs {
+		if e.Line < 1 || e.Line > len(lines) && len(text) < 1<<20 {
+			t.Fatalf("%v: line %d of %d", e, e.Line, len(lines))
+		}
+		if length := utf8.RuneCountInString(lines[e.Line-1]); e.Column < 1 || e.Column > length+1 {
+			t.Fatalf("%v: column %d of %d", e, e.Column, length)
+		}
+		if e.Message == "" || e.File != "dir/pharos.yaml" || strings.ContainsAny(e.Error(), "\n\r\x1b") {
+			t.Fatalf("error %q is not one line", e.Error())
+		}
+		if i > 0 && (errs[i-1].Line > e.Line || errs[i-1].Line == e.Line && errs[i-1].Column > e.Column) {
+			t.Fatalf("%v comes after %v", e, errs[i-1])
+		}
+	}
+	if !strings.HasSuffix(errs.Pretty(), "\n") {
+		t.Fatal("Pretty does not end its last line")
+	}
+}
+
+// checkConfig is written from the documentation of Config, not from the code
+// that fills it.
+func checkConfig(t *testing.T, cfg *config.Config) {
+	must := func(ok bool, what string, args ...any) {
+		if !ok {
+			t.Fatalf("%s: %v\n%+v", what, args, cfg)
+		}
+	}
+	sites, services, networks := map[string]bool{}, map[string]*config.Service{}, map[string]bool{}
+	nodes, loopback := map[string]bool{}, true
+	must(len(cfg.Sites) > 0, "no site")
+	for _, s := range cfg.Sites {
+		must(!sites[s.Name] && len(s.Nodes) > 0 && !s.Location.Point.IsZero(), "site", s)
+		sites[s.Name] = true
+		for _, n := range s.Nodes {
+			must(!nodes[n.Name] && n.Address.IsValid() && !n.Address.IsUnspecified(), "node", n)
+			nodes[n.Name] = true
+			loopback = loopback && n.Address.IsLoopback()
+		}
+	}
+	must(slices.IsSortedFunc(cfg.Sites, func(a, b config.Site) int { return strings.Compare(a.Name, b.Name) }), "sites are not sorted")
+	must(loopback || slices.Contains([]int{16, 24, 32}, len(cfg.Cluster.Key.Reveal())), "gossip in the clear")
+	must(cfg.Cluster.Port > 0 && cfg.Cluster.Name != "", "cluster", cfg.Cluster)
+	for _, n := range cfg.Networks {
+		must(!networks[n.Name] && len(n.Prefixes) > 0, "network", n)
+		networks[n.Name] = true
+		for _, p := range n.Prefixes {
+			must(p == p.Masked(), "prefix", p)
+		}
+	}
+	where := func(text string) {
+		name, ok := strings.CutPrefix(text, "network:")
+		must(!ok || networks[name], "network", text)
+	}
+	owner := map[netip.Addr]string{}
+	for i := range cfg.Services {
+		s := &cfg.Services[i]
+		must(services[s.Name] == nil, "service twice", s.Name)
+		services[s.Name] = s
+		checkService(must, s, sites, where, owner)
+	}
+	names := map[string]config.Name{}
+	for _, z := range cfg.Zones {
+		must(strings.HasSuffix(z.Name, ".") && z.Name == strings.ToLower(z.Name) && z.Master != "" && z.MasterFile != "", "zone", z.Name)
+		for _, n := range z.Names {
+			_, twice := names[n.FQDN]
+			must(!twice && (n.FQDN == z.Name || strings.HasSuffix(n.FQDN, "."+z.Name)) && len(n.FQDN) <= 254, "name", n)
+			names[n.FQDN] = n
+			s := services[n.Service]
+			must(s != nil && n.TTL >= time.Second && n.TTL <= 24*time.Hour && n.TTL%time.Second == 0, "name", n)
+			must(!n.Anycast || len(s.Anycast) > 0, "anycast name without address", n)
+			must(n.Anycast || len(s.VIPs) == len(s.Pools), "steered name without VIPs", n)
+		}
+	}
+	for _, l := range cfg.Listeners {
+		must((l.TCP == nil) != (l.HTTP == nil) && l.Bind.Port > 0, "listener", l)
+		if l.TCP != nil {
+			must(services[l.TCP.Service] != nil && l.TCP.Idle > 0 && l.TCP.Connect > 0, "listener", l)
+			continue
+		}
+		must(len(l.HTTP.Routes) > 0 && l.HTTP.Idle > 0, "listener", l)
+		for _, r := range l.HTTP.Routes {
+			must(services[r.Service] != nil && strings.HasPrefix(r.Path, "/"), "route", r)
+		}
+	}
+	checkBGP(must, cfg.BGP, sites, services)
+	must(len(cfg.DNS.Listen) > 0 && cfg.DNS.UDPSize >= 512 && cfg.DNS.TCPMax > 0 && cfg.DNS.TCPIdle > 0, "dns", cfg.DNS)
+	must(cfg.Admin.Socket != "" && (cfg.Admin.Listen.Port > 0) == cfg.Admin.Token.IsSet(), "admin", cfg.Admin)
+	for _, test := range cfg.Tests {
+		where(test.From)
+		must(len(test.Expect) > 0 && test.Line > 0 && (test.Type == "A" || test.Type == "AAAA"), "test", test)
+		for _, site := range append(slices.Clone(test.Down), test.Expect...) {
+			must(sites[site], "site", site)
+		}
+	}
+}
+
+type mustFunc func(ok bool, what string, args ...any)
+
+func checkService(must mustFunc, s *config.Service, sites map[string]bool, where func(string), owner map[netip.Addr]string) {
+	here := map[string]bool{}
+	must(len(s.Pools) > 0 && len(s.Policy) > 0, "service", s)
+	for _, p := range s.Pools {
+		must(sites[p.Site] && !here[p.Site] && len(p.Backends) > 0, "pool", p)
+		here[p.Site] = true
+		seen := map[netip.AddrPort]bool{}
+		for _, b := range p.Backends {
+			must(b.Address.IsValid() && b.Address.Port() > 0 && !seen[b.Address] && b.Weight >= 1 && b.Weight <= 1000, "backend", b)
+			seen[b.Address] = true
+		}
+	}
+	own := func(site string, addrs []netip.Addr) {
+		must(len(addrs) <= 8, "addresses", addrs)
+		for _, a := range addrs {
+			must(a.IsValid() && (owner[a] == "" || owner[a] == site), "address of two sites", a)
+			owner[a] = site
+		}
+	}
+	for _, v := range s.VIPs {
+		must(here[v.Site] && len(v.Addresses) > 0, "vip", v)
+		own(v.Site, v.Addresses)
+	}
+	own("anycast", s.Anycast)
+	kinds := map[config.PolicyKind]bool{}
+	for i, p := range s.Policy {
+		must(!kinds[p.Kind] && (p.Kind != config.PolicyWeighted || i == len(s.Policy)-1), "policy", p)
+		kinds[p.Kind] = true
+		must(p.Kind != config.PolicyFailover || len(p.Order) > 0, "failover", p)
+		all := slices.Clone(p.Order)
+		for _, r := range p.Rules {
+			where(r.Where)
+			must(len(r.Sites) > 0, "rule", r)
+			all = append(all, r.Sites...)
+		}
+		for _, w := range p.Weights {
+			must(w.Weight >= 0 && w.Weight <= 1000, "weight", w)
+			all = append(all, w.Site)
+		}
+		for _, site := range all {
+			must(here[site], "site of the policy", site)
+		}
+	}
+	c := s.Check
+	must(c.Every >= 100*time.Millisecond && c.Every <= time.Hour && c.Timeout >= 10*time.Millisecond && c.Timeout <= c.Every && c.Timeout <= time.Minute &&
+		c.Recheck >= 10*time.Millisecond && c.Recheck <= c.Every && c.Rise >= 1 && c.Fall >= 1 && c.Jitter >= 0 && c.Jitter <= 0.5, "check", c)
+	must(c.Kind == config.CheckTCP || len(c.HTTP.Status) > 0 && strings.HasPrefix(c.HTTP.Path, "/") && c.HTTP.Method != "", "check", c)
+}
+
+func checkBGP(must mustFunc, bgp config.BGP, sites map[string]bool, services map[string]*config.Service) {
+	must(bgp.ASN != 0 || len(bgp.Peers) == 0 && len(bgp.Prefixes) == 0, "no ASN")
+	peered := map[string]bool{}
+	for _, p := range bgp.Peers {
+		must(sites[p.Site] && p.Address.IsValid() && p.ASN != 0 && p.Port != 0 && p.Hold >= 3*time.Second, "peer", p)
+		peered[p.Site] = true
+	}
+	for _, p := range bgp.Prefixes {
+		must(p.Prefix.IsValid() && p.Prefix == p.Prefix.Masked() && p.Prefix.Bits() > 0 && len(p.Requires) > 0, "prefix", p)
+		for _, s := range p.Requires {
+			must(services[s] != nil, "required service", s)
+		}
+		for _, s := range p.Sites {
+			must(peered[s], "announcing site", s)
+		}
+	}
+}

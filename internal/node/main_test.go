@@ -1,0 +1,22 @@
+package node
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"testing"
+
+	"github.com/pharos-lb/pharos/bgp"
+)
+
+// TestMain makes this test binary serve as the BGP child that nodes start.
+func TestMain(m *testing.M) {
+	if len(os.Args) > 1 && os.Args[1] == SpeakerVerb {
+		if err := bgp.ChildMain(context.Background(), os.Stdin, os.Stdout, os.Stderr); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
+	os.Exit(m.Run())
+}

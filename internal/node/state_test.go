@@ -1,0 +1,92 @@
+package node
+
+import (
+	"context"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+func testState(t *testing.T, dir string) *stateDir {
+	t.Helper()
+	s, err := openState(dir, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.close)
+	return s
+}
+
+func TestEpochAlwaysGrows(t *testing.T) {
+	dir := t.TempDir()
+	s := testState(t, dir)
+	now := time.Unix(1_700_000_000, 0)
+	var last uint64
+	for i, at := range []time.Time{now, now, now.Add(-1000 * time.Hour), now.Add(time.Hour), {}} {
+		epoch, err := s.nextEpoch(at)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if epoch <= last {
+			t.Errorf("start %d: epoch %d, want more than %d", i, epoch, last)
+		}
+		last = epoch
+	}
+}
+
+func TestEpochSurvivesCorruptFile(t *testing.T) {
+	dir := t.TempDir()
+	s := testState(t, dir)
+	if err := os.WriteFile(filepath.Join(dir, epochFile), []byte("garbage"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	epoch, err := s.nextEpoch(time.Unix(1_700_000_000, 0))
+	if err != nil || epoch != 1_700_000_000 {
+		t.Errorf("got %d, %v, want the clock's 1700000000", epoch, err)
+	}
+}
+
+func TestStateFolderIsLocked(t *testing.T) {
+	dir := t.TempDir()
+	testState(t, dir)
+	_, err := openState(dir, slog.New(slog.DiscardHandler))
+	if err == nil || !strings.Contains(err.Error(), "another pharos uses it") {
+		t.Errorf("second open: got %v, want a refusal", err)
+	}
+}
+
+func TestReplaceLeavesNoRest(t *testing.T) {
+	dir := t.TempDir()
+	s := testState(t, dir)
+	for _, text := range []string{"one", "two"} {
+		if err := s.replace(viewFile, []byte(text)); err != nil {
+			t.Fatal(err)
+		}
+		if got := string(s.loadView()); got != text {
+			t.Errorf("got %q, want %q", got, text)
+		}
+	}
+	entries, err := os.ReadDir(dir)
+	if err != nil || len(entries) != 2 { // the lock and the view
+		t.Errorf("got %d files (%v), want 2", len(entries), err)
+	}
+}
+
+func TestSaverWritesTheNewest(t *testing.T) {
+	s := testState(t, t.TempDir())
+	w := newSaver(s)
+	for _, text := range []string{"one", "two", "three"} {
+		w.put([]byte(text)) // nobody reads yet: must not block
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := w.Run(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if got := string(s.loadView()); got != "three" {
+		t.Errorf("got %q, want the newest", got)
+	}
+}
