@@ -188,15 +188,6 @@ func (g *rig) await(what string, cond func(Status) bool) Status {
 	}
 }
 
-func (g *rig) peerState(a netip.Addr) PeerStatus {
-	for _, p := range g.Status().Peers {
-		if p.Address == a {
-			return p
-		}
-	}
-	return PeerStatus{}
-}
-
 // awaitRouter waits on the router's events until cond holds and returns how long that took.
 func awaitRouter(t *testing.T, r *remoteRouter, what string, cond func([]router.Route) bool) time.Duration {
 	t.Helper()

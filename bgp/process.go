@@ -36,7 +36,6 @@ type process struct {
 	mu   sync.Mutex // guards the rest
 	last string     // last error that it logged, or the first line of its crash
 	raw  int        // lines logged that were not ours
-	lost int        // lines not logged
 }
 
 // startProcess starts a child. The caller must call end.

@@ -13,11 +13,10 @@ import (
 
 // fakeTable is a table in memory whose operations on some prefixes fail.
 type fakeTable struct {
-	routes   map[netip.Prefix]Route
-	broken   map[netip.Prefix]bool
-	unread   bool
-	done     []string
-	announce int
+	routes map[netip.Prefix]Route
+	broken map[netip.Prefix]bool
+	unread bool
+	done   []string
 }
 
 var errBroken = errors.New("broken")

@@ -2,6 +2,8 @@ package forward
 
 import (
 	"net/netip"
+	"sync"
+	"sync/atomic"
 
 	"github.com/pharos-lb/pharos/internal/steer"
 )
@@ -34,23 +36,52 @@ type Member struct {
 }
 
 // FromBoard reads the pools of the newest plan on board.
-func FromBoard(board *steer.Board) Pools { return boardPools{board: board} }
+func FromBoard(board *steer.Board) Pools { return &boardPools{board: board} }
 
-type boardPools struct{ board *steer.Board }
+// boardPools numbers the plans it sees itself, by identity: two plans never
+// have one number, wherever they come from.
+type boardPools struct {
+	board *steer.Board
+	seen  atomic.Pointer[seenPlan]
+	mu    sync.Mutex // guards changes of seen
+}
 
-// Version returns the generation of the newest plan.
-func (b boardPools) Version() uint64 {
-	if plan := b.board.Load(); plan != nil {
-		return plan.Generation
+type seenPlan struct {
+	plan    *steer.Plan
+	version uint64
+}
+
+// Version returns the number of the newest plan.
+func (b *boardPools) Version() uint64 { return b.newest().version }
+
+// newest returns the newest plan with its number; nil and 0 before the first.
+func (b *boardPools) newest() seenPlan {
+	plan := b.board.Load()
+	if s := b.seen.Load(); s != nil && s.plan == plan {
+		return *s
 	}
-	return 0
+	if plan == nil {
+		return seenPlan{}
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	next := &seenPlan{plan: b.board.Load(), version: 1}
+	if s := b.seen.Load(); s != nil {
+		if s.plan == next.plan {
+			return *s // another goroutine was first
+		}
+		next.version = s.version + 1
+	}
+	b.seen.Store(next)
+	return *next
 }
 
 // Edition lists the pools of the newest plan.
-func (b boardPools) Edition() (uint64, []ServicePool) {
-	plan := b.board.Load()
+func (b *boardPools) Edition() (uint64, []ServicePool) {
+	newest := b.newest()
+	plan := newest.plan
 	if plan == nil || plan.Topology == nil {
-		return 0, nil
+		return newest.version, nil
 	}
 	pools := make([]ServicePool, 0, len(plan.Topology.Services))
 	for i := range plan.Topology.Services {
@@ -71,5 +102,5 @@ func (b boardPools) Edition() (uint64, []ServicePool) {
 		}
 		pools = append(pools, sp)
 	}
-	return plan.Generation, pools
+	return newest.version, pools
 }

@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -181,16 +182,19 @@ func (s *Stream) look() peeked {
 	return s.peeked
 }
 
+// peekFD asks the kernel directly: unix.Recvfrom allocates an address that
+// nobody wants, and this runs once per request.
 func (s *Stream) peekFD(fd uintptr) {
-	var one [1]byte
+	var one byte
 	for {
-		n, _, err := unix.Recvfrom(int(fd), one[:], unix.MSG_PEEK|unix.MSG_DONTWAIT)
+		n, _, err := syscall.RawSyscall6(syscall.SYS_RECVFROM, fd, uintptr(unsafe.Pointer(&one)), 1,
+			unix.MSG_PEEK|unix.MSG_DONTWAIT, 0, 0)
 		switch {
-		case err == unix.EINTR:
+		case err == syscall.EINTR:
 			continue
-		case err == unix.EAGAIN:
+		case err == syscall.EAGAIN:
 			s.peeked = peekedQuiet
-		case err == nil && n > 0:
+		case err == 0 && n > 0:
 			s.peeked = peekedBytes
 		}
 		return

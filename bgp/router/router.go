@@ -258,6 +258,7 @@ func (r *Router) look(e *engine.Engine) {
 		}
 	}
 }
+
 func equalRoutes(a, b []Route) bool {
 	return slices.EqualFunc(a, b, func(x, y Route) bool {
 		return x.Prefix == y.Prefix && x.From == y.From && x.NextHop == y.NextHop && x.MED == y.MED &&

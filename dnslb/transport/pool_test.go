@@ -12,11 +12,13 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// An echo answers with the message; with gate set it waits for it first.
-type echo struct{ gate chan struct{} }
+// An echo answers with the message. With gate set it tells that it has one and
+// waits until it may answer.
+type echo struct{ at, gate chan struct{} }
 
 func (e echo) Respond(dst, msg []byte, _ netip.AddrPort, _ bool) []byte {
 	if e.gate != nil {
+		e.at <- struct{}{}
 		<-e.gate
 	}
 	return append(dst, msg...)
@@ -86,70 +88,35 @@ func TestShare(t *testing.T) {
 // TestRefused: when every connection is at work, a new one is refused and
 // none is cut off.
 func TestRefused(t *testing.T) {
-	gate := make(chan struct{})
-	pool, counters, address := serve(t, Limits{Connections: 1, Idle: time.Minute}, echo{gate})
+	at, gate := make(chan struct{}), make(chan struct{})
+	_, counters, address := serve(t, Limits{Connections: 1, Idle: time.Minute}, echo{at, gate})
 	busy := connect(t, address)
 	if _, err := busy.Write([]byte{0, 2, 'o', 'k'}); err != nil {
 		t.Fatal(err)
 	}
-	gate <- struct{}{} // now it is answering
-	answered := make(chan bool)
-	go func() {
-		var reply [4]byte
-		_, err := io.ReadFull(busy, reply[:])
-		answered <- err == nil
-	}()
-	if !<-answered {
-		t.Fatal("no answer")
-	}
-	if _, err := busy.Write([]byte{0, 2, 'o', 'k'}); err != nil {
-		t.Fatal(err)
-	}
-	for pool.idleCount() != 0 {
-		time.Sleep(time.Millisecond)
-	}
+	<-at
 	if _, err := connect(t, address).Read(make([]byte, 1)); err == nil || counters.Refused.Load() != 1 || counters.Evicted.Load() != 0 {
 		t.Errorf("refused %d, evicted %d: want 1 and 0", counters.Refused.Load(), counters.Evicted.Load())
 	}
 	close(gate)
 }
 
-// idleCount counts the idle connections.
-func (p *Pool) idleCount() int {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	n := 0
-	for c := p.oldest; c != nil; c = c.newer {
-		n++
-	}
-	return n
-}
-
 // TestShutdownAnswers: a message that has begun is answered before the end.
 func TestShutdownAnswers(t *testing.T) {
-	gate := make(chan struct{})
-	pool, _, address := serve(t, Limits{Connections: 8, Idle: time.Minute}, echo{gate})
-	conn, silent := connect(t, address), connect(t, address)
+	at, gate := make(chan struct{}), make(chan struct{})
+	pool, _, address := serve(t, Limits{Connections: 8, Idle: time.Minute}, echo{at, gate})
+	silent, conn := connect(t, address), connect(t, address)
 	if _, err := conn.Write([]byte{0, 2, 'o', 'k'}); err != nil {
 		t.Fatal(err)
 	}
-	gate <- struct{}{}
-	var reply [4]byte
-	if _, err := io.ReadFull(conn, reply[:]); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := conn.Write([]byte{0, 2, 'o', 'k'}); err != nil {
-		t.Fatal(err)
-	}
-	for pool.Open() != 2 || pool.idleCount() != 1 {
-		time.Sleep(time.Millisecond)
-	}
+	<-at // accepted in order: the silent one is there too
 	done := make(chan struct{})
 	go func() { defer close(done); pool.Shutdown() }()
 	if _, err := silent.Read(make([]byte, 1)); err != io.EOF {
 		t.Errorf("the silent connection: %v, want its end", err)
 	}
 	close(gate)
+	var reply [4]byte
 	if _, err := io.ReadFull(conn, reply[:]); err != nil {
 		t.Errorf("the answer was lost: %v", err)
 	}

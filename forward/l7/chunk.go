@@ -13,10 +13,7 @@ const (
 	maxExtensions = 16 << 10
 )
 
-var (
-	errChunk     = errors.New("malformed chunk")
-	errShortBody = errors.New("body ended too early")
-)
+var errChunk = errors.New("malformed chunk")
 
 type chunkState uint8
 

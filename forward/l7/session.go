@@ -3,7 +3,6 @@ package l7
 import (
 	"context"
 	"errors"
-	"io"
 	"net"
 	"os"
 	"slices"
@@ -23,6 +22,9 @@ const (
 	// this long and this much, so that the reply is not lost to a reset.
 	lingerFor   = 500 * time.Millisecond
 	lingerBytes = 256 << 10
+	// lastRequest is how long a connection that arrives while its listener goes
+	// away may take to send its one request.
+	lastRequest = 500 * time.Millisecond
 )
 
 // A work is the space that one request needs. It is pooled: a connection that
@@ -72,6 +74,7 @@ type session struct {
 	in     *forward.Buffer // what the client has sent; nil while nothing is there
 	from   []byte          // the client's address as text
 	to     []byte          // our own, for requests without a Host
+	began  bool            // a first request has been waited for
 }
 
 // serveHTTP1 is the HTTP/1 engine.
@@ -105,8 +108,14 @@ func (s *session) await() bool {
 	}
 	s.client.ReadWithin(s.conn.Settings().idle)
 	if !s.conn.Rest() {
-		return false
+		if s.began {
+			return false
+		}
+		// It was accepted in the moment in which its listener went: its request is
+		// probably on the way.
+		s.client.ReadWithin(lastRequest)
 	}
+	s.began = true
 	b, err := s.client.Receive()
 	s.conn.Busy()
 	s.in = b
@@ -215,9 +224,6 @@ func (s *session) collect(w *work, n int) (fault, bool) {
 		case got > 0:
 		case errors.Is(err, os.ErrDeadlineExceeded):
 			return fault{408, "request body did not arrive in time"}, true
-		case err == nil:
-			err = io.ErrNoProgress
-			fallthrough
 		default:
 			return fault{}, false
 		}

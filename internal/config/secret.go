@@ -4,11 +4,10 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"log/slog"
 )
 
 // A Secret never shows its value: not through String, any fmt verb, a text or
-// JSON encoder, or slog. The zero Secret is "none". Secrets are comparable, so a
+// JSON encoder, or (which uses those) slog. The zero Secret is "none". Secrets are comparable, so a
 // reload can tell whether one changed.
 type Secret struct{ value string }
 
@@ -47,9 +46,6 @@ func (s Secret) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
 // MarshalJSON returns String, quoted.
 func (s Secret) MarshalJSON() ([]byte, error) { return json.Marshal(s.String()) }
 
-// LogValue returns String.
-func (s Secret) LogValue() slog.Value { return slog.StringValue(s.String()) }
-
 // String returns "Name: (set)".
 func (h Header) String() string { return h.Name + ": " + NewSecret(h.Value).String() }
 
@@ -60,6 +56,3 @@ func (h Header) Format(state fmt.State, _ rune) { io.WriteString(state, h.String
 func (h Header) MarshalJSON() ([]byte, error) {
 	return json.Marshal(map[string]string{"Name": h.Name, "Value": NewSecret(h.Value).String()})
 }
-
-// LogValue returns String.
-func (h Header) LogValue() slog.Value { return slog.StringValue(h.String()) }

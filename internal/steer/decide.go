@@ -206,8 +206,8 @@ func (j *judgement) answer(ss *ServiceSite, ipv6 bool, why Reason) AnswerPlan {
 	if len(addrs) == 0 {
 		return AnswerPlan{Why: ReasonNoAddress}
 	}
-	if why == ReasonAssumedDown {
-		return AnswerPlan{Why: why}
+	if why != ReasonNone {
+		return AnswerPlan{Why: why} // before the VIP: dead backends are the cause, a dead VIP what others see of it
 	}
 	down := 0
 	for _, target := range targets {
@@ -218,8 +218,6 @@ func (j *judgement) answer(ss *ServiceSite, ipv6 bool, why Reason) AnswerPlan {
 	switch {
 	case down == len(addrs):
 		return AnswerPlan{Why: ReasonVIPDown}
-	case why != ReasonNone:
-		return AnswerPlan{Why: why}
 	case down == 0:
 		return AnswerPlan{Addresses: addrs}
 	}

@@ -80,7 +80,7 @@ func TestDecide(t *testing.T) {
 		{"VIP down", vip, nil, "fra: VIP unreachable from the other sites | iad: in use", "fra ++ iad ++", false, true},
 		{
 			"VIP and pool down", merge(vip, poolDown("fra")), nil,
-			"fra: VIP unreachable from the other sites | iad: in use", "fra -- iad ++", false, true,
+			"fra: all backends down | iad: in use", "fra -- iad ++", false, true,
 		},
 		{"assumed site", nil, []string{"fra"}, "fra: assumed down | iad: in use", "fra -- iad ++", false, true},
 		{"assumed backend", nil, []string{"10.0.2.1:8080"}, "fra: in use | iad: in use", "fra -+ iad ++", false, false},

@@ -66,6 +66,8 @@ func TestCheckImportsCatchesBreach(t *testing.T) {
 func TestImportersHoldForTests(t *testing.T) {
 	pkg := Package{Path: Module + "/internal/node", TestImports: []string{"github.com/miekg/dns"}}
 	expect(t, CheckImports([]Package{pkg}), "one importing package")
+	rival := Package{Path: Module + "/forward/l7", TestImports: []string{"net/http/httputil"}}
+	expect(t, CheckImports([]Package{rival}), "")
 }
 
 func TestCheckSourceCatchesBreach(t *testing.T) {

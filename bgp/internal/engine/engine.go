@@ -171,7 +171,7 @@ func (e *Engine) Run(ctx context.Context) {
 func (e *Engine) Sessions() []Session {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.refresh(time.Now())
+	e.refresh(time.Now(), true)
 	out := make([]Session, 0, len(e.peers))
 	for _, p := range e.peers {
 		s := p.session
@@ -190,36 +190,21 @@ var ErrSlowStop = errors.New("BGP server did not stop in time")
 // Stop sends Cease to every neighbor and closes all sockets, waiting at most timeout. It may be called once.
 func (e *Engine) Stop(timeout time.Duration) error {
 	e.cancel()
-	timer := time.NewTimer(timeout)
-	defer timer.Stop()
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
+	defer cancel()
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
 		e.deleteAll()
+		// StopBgp clears what sessions still read: let them end first.
+		e.journal.awaitFreed(ctx)
+		_ = e.server.StopBgp(context.Background(), &api.StopBgpRequest{})
 	}()
-	for {
-		select {
-		case <-done:
-			if e.journal.sessions() == 0 {
-				return nil
-			}
-		case <-timer.C:
-			return ErrSlowStop
-		}
-		// StopBgp clears what sessions still read. So first every neighbor
-		// is deleted, then its goroutines' end is awaited.
-		for e.journal.sessions() > 0 {
-			select {
-			case <-e.journal.freed:
-			case <-timer.C:
-				return ErrSlowStop
-			}
-		}
-		done = make(chan struct{})
-		go func() {
-			defer close(done)
-			_ = e.server.StopBgp(context.Background(), &api.StopBgpRequest{})
-		}()
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+		return ErrSlowStop
 	}
 }
 

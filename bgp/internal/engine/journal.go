@@ -18,8 +18,10 @@ import (
 type journal struct {
 	log   *slog.Logger
 	fatal func(string)
+	freed chan struct{} // capacity 1: a session's goroutine ended
 
 	mu      sync.Mutex // guards the rest
+	alive   int        // goroutines of sessions
 	reasons map[netip.Addr]string
 	keys    map[netip.Addr]string // MD5 keys that the listener refused
 }
@@ -28,7 +30,34 @@ type journal struct {
 const maxReasons = 1024
 
 func newJournal(log *slog.Logger, fatal func(string)) *journal {
-	return &journal{log: log, fatal: fatal, reasons: map[netip.Addr]string{}, keys: map[netip.Addr]string{}}
+	return &journal{
+		log: log, fatal: fatal, freed: make(chan struct{}, 1),
+		reasons: map[netip.Addr]string{}, keys: map[netip.Addr]string{},
+	}
+}
+
+// started counts a session's goroutine.
+func (j *journal) started() {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.alive++
+}
+
+// awaitFreed waits until the goroutines of all sessions ended, or ctx does.
+func (j *journal) awaitFreed(ctx context.Context) {
+	for {
+		j.mu.Lock()
+		alive := j.alive
+		j.mu.Unlock()
+		if alive <= 0 {
+			return
+		}
+		select {
+		case <-j.freed:
+		case <-ctx.Done():
+			return
+		}
+	}
 }
 
 func (j *journal) lastError(a netip.Addr) string {
@@ -68,6 +97,11 @@ func (j *journal) observe(message string, fields gobgplog.Fields) {
 		return
 	}
 	switch message {
+	case "freed fsm.h":
+		j.mu.Lock()
+		j.alive--
+		j.mu.Unlock()
+		signal(j.freed)
 	case "failed to set md5":
 		j.mu.Lock()
 		defer j.mu.Unlock()

@@ -118,6 +118,7 @@ func (e *Engine) Remove(a netip.Addr) error {
 		if _, err := e.server.UpdatePeer(ctx, &api.UpdatePeerRequest{Peer: update}); err != nil {
 			return fmt.Errorf("clear password of %s: %w", a, err)
 		}
+		e.journal.started() // the update replaced the session's goroutine
 	}
 	if err := e.server.DeletePeer(ctx, &api.DeletePeerRequest{Address: a.String()}); err != nil {
 		return fmt.Errorf("delete neighbor %s: %w", a, err)
@@ -128,6 +129,16 @@ func (e *Engine) Remove(a netip.Addr) error {
 	return nil
 }
 
+// deleteAll ends every session with Cease.
+func (e *Engine) deleteAll() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for a := range e.peers {
+		_ = e.server.DeletePeer(context.Background(), &api.DeletePeerRequest{Address: a.String()})
+	}
+	e.peers = map[netip.Addr]*peer{}
+}
+
 // add hands a neighbor to GoBGP and takes it back when its password cannot be enforced.
 func (e *Engine) add(n Neighbor) error {
 	e.journal.takeKeyFailure(n.Address)
@@ -135,6 +146,7 @@ func (e *Engine) add(n Neighbor) error {
 	if err := e.server.AddPeer(ctx, &api.AddPeerRequest{Peer: apiPeer(n)}); err != nil {
 		return fmt.Errorf("add neighbor %s: %w", n.Address, err)
 	}
+	e.journal.started()
 	if reason := e.journal.takeKeyFailure(n.Address); reason != "" {
 		_ = e.server.DeletePeer(ctx, &api.DeletePeerRequest{Address: n.Address.String()})
 		return fmt.Errorf("add neighbor %s: %w: %s", n.Address, ErrPassword, reason)
@@ -180,9 +192,10 @@ func apiPeer(n Neighbor) *api.Peer {
 	return p
 }
 
-// refresh reads the sessions from GoBGP. The caller holds mu.
-func (e *Engine) refresh(now time.Time) {
-	_ = e.server.ListPeer(context.Background(), &api.ListPeerRequest{EnableAdvertised: true}, func(got *api.Peer) {
+// refresh reads the sessions from GoBGP, and what each was sent only if count is true: that judges every route for every
+// neighbor. The caller holds mu.
+func (e *Engine) refresh(now time.Time, count bool) {
+	_ = e.server.ListPeer(context.Background(), &api.ListPeerRequest{EnableAdvertised: count}, func(got *api.Peer) {
 		a, err := netip.ParseAddr(got.GetState().GetNeighborAddress())
 		if err != nil {
 			return
@@ -191,10 +204,14 @@ func (e *Engine) refresh(now time.Time) {
 		if !ok {
 			return
 		}
-		p.session.Sent, p.session.Received = 0, 0
+		sent, received := 0, 0
 		for _, f := range got.AfiSafis {
-			p.session.Sent += int(f.GetState().GetAdvertised())
-			p.session.Received += int(f.GetState().GetReceived())
+			sent += int(f.GetState().GetAdvertised())
+			received += int(f.GetState().GetReceived())
+		}
+		p.session.Received = received
+		if count {
+			p.session.Sent = sent
 		}
 		state := strings.ToLower(got.GetState().GetSessionState().String())
 		if state != "established" {
@@ -243,7 +260,7 @@ func (e *Engine) enter(p *peer, state string, capped bool, now time.Time) {
 func (e *Engine) redial(now time.Time) time.Duration {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.refresh(now)
+	e.refresh(now, false)
 	next := redialLook
 	for a, p := range e.peers {
 		if p.redialAt.IsZero() {
