@@ -147,14 +147,17 @@ func TestLapsedChildNeedsState(t *testing.T) {
 	if err := p.send(order{Kind: orderRenew, Generation: 1}, patience); err != nil {
 		t.Fatal(err)
 	}
-	// Two reports that still say "lapsed" after the second renewal was read.
-	for seen := 0; seen < 3; {
+	// Reports say "lapsed" from the first time on, also after the renewals.
+	for seen := 0; seen < 4; {
 		rep, ok := <-reports
 		if !ok {
 			t.Fatal("the child ended")
 		}
-		if rep.Lapsed {
+		switch {
+		case rep.Lapsed:
 			seen++
+		case seen > 0:
+			t.Fatalf("a bare renewal revived the child: %s", show(rep))
 		}
 	}
 	if !none(r.Routes()) {

@@ -201,7 +201,11 @@ func (d *decider) logChanges(prev, view *health.View) bool {
 	changed := view.Changed(prev)
 	for _, i := range changed {
 		v := view.Verdicts[i]
-		d.log.Info("verdict", "target", view.Layout.Targets[i].String(), "status", v.Status.String(),
+		level := slog.LevelInfo
+		if v.Status == health.StatusUnknown {
+			level = slog.LevelDebug // every target begins so
+		}
+		d.log.Log(context.Background(), level, "verdict", "target", view.Layout.Targets[i].String(), "status", v.Status.String(),
 			"why", v.Why.String(), "up", v.Up, "down", v.Down, "abstain", v.Abstain)
 		d.metrics.verdicts.WithLabelValues(v.Status.String()).Inc()
 	}

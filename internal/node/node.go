@@ -151,6 +151,9 @@ func (n *Node) Close() error {
 	if n.admin != nil {
 		errs = append(errs, n.admin.Close())
 	}
+	if n.backends != nil {
+		errs = append(errs, n.backends.Close())
+	}
 	if n.gossip != nil {
 		errs = append(errs, n.gossip.Close())
 	}

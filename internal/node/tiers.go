@@ -108,10 +108,14 @@ func (n *Node) newSpeaker(cfg bgp.Config, peers []bgp.Peer) (speakerChange, erro
 		n.setSpeaker(sp)
 		n.parts.start("bgp", func(ctx context.Context) error {
 			defer unwatch()
-			return sp.Run(ctx)
+			return errors.Join(sp.Run(ctx), sp.Close())
 		})
 	}
-	return speakerChange{commit, unwatch}, nil
+	discard := func() {
+		unwatch()
+		sp.Close() //nolint:errcheck // it never ran: only its metrics are taken back
+	}
+	return speakerChange{commit, discard}, nil
 }
 
 // desiredRoutes is what the newest plan announces from here.
