@@ -68,7 +68,7 @@ func TestMessageTooLong(t *testing.T) {
 	if b.Len() != 0 {
 		t.Errorf("%d bytes were written of a message that is too long", b.Len())
 	}
-	binary.Write(&b, binary.BigEndian, uint32(maxMessage+1)) //nolint:errcheck // a buffer takes all
+	binary.Write(&b, binary.BigEndian, uint32(maxMessage+1)) // a buffer takes all
 	if _, err := readFrame(&b); !errors.Is(err, errTooLong) {
 		t.Errorf("read: %v, want errTooLong", err)
 	}

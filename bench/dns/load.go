@@ -78,7 +78,7 @@ func (w workload) load(addr netip.AddrPort, count int) (int, error) {
 			}
 			sent++
 		}
-		conn.SetReadDeadline(time.Now().Add(silence)) //nolint:errcheck // a read that cannot time out fails below
+		conn.SetReadDeadline(time.Now().Add(silence)) // a read that cannot time out fails below
 		n, err := conn.Read(in)
 		if errors.Is(err, os.ErrDeadlineExceeded) {
 			if sent == count {

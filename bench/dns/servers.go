@@ -143,7 +143,7 @@ func (s *server) startUp() (time.Duration, error) {
 	defer conn.Close()
 	buf := make([]byte, 4096)
 	for time.Since(start) < 30*time.Second {
-		conn.Write(buf[:question(buf, 1, "www", true)]) //nolint:errcheck // refused until it listens
+		conn.Write(buf[:question(buf, 1, "www", true)]) // refused until it listens
 		conn.SetReadDeadline(time.Now().Add(10 * time.Millisecond))
 		if n, err := conn.Read(buf); err == nil && wantAnswer(buf[:n]) == nil {
 			return time.Since(start), nil
@@ -154,8 +154,8 @@ func (s *server) startUp() (time.Duration, error) {
 }
 
 func (s *server) stop() {
-	s.cmd.Process.Signal(syscall.SIGTERM) //nolint:errcheck // it may have ended
-	s.cmd.Wait()                          //nolint:errcheck // how it ends is not measured
+	s.cmd.Process.Signal(syscall.SIGTERM) // it may have ended
+	s.cmd.Wait()                          // how it ends is not measured
 }
 
 // cpuTime is what the process has used in user and system mode (proc(5), stat, in ticks of 10 ms).

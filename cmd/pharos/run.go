@@ -94,7 +94,7 @@ func runNode(ctx context.Context, opts node.Options) error {
 		for {
 			select {
 			case <-hup:
-				n.Reload(ctx, false) //nolint:errcheck // Reload logs it; status shows it
+				n.Reload(ctx, false) // Reload logs it; status shows it
 			case <-done:
 				return
 			}

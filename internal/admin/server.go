@@ -238,5 +238,5 @@ func reply(w http.ResponseWriter, v any) {
 		http.Error(w, "encode reply: "+err.Error(), http.StatusInternalServerError)
 		return
 	}
-	w.Write(append(body, '\n')) //nolint:errcheck // the caller has gone; nobody is left to tell
+	w.Write(append(body, '\n')) // the caller has gone; nobody is left to tell
 }

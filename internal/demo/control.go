@@ -42,7 +42,7 @@ func newControl(d *Demo, path string) (*control, error) {
 	mux.HandleFunc("POST /stop", act(func(string) (string, error) { d.Stop(); return "stopping", nil }))
 	mux.HandleFunc("GET /status", func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
-		json.NewEncoder(w).Encode(d.Status(r.Context())) //nolint:errcheck // the caller has gone
+		json.NewEncoder(w).Encode(d.Status(r.Context())) // the caller has gone
 	})
 	return &control{l, &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}}, nil
 }
@@ -58,7 +58,7 @@ func (c *control) Run(ctx context.Context) error {
 		}
 		stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 		defer cancel()
-		c.server.Shutdown(stop) //nolint:errcheck // whoever is still asking is cut
+		c.server.Shutdown(stop) // whoever is still asking is cut
 	}()
 	if err := c.server.Serve(c.listener); !errors.Is(err, http.ErrServerClosed) {
 		return err

@@ -79,11 +79,11 @@ func (p *process) signal(sig syscall.Signal) {
 	if cmd == nil {
 		return
 	}
-	cmd.Process.Signal(sig) //nolint:errcheck // it may have just ended, which is what we want
+	cmd.Process.Signal(sig) // it may have just ended, which is what we want
 	select {
 	case <-ended:
 	case <-time.After(killAfter):
-		cmd.Process.Kill() //nolint:errcheck // see above
+		cmd.Process.Kill() // see above
 		<-ended
 	}
 }

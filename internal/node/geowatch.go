@@ -52,7 +52,7 @@ func (n *Node) watchGeo(ctx context.Context) error {
 		}
 		if replaced {
 			n.log.Info("geo database replaced, reloading")
-			n.Reload(ctx, false) //nolint:errcheck // Reload logs it and keeps it for status
+			n.Reload(ctx, false) // Reload logs it and keeps it for status
 		}
 		select {
 		case <-ticker.C:

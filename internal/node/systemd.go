@@ -17,5 +17,5 @@ func notifySystemd(state string) {
 		return
 	}
 	defer conn.Close()
-	conn.Write([]byte(state)) //nolint:errcheck // see above
+	conn.Write([]byte(state)) // see above
 }

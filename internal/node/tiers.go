@@ -113,7 +113,7 @@ func (n *Node) newSpeaker(cfg bgp.Config, peers []bgp.Peer) (speakerChange, erro
 	}
 	discard := func() {
 		unwatch()
-		sp.Close() //nolint:errcheck // it never ran: only its metrics are taken back
+		sp.Close() // it never ran: only its metrics are taken back
 	}
 	return speakerChange{commit, discard}, nil
 }
