@@ -73,14 +73,7 @@ and let connections finish. SIGHUP reloads the configuration, as "pharos reload"
 	return cmd
 }
 
-// gcPercent trades memory for less collection; the collector still tightens
-// near GOMEMLIMIT. Measured: see docs/decisions.
-const gcPercent = 200
-
 func runNode(ctx context.Context, opts node.Options) error {
-	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(gcPercent)
-	}
 	n, err := node.New(opts)
 	if err != nil {
 		return err

@@ -183,8 +183,8 @@ func (s *Server) routes() http.Handler {
 func (s *Server) guard(next http.Handler) http.Handler {
 	open := map[string]bool{"/livez": true, "/readyz": true, "/metrics": true}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		got, _ := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
-		if !open[r.URL.Path] && subtle.ConstantTimeCompare([]byte(got), []byte(s.opts.Token)) != 1 {
+		got, bearer := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
+		if !open[r.URL.Path] && (!bearer || subtle.ConstantTimeCompare([]byte(got), []byte(s.opts.Token)) != 1) {
 			w.Header().Set("WWW-Authenticate", "Bearer")
 			http.Error(w, "a bearer token is needed (admin.token_file)", http.StatusUnauthorized)
 			return
