@@ -41,7 +41,7 @@ type decider struct {
 	state  *stateDir
 	name   string
 	// commands run on the decider's goroutine.
-	commands chan func(now time.Time)
+	commands chan command
 	// poolsKnown closes when this site's backends have a first verdict, allKnown
 	// when every check of this node has one and gossip has been heard.
 	poolsKnown, allKnown chan struct{}
@@ -69,7 +69,7 @@ func newDecider(setup *Setup, state *stateDir, epoch uint64, log *slog.Logger, b
 	d := &decider{
 		log: log, board: board, state: state, setup: setup, name: setup.Self.Node.Name, epoch: epoch, metrics: m,
 		inbox: newInbox(), saver: newSaver(state),
-		commands:   make(chan func(time.Time)),
+		commands:   make(chan command),
 		poolsKnown: make(chan struct{}), allKnown: make(chan struct{}),
 		ledger:   health.NewLedger(setup.Topology.Fleet, setup.Topology.Layout),
 		redecide: true,
@@ -98,12 +98,18 @@ func (d *decider) restore(now time.Time) {
 	}
 }
 
-// do runs f on the decider's goroutine and waits for it; false if ctx ended first.
-func (d *decider) do(ctx context.Context, f func(now time.Time)) bool {
-	done := make(chan struct{})
+// A command changes what the decider owns, on its own goroutine.
+type command struct {
+	do   func()
+	done chan struct{} // closed when the plan that follows from it is published
+}
+
+// do has the decider run f and publish what follows; false if ctx ended first.
+func (d *decider) do(ctx context.Context, f func()) bool {
+	c := command{do: f, done: make(chan struct{})}
 	select {
-	case d.commands <- func(now time.Time) { f(now); close(done) }:
-		<-done
+	case d.commands <- c:
+		<-c.done
 		return true
 	case <-ctx.Done():
 		return false
@@ -115,17 +121,21 @@ func (d *decider) Run(ctx context.Context) error {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
+		var c command
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-d.prober.Changed():
 		case <-d.inbox.wake:
-		case f := <-d.commands:
-			f(time.Now())
+		case c = <-d.commands:
+			c.do()
 		case <-timer.C:
 		}
 		now := time.Now()
 		d.step(now)
+		if c.done != nil {
+			close(c.done)
+		}
 		timer.Reset(d.pause(now))
 	}
 }
@@ -291,7 +301,7 @@ func (d *decider) openGates() {
 
 // setReady tells the plan that this node's listeners are open, or no longer.
 func (d *decider) setReady(ctx context.Context, ready bool) {
-	d.do(ctx, func(time.Time) {
+	d.do(ctx, func() {
 		d.facts.Ready = ready
 		d.redecide = true
 	})
@@ -299,7 +309,7 @@ func (d *decider) setReady(ctx context.Context, ready bool) {
 
 // swap puts a new setup in force; what is known of the targets in both stays.
 func (d *decider) swap(ctx context.Context, setup *Setup) bool {
-	return d.do(ctx, func(time.Time) {
+	return d.do(ctx, func() {
 		d.setup = setup
 		d.ledger = d.ledger.Rebase(setup.Topology.Fleet, setup.Topology.Layout)
 		d.lastStates, d.lastReport = nil, time.Time{}

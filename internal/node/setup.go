@@ -92,11 +92,23 @@ func openGeo(g config.Geo) (*geo.Database, error) {
 		}
 		return db, nil
 	}
-	db, err := geo.Open(os.ReadFile, g.Databases...)
+	db, err := geo.Open(readGeo, g.Databases...)
 	if err != nil {
 		return nil, fmt.Errorf("geo.databases: %w", err)
 	}
 	return db, nil
+}
+
+// readGeo reads a database, unless it is too large to be one.
+func readGeo(name string) ([]byte, error) {
+	info, err := os.Stat(name)
+	if err != nil {
+		return nil, err
+	}
+	if info.Size() > geo.MaxFileBytes {
+		return nil, fmt.Errorf("%s has %d bytes, at most %d", name, info.Size(), geo.MaxFileBytes)
+	}
+	return os.ReadFile(name)
 }
 
 // steeredNames translates the steered names of a zone for the DNS tier.
