@@ -60,6 +60,12 @@ const (
 	maxSockets     = 256
 )
 
+// Validate reports every option that is out of range, as New and Prepare would.
+func (t Tunables) Validate() error {
+	_, err := t.complete()
+	return err
+}
+
 // complete fills in defaults and checks ranges.
 func (t Tunables) complete() (Tunables, error) {
 	if t.UDPSize == 0 {

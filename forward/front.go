@@ -146,11 +146,30 @@ func bind[S any](address netip.AddrPort) (*socket[S], error) {
 		},
 	}
 	config.SetMultipathTCP(false) // splice and socket options need plain TCP
-	l, err := config.Listen(context.Background(), "tcp", address.String())
+	text := address.String()
+	if address.Addr() == netip.IPv6Unspecified() {
+		text = fmt.Sprintf(":%d", address.Port()) // both families, or IPv4 alone where there is no IPv6
+	}
+	l, err := config.Listen(context.Background(), "tcp", text)
 	if err != nil {
-		return nil, fmt.Errorf("listen on %s: %w", address, err)
+		return nil, fmt.Errorf("listen on %s: %w%s", address, err, cure(address, err))
 	}
 	return &socket[S]{asked: address, listener: l.(*net.TCPListener)}, nil
+}
+
+// cure says what to do about an address that cannot be listened on; "" if
+// nobody knows.
+func cure(address netip.AddrPort, err error) string {
+	switch {
+	case errors.Is(err, syscall.EADDRNOTAVAIL):
+		bits := address.Addr().BitLen()
+		return fmt.Sprintf(" (no interface here has it: ip address add %s/%d dev lo)", address.Addr(), bits)
+	case errors.Is(err, syscall.EADDRINUSE):
+		return " (another program listens there: ss -ltnp names it)"
+	case errors.Is(err, syscall.EACCES):
+		return " (ports below 1024 need root or CAP_NET_BIND_SERVICE)"
+	}
+	return ""
 }
 
 func (s *socket[S]) addr() netip.AddrPort {

@@ -25,7 +25,7 @@ var version = "dev"
 const (
 	exitOK       = 0
 	exitError    = 1
-	exitDegraded = 2 // degraded, or a change or failed test was found
+	exitDegraded = 2 // degraded, or a test of the configuration failed
 	exitUsage    = 3
 )
 
@@ -85,7 +85,7 @@ func newRoot() *cobra.Command {
 while the site is healthy, shares health between sites, and forwards the traffic
 that arrives to healthy backends. One verdict drives all four.
 
-Exit codes: 0 ok, 1 error, 2 degraded or changes found, 3 usage.`,
+Exit codes: 0 ok, 1 error, 2 degraded or a failed test, 3 usage.`,
 		Example: `  pharos demo                                   three sites on this machine, no root, no config
   pharos validate pharos.yaml                   check a configuration and its tests
   pharos run --config pharos.yaml --node fra1   run a node

@@ -75,13 +75,17 @@ func printStatus(out io.Writer, st *admin.Status, now time.Time) error {
 	}
 	for _, r := range st.Routes {
 		why := r.Why.String()
-		if r.Announce && r.Why == steer.ReasonNone {
+		announced := r.Announce && r.Error == ""
+		switch {
+		case r.Error != "":
+			why = r.Error
+		case r.Announce && r.Why == steer.ReasonNone:
 			why = "everything it requires is servable"
 		}
 		if r.Blame != "" {
 			why = "service " + r.Blame + ": " + why
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\n", r.Prefix, yesNo(r.Announce), why)
+		fmt.Fprintf(w, "%s\t%s\t%s\n", r.Prefix, yesNo(announced), why)
 	}
 	if st.Speaker != nil {
 		fmt.Fprintln(w, "\nBGP PEER\tASN\tSESSION\tSINCE\tSENT\tLAST ERROR")
@@ -89,9 +93,9 @@ func printStatus(out io.Writer, st *admin.Status, now time.Time) error {
 			fmt.Fprintf(w, "%s\t%d\t%s\t%s\t%d\t%s\n", p.Address, p.ASN, p.State, since(p.Since, now), p.Sent, p.LastError)
 		}
 	}
-	fmt.Fprintln(w, "\nMEMBER\tSITE\tHEARD\tVERSION")
+	fmt.Fprintln(w, "\nMEMBER\tSITE\tHEARD\tVERSION\tCONFIGURATION")
 	for _, m := range st.Members {
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", m.Name, m.Site, yesNo(m.Heard), m.Version)
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", m.Name, m.Site, yesNo(m.Heard), m.Version, m.Config)
 	}
 	fmt.Fprintln(w)
 	for _, l := range st.Listeners {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 
 	"github.com/pharos-lb/pharos/forward"
@@ -68,6 +69,7 @@ func backendTrouble(err error) trouble {
 
 // unavailable is the fault for a service that no connection could be had for.
 func unavailable(service string, err error) fault {
+	var failure net.Error // a dial reports its time limit as one of several errors
 	switch {
 	case errors.Is(err, forward.ErrNoPlan):
 		return fault{503, fmt.Sprintf("nothing decided yet for service %q", service)}
@@ -77,7 +79,7 @@ func unavailable(service string, err error) fault {
 		return fault{503, fmt.Sprintf("no healthy backend for service %q", service)}
 	case errors.Is(err, context.Canceled):
 		return fault{503, "shutting down"}
-	case errors.Is(err, os.ErrDeadlineExceeded):
+	case errors.Is(err, os.ErrDeadlineExceeded), errors.As(err, &failure) && failure.Timeout():
 		return fault{504, fmt.Sprintf("no backend of service %q could be connected to in time", service)}
 	default:
 		return fault{502, fmt.Sprintf("no backend of service %q could be connected to", service)}

@@ -90,10 +90,10 @@ func dnsKeys() *shape {
 			`Where queries come in, UDP and TCP: ":53", "192.0.2.1:53" or "node:53" (this node's address)`),
 		with("udp_size", one(integer("udp_size", 512, 4096)), defaultUDPSize, "The largest UDP answer, in bytes"),
 		with("tcp_max", one(integer("tcp_max", 1, 100_000)), defaultTCPMax, "TCP connections at a time"),
-		with("tcp_idle", one(duration("tcp_idle", minIdle, maxIdle, time.Millisecond)), defaultTCPIdle,
+		with("tcp_idle", one(duration("tcp_idle", minIdle, maxDNSIdle, time.Millisecond)), defaultTCPIdle,
 			"How long a TCP connection may be silent"),
 		with("ecs", one(boolean()), defaultECS, "Heed EDNS Client Subnet: steer by the client's network rather than the resolver's address"),
-		may("server_name", one(text("a server name", 255)), "What NSID and id.server say. Default: the node's name"),
+		may("server_name", one(text("a server name", 64)), "What NSID and id.server say. Default: the node's name"),
 	)
 }
 

@@ -53,6 +53,7 @@ const (
 	minTimeout, maxTimeout = 10 * time.Millisecond, time.Minute
 	minTTL, maxTTL         = time.Second, 24 * time.Hour
 	minIdle, maxIdle       = time.Second, 24 * time.Hour
+	maxDNSIdle             = time.Hour
 	minConnect, maxConnect = 10 * time.Millisecond, time.Minute
 	minHold, maxHold       = 3 * time.Second, 65535 * time.Second
 	minLease, maxLease     = 100 * time.Millisecond, time.Minute

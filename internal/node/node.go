@@ -52,6 +52,8 @@ const (
 const (
 	stopStep  = 3 * time.Second
 	drainTime = 10 * time.Second
+	// convergence is how long a node serves on after it withdrew its routes.
+	convergence = time.Second
 )
 
 // A Node is one running pharos.
@@ -240,9 +242,18 @@ func (n *Node) stop(parts *parts) {
 	ctx, cancel := context.WithTimeout(context.Background(), stopStep)
 	defer cancel()
 	n.decider.setReady(ctx, false)
-	parts.stop("bgp", stopStep)
-	parts.stop("dns", stopStep)
-	parts.stop("l7", drainTime+stopStep)
-	parts.stop("l4", drainTime+stopStep)
+	n.mu.Lock()
+	announced := n.speaker != nil
+	n.mu.Unlock()
+	parts.stop(stopStep, "bgp")
+	if announced {
+		// What the routers still send until they have converged is served.
+		select {
+		case <-time.After(convergence):
+		case <-ctx.Done():
+		}
+	}
+	parts.stop(stopStep, "dns")
+	parts.stop(drainTime+stopStep, "l7", "l4")
 	parts.stopAll(stopStep)
 }

@@ -19,6 +19,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/pharos-lb/pharos/bgp/router"
 	"github.com/pharos-lb/pharos/internal/admin"
 )
 
@@ -364,4 +365,47 @@ func waitStopped(t *testing.T, r *running) error {
 		t.Fatal("the node did not stop")
 		return nil
 	}
+}
+
+// With a router beside it: routes come, go and come back over reloads.
+func TestReloadTakesBGPAwayAndBack(t *testing.T) {
+	newBackend(t, "127.9.2.11:9000", "one", released())
+	newBackend(t, "127.9.2.12:9000", "two", released())
+	upstream, err := router.New(router.Options{
+		ASN: 64496, Listen: netip.MustParseAddrPort("127.9.2.254:1791"),
+		Neighbors: []router.Neighbor{{Address: netip.MustParseAddr("127.9.2.1"), ASN: 64500, Passive: true}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- upstream.Run(ctx) }()
+	t.Cleanup(func() { cancel(); <-done })
+	without := strings.ReplaceAll(oneSite, "WAIT", "5s")
+	with := without + `
+bgp:
+  asn: 64500
+  port: 1791
+  prefixes: [{prefix: 192.0.2.0/24, requires: [web]}]
+  peers: {a: [{address: 127.9.2.254, asn: 64496}]}
+`
+	r := startNode(t, with)
+	eventually(t, "the route is there", func() bool { return len(upstream.Routes()) == 1 })
+	for _, config := range []string{without, with, without, with} {
+		write(t, r.file, config)
+		if _, err := r.client.Reload(t.Context(), true); err != nil {
+			t.Fatal(err)
+		}
+		want := strings.Count(config, "192.0.2.0/24")
+		eventually(t, fmt.Sprintf("%d routes", want), func() bool { return len(upstream.Routes()) == want })
+	}
+	write(t, r.file, strings.Replace(with, "192.0.2.0/24, ", "2001:db8::/48, ", 1))
+	if _, err := r.client.Reload(t.Context(), true); err == nil || !strings.Contains(err.Error(), "no next hop of that family") {
+		t.Errorf("a prefix that could never be announced: got %v", err)
+	}
+	if err := r.stop(); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the route is withdrawn by a stop", func() bool { return len(upstream.Routes()) == 0 })
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 )
@@ -49,12 +50,13 @@ func (p *parts) start(name string, run func(context.Context) error) {
 	}()
 }
 
-// stop ends the components of a name and waits for them, at most limit.
-func (p *parts) stop(name string, limit time.Duration) {
+// stop ends the components of these names, all at once, and waits for them, at
+// most limit.
+func (p *parts) stop(limit time.Duration, names ...string) {
 	p.mu.Lock()
 	var ending, rest []*part
 	for _, c := range p.running {
-		if c.name == name {
+		if slices.Contains(names, c.name) {
 			ending = append(ending, c)
 		} else {
 			rest = append(rest, c)

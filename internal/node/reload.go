@@ -89,12 +89,7 @@ func (n *Node) prepare(s *Setup) (changes []change, err error) {
 		return nil, fmt.Errorf("listeners: %w", err)
 	}
 	changes = append(changes, seven)
-	probes, err := n.prepareProbes(s)
-	if err != nil {
-		discard()
-		return nil, err
-	}
-	changes = append(changes, probes, step(func() { n.gossip.SetPeers(seeds(s), n.meta(s)) }))
+	changes = append(changes, n.changeProbes(s), step(func() { n.gossip.SetPeers(seeds(s), n.meta(s)) }))
 	dns, err := n.dns.Prepare(s.dnsAddresses(), s.dnsTunables())
 	if err != nil {
 		discard()
@@ -119,20 +114,13 @@ func (f step) Commit() { f() }
 // Discard does nothing: nothing was prepared.
 func (f step) Discard() {}
 
-func (n *Node) prepareProbes(s *Setup) (change, error) {
-	checks := probeChecks(s)
-	var errs []error
-	for _, c := range checks {
-		errs = append(errs, c.WithDefaults().Validate())
-	}
-	if err := errors.Join(errs...); err != nil {
-		return nil, fmt.Errorf("checks: %w", err)
-	}
+func (n *Node) changeProbes(s *Setup) change {
+	checks := probeChecks(s) // Load has validated them
 	return step(func() {
 		if err := n.runner.SetChecks(checks); err != nil {
-			n.log.Error("checks could not be replaced; the old ones go on", "error", err) // validated above, so a defect
+			n.log.Error("checks could not be replaced; the old ones go on", "error", err)
 		}
-	}), nil
+	})
 }
 
 // checkRestart refuses what a running node cannot change about itself.

@@ -59,7 +59,7 @@ func Load(file, name string) (*Setup, error) {
 	if err := errors.Join(zoneErr, steerErr); err != nil {
 		return nil, err
 	}
-	return s, nil
+	return s, s.checkTiers()
 }
 
 func findSelf(cfg *config.Config, name string) (*Self, error) {
@@ -133,7 +133,7 @@ func compileZones(cfg *config.Config) (*zone.Set, []string, error) {
 }
 
 // addresses resolves a bind at this node. services are those whose VIPs
-// "vip:PORT" stands for.
+// "vip:PORT" stands for. An invalid address with a port stands for every address.
 func (s *Setup) addresses(b config.Bind, services []string) []netip.AddrPort {
 	var out []netip.AddrPort
 	add := func(a netip.Addr) {
@@ -166,7 +166,7 @@ func (s *Setup) addresses(b config.Bind, services []string) []netip.AddrPort {
 			}
 		}
 	default:
-		add(netip.IPv6Unspecified()) // a dual-stack socket
+		add(netip.Addr{}) // every address of both families
 	}
 	return out
 }

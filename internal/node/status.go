@@ -21,7 +21,7 @@ import (
 func (n *Node) adminOptions(s *Setup, socket string) admin.Options {
 	var listen netip.AddrPort
 	if b := s.Config.Admin.Listen; b.Port != 0 {
-		listen = s.addresses(b, nil)[0]
+		listen = wildcard(s.addresses(b, nil)[0])
 	}
 	return admin.Options{
 		Socket: socket, Listen: listen, Token: s.Config.Admin.Token.Reveal(),
@@ -179,6 +179,9 @@ func degraded(st *admin.Status, s *Setup) []string {
 		}
 	}
 	for _, r := range st.Routes {
+		if r.Announce && r.Error != "" {
+			out = append(out, fmt.Sprintf("prefix %s cannot be announced: %s", r.Prefix, r.Error))
+		}
 		if !r.Announce && r.Why != steer.ReasonSiteNotAllowed {
 			out = append(out, fmt.Sprintf("prefix %s is not announced: %s", r.Prefix, r.Why))
 		}
@@ -190,7 +193,13 @@ func degraded(st *admin.Status, s *Setup) []string {
 			}
 		}
 	}
-	return append(out, silentNodes(st, s)...)
+	out = append(out, silentNodes(st, s)...)
+	for _, m := range st.Members {
+		if m.Heard && m.Config != st.Config.Hash {
+			out = append(out, fmt.Sprintf("node %s runs another configuration (%s)", m.Name, m.Config))
+		}
+	}
+	return out
 }
 
 // silentNodes are configured but do not gossip with us.

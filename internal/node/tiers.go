@@ -77,7 +77,7 @@ func (n *Node) prepareSpeaker(s *Setup) (speakerChange, error) {
 		return n.newSpeaker(cfg, peers)
 	case running != nil:
 		return speakerChange{func() {
-			n.parts.stop("bgp", stopStep)
+			n.parts.stop(stopStep, "bgp")
 			n.setSpeaker(nil)
 		}, nothing}, nil
 	}

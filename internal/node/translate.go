@@ -112,15 +112,19 @@ func (s *Setup) dnsTunables() dnslb.Tunables {
 	return dnslb.Tunables{UDPSize: d.UDPSize, TCPMax: d.TCPMax, TCPIdle: d.TCPIdle, ECS: d.ECS, ServerID: name}
 }
 
-// dnsAddresses are where DNS is answered; "vip:53" stands for every VIP of the site.
-func (s *Setup) dnsAddresses() []netip.AddrPort {
-	var all []string
-	for _, svc := range s.Config.Services {
-		all = append(all, svc.Name)
+// wildcard turns "every address" into the address that means it for TCP.
+func wildcard(a netip.AddrPort) netip.AddrPort {
+	if a.Addr().IsValid() {
+		return a
 	}
+	return netip.AddrPortFrom(netip.IPv6Unspecified(), a.Port())
+}
+
+// dnsAddresses are where DNS is answered.
+func (s *Setup) dnsAddresses() []netip.AddrPort {
 	var out []netip.AddrPort
 	for _, b := range s.Config.DNS.Listen {
-		out = append(out, s.addresses(b, all)...)
+		out = append(out, s.addresses(b, nil)...)
 	}
 	slices.SortFunc(out, netip.AddrPort.Compare)
 	return slices.Compact(out)
@@ -133,7 +137,7 @@ func (s *Setup) l4Listeners() []l4.Listener {
 			continue
 		}
 		for _, a := range s.addresses(l.Bind, []string{l.TCP.Service}) {
-			out = append(out, l4.Listener{Address: a, Service: l.TCP.Service, Idle: l.TCP.Idle, Connect: l.TCP.Connect})
+			out = append(out, l4.Listener{Address: wildcard(a), Service: l.TCP.Service, Idle: l.TCP.Idle, Connect: l.TCP.Connect})
 		}
 	}
 	return out
@@ -152,7 +156,7 @@ func (s *Setup) l7Listeners() []l7.Listener {
 			services = append(services, r.Service)
 		}
 		for _, a := range s.addresses(l.Bind, services) {
-			out = append(out, l7.Listener{Address: a, Routes: routes, Idle: l.HTTP.Idle})
+			out = append(out, l7.Listener{Address: wildcard(a), Routes: routes, Idle: l.HTTP.Idle})
 		}
 	}
 	return out
