@@ -7,6 +7,10 @@ LDFLAGS := -s -w -X main.version=$(VERSION)
 FUZZTIME ?= 5000x
 GO ?= go
 
+ifeq (,$(shell command -v $(GO) 2>/dev/null))
+$(error there is no "$(GO)" here: install Go 1.26 or newer from https://go.dev/dl and put it on PATH)
+endif
+
 .PHONY: build demo test race lint fuzz-short bench bench-peers generate generate-check tidy clean
 
 build: ## bin/pharos
@@ -27,15 +31,21 @@ lint: ## formatting, vet, staticcheck
 	$(GO) tool staticcheck ./...
 
 fuzz-short: ## every fuzz target for FUZZTIME (a count like 5000x, or a time) each
-	@set -e; for pkg in $$($(GO) list ./...); do \
-	  for f in $$($(GO) test -list '^Fuzz' $$pkg 2>/dev/null | grep '^Fuzz' || true); do \
-	    echo "fuzz $$pkg $$f"; $(GO) test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) -parallel 2 $$pkg >/tmp/pharos-fuzz.$$$$ 2>&1 || { cat /tmp/pharos-fuzz.$$$$; rm -f /tmp/pharos-fuzz.$$$$; exit 1; }; rm -f /tmp/pharos-fuzz.$$$$; \
-	  done; done
+	@set -euo pipefail; log="$$(mktemp)"; trap 'rm -f "$$log"' EXIT; pkgs="$$($(GO) list ./...)"; \
+	for pkg in $$pkgs; do \
+	  $(GO) test -list '^Fuzz' $$pkg >"$$log" || { cat "$$log"; exit 1; }; \
+	  targets="$$(sed -n '/^Fuzz/p' "$$log")"; \
+	  for f in $$targets; do \
+	    echo "fuzz $$pkg $$f"; \
+	    $(GO) test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) -parallel 2 $$pkg >"$$log" 2>&1 || { cat "$$log"; exit 1; }; \
+	  done; \
+	done
 
 bench: ## the micro-benchmarks
 	$(GO) test -run '^$$' -bench . -benchmem ./...
 
-generate: ## everything that is generated (the geo data needs npm)
+generate: ## everything that is generated (the geo data, which is last, needs npm)
+	@schema="$$($(GO) run ./cmd/pharos schema)" && printf '%s\n' "$$schema" >docs/pharos.schema.json
 	$(GO) generate ./...
 
 generate-check: ## the generated files are current

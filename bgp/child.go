@@ -114,7 +114,7 @@ func (c *child) run(ctx context.Context, in io.Reader, out io.Writer) error {
 				c.lease.Reset(lapseGrace)
 				continue
 			}
-			if err := c.lapse(); err != nil {
+			if err := c.lapse(c.engine); err != nil {
 				return err
 			}
 		case <-retry.C:
@@ -189,15 +189,22 @@ func (c *child) disarm() {
 	}
 }
 
+// A withdrawer is what lapse needs of the engine.
+type withdrawer interface {
+	WithdrawAll() error
+	Paths() ([]engine.Path, error)
+}
+
 // lapse withdraws everything because the parent is silent. Sessions stay, so that a parent that comes back announces at
-// once; they carry nothing. A withdrawal that fails or hangs ends the process, which withdraws for certain.
-func (c *child) lapse() error {
+// once; they carry nothing. A withdrawal that fails or hangs ends the process, which withdraws for certain: the fuse
+// burns until it is done.
+func (c *child) lapse(server withdrawer) error {
 	c.lapsed = true
 	c.log.Warn("the lease ran out: withdrawing everything", "lease", c.state.Config.Lease.String())
-	if err := c.engine.WithdrawAll(); err != nil {
+	if err := server.WithdrawAll(); err != nil {
 		return err
 	}
-	left, err := c.engine.Paths()
+	left, err := server.Paths()
 	if err != nil {
 		return err
 	}

@@ -11,11 +11,12 @@ import (
 )
 
 // childVerb in the environment makes the test binary the child; parentVerb makes it a parent, for tests that kill one;
-// routerVerb makes it a router.
+// routerVerb makes it a router, senderVerb one that sends.
 const (
 	childVerb  = "PHAROS_BGP_TEST_CHILD"
 	parentVerb = "PHAROS_BGP_TEST_PARENT"
 	routerVerb = "PHAROS_BGP_TEST_ROUTER"
+	senderVerb = "PHAROS_BGP_TEST_SENDER"
 )
 
 func TestMain(m *testing.M) {
@@ -30,6 +31,12 @@ func TestMain(m *testing.M) {
 		os.Exit(2)
 	case os.Getenv(routerVerb) != "":
 		if err := runTestRouter(os.Getenv(routerVerb)); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	case os.Getenv(senderVerb) != "":
+		if err := runTestSender(os.Getenv(senderVerb)); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}

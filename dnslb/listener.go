@@ -22,11 +22,12 @@ type listener struct {
 	wg    sync.WaitGroup // the goroutines that serve it
 }
 
-// bindAll binds every address or none.
-func bindAll(addrs []netip.AddrPort, sockets int) ([]*listener, error) {
+// bindAll binds every address with bind, or none. Beside others that are bound
+// already there may be none to bind; without any there is nothing to serve on.
+func bindAll(addrs []netip.AddrPort, others int, bind func(netip.AddrPort) (*listener, error)) ([]*listener, error) {
 	bound := make([]*listener, 0, len(addrs))
 	for _, addr := range addrs {
-		l, err := bind(addr, sockets)
+		l, err := bind(addr)
 		if err != nil && addr.Addr() == netip.IPv6Unspecified() && errors.Is(err, syscall.EAFNOSUPPORT) {
 			continue // a machine without IPv6 has no IPv6 addresses to listen on
 		}
@@ -38,7 +39,18 @@ func bindAll(addrs []netip.AddrPort, sockets int) ([]*listener, error) {
 		}
 		bound = append(bound, l)
 	}
-	return bound, nil
+	switch {
+	case len(bound)+others > 0:
+		return bound, nil
+	case len(addrs) > 0:
+		return nil, fmt.Errorf("nothing to listen on: this machine has no IPv6, and %v is the only address", addrs[0])
+	}
+	return nil, errors.New("nothing to listen on: no address is given")
+}
+
+// binder returns what binds one address with a number of UDP sockets.
+func binder(sockets int) func(netip.AddrPort) (*listener, error) {
+	return func(addr netip.AddrPort) (*listener, error) { return bind(addr, sockets) }
 }
 
 func bind(addr netip.AddrPort, sockets int) (*listener, error) {

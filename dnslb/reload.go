@@ -29,6 +29,7 @@ func (s *Server) Prepare(listen []netip.AddrPort, t Tunables) (*Change, error) {
 	if err = errors.Join(err, listenErr); err != nil {
 		return nil, err
 	}
+	s.zones.Load().note(s.board) // the plan to go by while the next one is published before the zones
 	s.mu.Lock()
 	if s.state == stopped {
 		s.mu.Unlock()
@@ -45,7 +46,7 @@ func (s *Server) Prepare(listen []netip.AddrPort, t Tunables) (*Change, error) {
 			missing = append(missing, addr)
 		}
 	}
-	added, err := bindAll(missing, s.sockets)
+	added, err := bindAll(missing, len(listen)-len(missing), binder(s.sockets))
 	if err != nil {
 		return nil, fmt.Errorf("dns: %w", err)
 	}

@@ -1,8 +1,10 @@
 package dnslb
 
 import (
+	"bytes"
 	"math/rand/v2"
 	"net/netip"
+	"slices"
 
 	"github.com/pharos-lb/pharos/dnslb/wire"
 	"github.com/pharos-lb/pharos/dnslb/zone"
@@ -27,12 +29,14 @@ type responder struct {
 	extended uint16
 
 	// at is the name that the query has got to over aliases, owner where it
-	// stands in the response; alias is its storage once it is not the question's.
+	// stands in the response.
 	at    *wire.Name
 	owner wire.Owner
-	alias wire.Name
-	// hops counts the aliases; first is the response after the first of them.
-	hops  int
+	// hops counts the aliases, targets are what they led to and via the names
+	// that own them; first is the response after the first of them.
+	hops    int
+	targets [maxChain]wire.Name
+	via     [maxChain]*zone.Node
 	first wire.Mark
 
 	services bindings
@@ -72,7 +76,7 @@ func (r *responder) Respond(dst, msg []byte, client netip.AddrPort, tcp bool) (o
 	if r.q.NSID {
 		options.NSID = r.set.ServerID
 	}
-	if options.Subnet && r.q.BadECS() && rcode == wire.NoError {
+	if rcode == wire.NoError && (options.Subnet && r.q.BadECS() || tcp && r.q.BadKeepalive()) {
 		r.reply.Rcode = wire.FormErr
 	}
 	r.b.Begin(dst, &r.q, size)
@@ -113,7 +117,9 @@ func (r *responder) answer() {
 	case r.q.Class != wire.ClassIN, r.q.Type == wire.TypeAXFR, r.q.Type == wire.TypeIXFR:
 		r.reply.Rcode, r.extended = wire.Refused, wire.ExtendedNotSupported
 	default:
-		r.resolve(r.server.zones.Load())
+		serving := r.server.zones.Load()
+		r.services.begin(serving)
+		r.resolve(serving.zones)
 	}
 }
 
@@ -144,7 +150,7 @@ func (r *responder) resolve(zones *zone.Set) {
 		default:
 			follow = r.node(m.Node, start)
 		}
-		if !follow || r.hops == maxChain {
+		if !follow {
 			return
 		}
 	}
@@ -175,7 +181,7 @@ func (r *responder) node(n *zone.Node, start wire.Mark) (follow bool) {
 	if !r.add(wire.Answer, set, r.owner) {
 		return false
 	}
-	return follow && r.moveTo(offset)
+	return follow && r.moveTo(n, offset)
 }
 
 // minimalANY is what any name that exists answers to ANY (RFC 8482 4.2).
@@ -184,14 +190,26 @@ var minimalANY = zone.RRset{
 	Records: []byte("\xc0\x0c\x00\x0d\x00\x01\x00\x00\x0e\x10\x00\x09\x07RFC8482\x00"),
 }
 
-// moveTo makes the data of the CNAME record at offset the name to look up.
-func (r *responder) moveTo(offset int) bool {
+// moveTo makes the data of the CNAME record at offset the name to look up; the
+// record comes from n. It reports whether to: not where the query has been
+// already, because a loop adds nothing but the same records again, and not
+// after maxChain aliases.
+func (r *responder) moveTo(n *zone.Node, offset int) bool {
 	const fixed = 12 // pointer, type, class, TTL, length
-	if _, ok := r.alias.Set(r.b.Since(offset + fixed)); !ok {
+	target := &r.targets[r.hops]
+	if _, ok := target.Set(r.b.Since(offset + fixed)); !ok || bytes.Equal(target.From(0), r.q.Name.From(0)) {
 		return false
 	}
-	r.at, r.owner = &r.alias, wire.Owner(offset+fixed)
-	r.hops++
+	for i := range r.hops {
+		if bytes.Equal(target.From(0), r.targets[i].From(0)) {
+			return false
+		}
+	}
+	r.via[r.hops] = n
+	r.at, r.owner = target, wire.Owner(offset+fixed)
+	if r.hops++; r.hops == maxChain {
+		return false
+	}
 	if r.hops == 1 {
 		r.first = r.b.Mark()
 	}
@@ -203,8 +221,8 @@ func (r *responder) moveTo(offset int) bool {
 func (r *responder) rename(n *zone.Node) (follow bool) {
 	set := n.RRset(wire.TypeDNAME)
 	cut := r.at.Start(r.at.Labels() - n.Labels)
-	if !r.add(wire.Answer, set, r.owner+wire.Owner(cut)) {
-		return false
+	if !slices.Contains(r.via[:r.hops], n) && !r.add(wire.Answer, set, r.owner+wire.Owner(cut)) {
+		return false // each record stands in a response once (RFC 2181 5)
 	}
 	target := set.Data()
 	if cut+len(target) > wire.MaxName {
@@ -216,7 +234,7 @@ func (r *responder) rename(n *zone.Node) (follow bool) {
 		r.b.Truncate()
 		return false
 	}
-	return r.q.Type != wire.TypeCNAME && r.q.Type != wire.TypeANY && r.moveTo(offset)
+	return r.q.Type != wire.TypeCNAME && r.q.Type != wire.TypeANY && r.moveTo(n, offset)
 }
 
 // refer points to the servers of a delegated zone.
@@ -258,8 +276,8 @@ func (r *responder) steered(n *zone.Node, start wire.Mark) {
 		r.fail(wire.ServFail, wire.ExtendedNotReady, start)
 		return
 	}
-	bound := r.services.of(n.Steered, plan)
-	if bound.service < 0 { // a reload is between the zones and the plan
+	bound, plan := r.services.of(n.Steered, plan, r.server.board)
+	if bound.service < 0 { // no plan has ever known the service
 		r.fail(wire.ServFail, wire.ExtendedNotReady, start)
 		return
 	}

@@ -24,7 +24,7 @@ func detached(t testing.TB, tunables Tunables) *detachedResponder {
 	}
 	s := &Server{board: newBoard(t), metrics: newMetrics()}
 	s.tunables.Store(&tunables)
-	s.zones.Store(newSet(t))
+	s.zones.Store(serve(newSet(t), s.board))
 	return &detachedResponder{&responder{server: s, count: s.metrics.socket()}, make([]byte, 0, 4096)}
 }
 

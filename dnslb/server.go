@@ -29,7 +29,7 @@ type Server struct {
 	pool     *transport.Pool
 
 	// Loaded once per query.
-	zones    atomic.Pointer[zone.Set]
+	zones    atomic.Pointer[serving]
 	tunables atomic.Pointer[Tunables]
 
 	mu        sync.Mutex // guards the rest
@@ -67,13 +67,13 @@ func New(o Options) (*Server, error) {
 		metrics:  newMetrics(),
 	}
 	s.tunables.Store(&o.Tunables)
-	s.zones.Store(new(zone.Set))
+	s.zones.Store(serve(new(zone.Set), s.board))
 	overTCP := s.metrics.socket()
 	s.pool = transport.NewPool(limits(&o.Tunables), &s.metrics.tcp, func() transport.Responder {
 		return &responder{server: s, count: overTCP}
 	})
 	s.metrics.open = s.pool.Open
-	if s.listeners, err = bindAll(listen, o.Sockets); err != nil {
+	if s.listeners, err = bindAll(listen, 0, binder(o.Sockets)); err != nil {
 		return nil, fmt.Errorf("dns: %w", err)
 	}
 	if s.registry != nil {
@@ -96,7 +96,7 @@ func (s *Server) SetZones(set *zone.Set) {
 		set = new(zone.Set)
 	}
 	s.metrics.setZones(len(set.Zones()), set.Steered())
-	s.zones.Store(set)
+	s.zones.Store(serve(set, s.board))
 }
 
 // Run serves until ctx ends: then it stops reading, finishes what has been

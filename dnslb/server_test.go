@@ -33,6 +33,7 @@ func TestOptions(t *testing.T) {
 		{"server id", Options{Board: board, Tunables: Tunables{ServerID: strings.Repeat("x", 65)}}, "server id of 65"},
 		{"sockets", Options{Board: board, Sockets: 1000}, "1000 sockets"},
 		{"same address twice", Options{Board: board, Listen: []netip.AddrPort{loopback, loopback}}, "given twice"},
+		{"no address", Options{Board: board}, "nothing to listen on"},
 		{"address of another machine", Options{Board: board, Listen: []netip.AddrPort{netip.MustParseAddrPort("192.0.2.1:0")}}, "no interface of this machine"},
 	}
 	for _, tt := range tests {
@@ -98,13 +99,16 @@ func TestReplySource(t *testing.T) {
 	s := start(t, Options{Listen: []netip.AddrPort{netip.MustParseAddrPort("0.0.0.0:0")}})
 	udp, _ := s.Addrs()
 	targets := []string{"127.0.0.1", "127.0.0.2", "127.9.9.9"}
-	v6 := start(t, Options{Listen: []netip.AddrPort{netip.MustParseAddrPort("[::]:0")}})
-	udp6, _ := v6.Addrs()
+	var udp6 []netip.AddrPort
+	if probe, err := net.ListenPacket("udp6", "[::1]:0"); err == nil { // none on a machine without IPv6
+		probe.Close()
+		udp6, _ = start(t, Options{Listen: []netip.AddrPort{netip.MustParseAddrPort("[::]:0")}}).Addrs()
+	}
 	ports := map[string]netip.AddrPort{}
 	for _, target := range targets {
 		ports[target] = netip.AddrPortFrom(netip.MustParseAddr(target), udp[0].Port())
 	}
-	if len(udp6) > 0 { // none on a machine without IPv6
+	if len(udp6) > 0 {
 		ports["::1"] = netip.AddrPortFrom(netip.IPv6Loopback(), udp6[0].Port())
 	}
 	for _, target := range ports {

@@ -13,8 +13,10 @@ type Conn[S any] struct {
 	front  *Front[S]
 	socket *socket[S]
 
-	mu      sync.Mutex // guards resting
+	mu      sync.Mutex // guards the rest
 	resting bool
+	held    *Stream // to a backend
+	cut     bool
 }
 
 // Settings returns what its listener is set to now, which a reload may change
@@ -53,5 +55,28 @@ func (c *Conn[S]) wake() {
 	defer c.mu.Unlock()
 	if c.resting {
 		c.Stream.InterruptRead()
+	}
+}
+
+// Hold makes backend end with the client's connection when draining has taken
+// too long, at once if it has already; nil lets go of the one before, which is
+// then left alone.
+func (c *Conn[S]) Hold(backend *Stream) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.held = backend
+	if c.cut && backend != nil {
+		backend.Abort()
+	}
+}
+
+// abort ends both sides, which must see that it is not the whole.
+func (c *Conn[S]) abort() {
+	c.mu.Lock()
+	defer c.mu.Unlock() // until the end: what Hold has let go of may be lent again
+	c.cut = true
+	c.Stream.Abort()
+	if c.held != nil {
+		c.held.Abort()
 	}
 }

@@ -41,7 +41,8 @@ type Listen[S any] struct {
 type FrontOptions[S any] struct {
 	Listeners []Listen[S]
 	// Serve speaks the protocol on one connection and returns when done with it;
-	// the Front closes it. ctx ends when draining has taken too long. Required.
+	// the Front closes it. ctx ends when draining has taken too long; what the
+	// connection holds is aborted then. Required.
 	Serve func(ctx context.Context, c *Conn[S])
 	// MaxConns is how many connections are served at once; more are closed and
 	// counted. 0 means DefaultMaxConns.
@@ -246,7 +247,7 @@ func (f *Front[S]) join(cancel context.CancelFunc) {
 	f.mu.Lock()
 	cut := len(f.conns)
 	for c := range f.conns {
-		c.Stream.Abort() // the client must see that it is not the whole
+		c.abort()
 	}
 	f.mu.Unlock()
 	if cut > 0 {
@@ -318,8 +319,8 @@ func (f *Front[S]) admit(ctx context.Context, s *socket[S], conn *net.TCPConn) {
 	c := &Conn[S]{Stream: NewStream(conn), ID: id, front: f, socket: s}
 	f.mu.Lock()
 	f.conns[c] = struct{}{}
-	if ctx.Err() != nil { // accepted in the farewell, after join has closed the rest
-		_ = conn.Close()
+	if ctx.Err() != nil { // accepted in the farewell, after join has cut the rest
+		c.abort()
 	}
 	f.mu.Unlock()
 	f.wg.Go(func() {

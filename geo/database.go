@@ -4,7 +4,6 @@ import (
 	"errors"
 	"iter"
 	"net/netip"
-	"strings"
 	"time"
 )
 
@@ -32,6 +31,8 @@ type Info struct {
 	// Ranges counts the address ranges, IPv4 and IPv6, and Bytes the memory that
 	// the database holds.
 	Ranges, Bytes int
+	// Has is what the data can tell; see Warnings.
+	Has Knowledge
 }
 
 // Info describes the database.
@@ -150,6 +151,7 @@ func join(a, b *Database) *Database {
 		})
 		to.clip()
 	}
+	out.info.Has = knowledgeOf(out.records)
 	return out
 }
 
@@ -174,9 +176,12 @@ func number(numbers map[record]uint32, records *[]record, r record) uint32 {
 	return n
 }
 
+// joint stands between the names of joined databases.
+const joint = " + "
+
 func joinNames(a, b string) string {
 	if a == "" || a == b {
 		return b
 	}
-	return strings.Join([]string{a, b}, " + ")
+	return a + joint + b
 }

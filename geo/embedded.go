@@ -38,5 +38,6 @@ func unpack(data []byte) (*Database, error) {
 		r.setCountry(code)
 		db.records = append(db.records, r)
 	}
+	db.info.Has = knowledgeOf(db.records)
 	return db, nil
 }

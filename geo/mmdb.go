@@ -159,6 +159,7 @@ func flatten(reader *maxminddb.Reader, decode schema) (*Database, error) {
 	if len(db.records) == 1 {
 		return nil, errors.New("no network has a place")
 	}
+	db.info.Has = knowledgeOf(db.records)
 	db.v4, db.v6 = fillers[v4].finish(), fillers[v6].finish()
 	return db, nil
 }

@@ -148,7 +148,7 @@ func TestOpenSchemas(t *testing.T) {
 			}
 			info := db.Info()
 			info.Bytes = 0
-			want := Info{Name: "x.mmdb", Type: test.kind, Built: time.Unix(testEpoch, 0).UTC(), Ranges: 6}
+			want := Info{Name: "x.mmdb", Type: test.kind, Built: time.Unix(testEpoch, 0).UTC(), Ranges: 6, Has: info.Has}
 			if diff := cmp.Diff(want, info); diff != "" {
 				t.Error(diff)
 			}
@@ -354,4 +354,61 @@ func FuzzOpen(f *testing.F) {
 			}
 		}
 	})
+}
+
+// An ASN file alone opens, because it may follow a City file or stand beside the
+// operator's networks; but what it cannot tell is said, not left to be found out.
+func TestInfoSaysWhatIsKnown(t *testing.T) {
+	file := func(kind string, data mmdbtype.DataType) []byte {
+		return writeMMDB(t, mmdbwriter.Options{DatabaseType: kind}, map[string]mmdbtype.DataType{"81.2.69.0/24": data})
+	}
+	files := disk{
+		"asn.mmdb":       file("GeoLite2-ASN", mmdbtype.Map{"autonomous_system_number": mmdbtype.Uint32(64500)}),
+		"isp.mmdb":       file("GeoIP2-ISP", mmdbtype.Map{"autonomous_system_number": mmdbtype.Uint32(64501)}),
+		"city.mmdb":      file("GeoLite2-City", cityRecord()),
+		"country.mmdb":   file("country", code("country_code", "DE")),
+		"continent.mmdb": file("GeoLite2-Country", mmdbtype.Map{"continent": code("code", "EU")}),
+		"points.mmdb": file("own", mmdbtype.Map{
+			"asn": mmdbtype.String("AS64500"), "lat": mmdbtype.String("1.5"), "lng": mmdbtype.String("2.5"),
+		}),
+	}
+	const nowhere = " no countries and no positions: the place of every client is unknown, except in your own networks"
+	for _, test := range []struct {
+		files   []string
+		want    Knowledge
+		warning string
+	}{
+		{[]string{"asn.mmdb"}, Knowledge{ASN: true}, "asn.mmdb knows" + nowhere},
+		{[]string{"asn.mmdb", "isp.mmdb"}, Knowledge{ASN: true}, "asn.mmdb + isp.mmdb know" + nowhere},
+		{[]string{"city.mmdb"}, Knowledge{Country: true, Continent: true, Point: true}, ""},
+		{[]string{"country.mmdb"}, Knowledge{Country: true, Continent: true, Point: true}, ""},
+		{[]string{"asn.mmdb", "city.mmdb"}, Knowledge{Country: true, Continent: true, Point: true, ASN: true}, ""},
+		{[]string{"continent.mmdb"}, Knowledge{Continent: true, Point: true}, "continent.mmdb knows continents but no countries: rules for countries match no client, except in your own networks"},
+		{[]string{"points.mmdb"}, Knowledge{Point: true, ASN: true}, "points.mmdb knows positions but no countries: geo policies decide for no client, except in your own networks"},
+	} {
+		db, err := Open(files.read, test.files...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := db.Info().Has; got != test.want {
+			t.Errorf("%v: has %+v, want %+v", test.files, got, test.want)
+		}
+		if got := strings.Join(db.Warnings(), "; "); got != test.warning {
+			t.Errorf("%v: warns\n%q, want\n%q", test.files, got, test.warning)
+		}
+		place, _ := db.Lookup(netip.MustParseAddr("81.2.69.1"))
+		if got := (Knowledge{place.Country != "", place.Continent != "", !place.Point.IsZero(), place.ASN != 0}); got != test.want {
+			t.Errorf("%v: the place %+v is not %+v", test.files, place, test.want)
+		}
+	}
+	db, err := Embedded()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := db.Info().Has, (Knowledge{Country: true, Continent: true, Point: true}); got != want || db.Warnings() != nil {
+		t.Errorf("the embedded data has %+v, want %+v; it warns %q", got, want, db.Warnings())
+	}
+	if got := (&Database{}).Warnings(); len(got) != 1 || got[0] != "the geo data knows"+nowhere {
+		t.Errorf("the empty database warns %q", got)
+	}
 }

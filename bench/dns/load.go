@@ -59,7 +59,7 @@ func wantAnswer(answer []byte) error {
 }
 
 // load keeps a window of queries under way until count were sent and returns
-// how many were answered. It pins its thread to the last core.
+// how many were answered. It pins this process to the second core.
 func (w workload) load(addr netip.AddrPort, count int) (int, error) {
 	if err := pinSelf(); err != nil {
 		return 0, err

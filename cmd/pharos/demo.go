@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -28,7 +30,10 @@ and leaves nothing behind when it ends.`,
 			if err != nil {
 				return fmt.Errorf("find this program: %w", err)
 			}
-			return demo.Run(cmd.Context(), demo.Options{Binary: binary, Program: programName(), Out: cmd.OutOrStdout()})
+			// A closed terminal ends the demo as Ctrl-C does.
+			ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGHUP)
+			defer stop()
+			return demo.Run(ctx, demo.Options{Binary: binary, Program: programName(), Out: cmd.OutOrStdout()})
 		},
 	}
 	cmd.AddCommand(newDemoBreak(), newDemoHeal(), newDemoStatus(), newDemoStop())

@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/pharos-lb/pharos/internal/admin"
 	"github.com/pharos-lb/pharos/internal/demo"
 )
 
@@ -54,6 +55,17 @@ func (d *runningDemo) status() demo.Status {
 	var st demo.Status
 	if err := json.Unmarshal([]byte(out), &st); err != nil || code != 0 {
 		d.t.Fatalf("demo status: code %d, %v: %s", code, err, out)
+	}
+	return st
+}
+
+// nodeStatus is what the first node says of itself.
+func (d *runningDemo) nodeStatus() admin.Status {
+	d.t.Helper()
+	out, _ := d.pharos("status", "-o", "json")
+	var st admin.Status
+	if err := json.Unmarshal([]byte(out), &st); err != nil {
+		d.t.Fatalf("status: %v: %s", err, out)
 	}
 	return st
 }
@@ -193,6 +205,7 @@ func TestDemo(t *testing.T) {
 	t.Run("broken site", d.testBrokenSite)
 	t.Run("broken backend", d.testBrokenBackend)
 	t.Run("killed node", d.testKilledNode)
+	t.Run("hung node", d.testHungNode)
 	t.Run("stop", func(t *testing.T) {
 		if out, code := d.pharos("demo", "stop"); code != 0 {
 			t.Errorf("stop: code %d: %s", code, out)
@@ -227,6 +240,14 @@ func (d *runningDemo) testAnswers(t *testing.T) {
 	if out, code := d.pharos("reload"); code != 0 {
 		t.Errorf("reload: code %d\n%s", code, out)
 	}
+	before := d.nodeStatus().Config.LastTry
+	if err := syscall.Kill(d.status().Sites[0].PID, syscall.SIGHUP); err != nil {
+		t.Fatal(err)
+	}
+	d.within(afterBreak, "SIGHUP reloads", func() bool {
+		st := d.nodeStatus()
+		return st.Config.LastTry.After(before) && st.Config.LastError == "" && st.State == "serving"
+	})
 }
 
 func (d *runningDemo) testSecondDemo(t *testing.T) {
@@ -311,6 +332,25 @@ func (d *runningDemo) testKilledNode(t *testing.T) {
 		if got := short(t, fmt.Sprintf("46.4.%d.0/24", i)); got != "127.1.2.80" {
 			t.Errorf("query %d: got %q", i, got)
 		}
+	}
+	d.heal("fra1")
+}
+
+// A hung node is not silent about itself: the others find its VIP dead, and its
+// own speaker's lease runs out.
+func (d *runningDemo) testHungNode(t *testing.T) {
+	d.t = t
+	pid := d.status().Sites[0].PID
+	if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	defer syscall.Kill(pid, syscall.SIGCONT)
+	d.within(afterKill, "the router has lost the route, and the others answer elsewhere", func() bool {
+		st := d.status()
+		return !st.Sites[0].Route && st.Clients[0].Site == "iad" && st.Sites[1].State == "serving"
+	})
+	if err := syscall.Kill(pid, syscall.SIGCONT); err != nil {
+		t.Fatal(err)
 	}
 	d.heal("fra1")
 }

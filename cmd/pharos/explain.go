@@ -93,11 +93,7 @@ func parseFrom(text string) (netip.Addr, error) {
 
 func (f *explainFlags) explain(cmd *cobra.Command, r admin.ExplainRequest) (*steer.Explanation, error) {
 	if f.config == "" {
-		client, err := findClient(cmd, f.socket)
-		if err != nil {
-			return nil, err
-		}
-		return client.Explain(cmd.Context(), r)
+		return findClient(cmd, f.socket).Explain(cmd.Context(), r)
 	}
 	setup, err := node.Load(f.config, "")
 	if err != nil {

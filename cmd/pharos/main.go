@@ -40,6 +40,9 @@ func (e codedError) Unwrap() error { return e.error }
 // errDegraded ends with exitDegraded and says nothing more: the output did.
 var errDegraded = codedError{errors.New("degraded"), exitDegraded}
 
+// errPrinted ends with exitError and says nothing more: the output did.
+var errPrinted = codedError{errors.New("invalid"), exitError}
+
 func main() {
 	os.Exit(run(os.Args[1:], os.Stdout, os.Stderr))
 }
@@ -48,6 +51,7 @@ func main() {
 func run(args []string, stdout, stderr io.Writer) int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	context.AfterFunc(ctx, stop) // a second signal ends us without waiting
 	root := newRoot()
 	root.SetArgs(args)
 	root.SetOut(stdout)
@@ -61,18 +65,18 @@ func report(stderr io.Writer, err error) int {
 	if err == nil {
 		return exitOK
 	}
-	if errors.Is(err, errDegraded) {
-		return exitDegraded
-	}
 	var list config.Errors
-	if errors.As(err, &list) {
-		fmt.Fprint(stderr, list.Pretty())
-	} else {
-		fmt.Fprintln(stderr, "pharos: "+err.Error())
-	}
 	var coded codedError
-	if errors.As(err, &coded) {
+	switch isCoded := errors.As(err, &coded); {
+	case coded == errDegraded || coded == errPrinted:
 		return coded.code
+	case errors.As(err, &list):
+		fmt.Fprint(stderr, list.Pretty())
+	default:
+		fmt.Fprintln(stderr, "pharos: "+err.Error())
+		if isCoded {
+			return coded.code
+		}
 	}
 	return exitError
 }

@@ -2,14 +2,12 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"os"
 	"os/signal"
-	"runtime/debug"
-	"strings"
+	"runtime"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -18,7 +16,7 @@ import (
 	"github.com/pharos-lb/pharos/internal/node"
 )
 
-// defaultConfig is where run, validate and reload look first.
+// defaultConfig is where run and validate look first.
 const defaultConfig = "/etc/pharos/pharos.yaml"
 
 // logFlags are shared by the verbs that run for long.
@@ -74,13 +72,13 @@ and let connections finish. SIGHUP reloads the configuration, as "pharos reload"
 }
 
 func runNode(ctx context.Context, opts node.Options) error {
+	hup := make(chan os.Signal, 1)
+	signal.Notify(hup, syscall.SIGHUP) // from the first moment: it would end the process
+	defer signal.Stop(hup)
 	n, err := node.New(opts)
 	if err != nil {
 		return err
 	}
-	hup := make(chan os.Signal, 1)
-	signal.Notify(hup, syscall.SIGHUP)
-	defer signal.Stop(hup)
 	done := make(chan struct{})
 	defer close(done)
 	go func() {
@@ -102,36 +100,33 @@ func newSpeaker() *cobra.Command {
 		Use: node.SpeakerVerb, Hidden: true, Args: cobra.NoArgs,
 		Short: "The BGP child process (started by run)",
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			// The parent decides when we stop: Ctrl-C reaches the whole process
-			// group, and the parent withdraws in order.
-			signal.Ignore(os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
-			err := bgp.ChildMain(context.WithoutCancel(cmd.Context()), os.Stdin, os.Stdout, os.Stderr)
-			if errors.Is(err, io.EOF) {
-				return nil
-			}
-			return err
+			return bgp.ChildMain(context.WithoutCancel(cmd.Context()), os.Stdin, os.Stdout, os.Stderr)
 		},
 	}
 }
 
 func newReload() *cobra.Command {
-	var socket string
+	var socket, format string
 	var allow bool
 	cmd := &cobra.Command{
 		Use:   "reload",
 		Short: "Make the running node read its configuration again",
 		Long: `Reload takes the whole new configuration or none of it: on any error the old one
-stays in force and the error is printed. Nothing that is served is interrupted.`,
-		Example: "  pharos reload\n  pharos reload --allow-remove     # more than a third of the services or prefixes go away",
+stays in force and the error is printed. Connections and sessions that the change
+does not concern go on. It returns when the new configuration is in force, which waits
+for the first verdicts of what is new, at most for cluster.wait.`,
+		Example: "  pharos reload\n  pharos reload --allow-remove     # more than a third of the services go, or a route that is announced",
 		Args:    usageArgs(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			client, err := findClient(cmd, socket)
-			if err != nil {
+			if err := checkFormat(cmd, format); err != nil {
 				return err
 			}
-			result, err := client.Reload(cmd.Context(), allow)
+			result, err := findClient(cmd, socket).Reload(cmd.Context(), allow)
 			if err != nil {
 				return fmt.Errorf("not reloaded, the old configuration stays: %w", err)
+			}
+			if format == formatJSON {
+				return writeJSON(cmd.OutOrStdout(), result)
 			}
 			fmt.Fprintln(cmd.OutOrStdout(), "reloaded, configuration "+result.Hash)
 			for _, c := range result.Changes {
@@ -141,21 +136,26 @@ stays in force and the error is printed. Nothing that is served is interrupted.`
 		},
 	}
 	addSocket(cmd, &socket)
-	cmd.Flags().BoolVar(&allow, "allow-remove", false, "permit removing more than a third of the services or prefixes")
+	addFormat(cmd, &format)
+	cmd.Flags().BoolVar(&allow, "allow-remove", false, "permit losing more than a third of the services, zones, names, sites or prefixes, or an announced route")
 	return cmd
 }
 
 func newVersion() *cobra.Command {
-	return &cobra.Command{
-		Use: "version", Short: "Print the version", Example: "  pharos version", Args: usageArgs(cobra.NoArgs),
+	var format string
+	cmd := &cobra.Command{
+		Use: "version", Short: "Print the version", Example: "  pharos version\n  pharos version -o json", Args: usageArgs(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			info, _ := debug.ReadBuildInfo()
-			goVersion := "unknown"
-			if info != nil {
-				goVersion = info.GoVersion
+			if err := checkFormat(cmd, format); err != nil {
+				return err
 			}
-			_, err := fmt.Fprintf(cmd.OutOrStdout(), "pharos %s (%s)\n", version, strings.TrimSpace(goVersion))
+			if format == formatJSON {
+				return writeJSON(cmd.OutOrStdout(), map[string]string{"version": version, "go": runtime.Version()})
+			}
+			_, err := fmt.Fprintf(cmd.OutOrStdout(), "pharos %s (%s)\n", version, runtime.Version())
 			return err
 		},
 	}
+	addFormat(cmd, &format)
+	return cmd
 }

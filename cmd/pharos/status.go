@@ -28,11 +28,7 @@ say what.`,
 			if err := checkFormat(cmd, format); err != nil {
 				return err
 			}
-			client, err := findClient(cmd, socket)
-			if err != nil {
-				return err
-			}
-			st, err := client.Status(cmd.Context())
+			st, err := findClient(cmd, socket).Status(cmd.Context())
 			if err != nil {
 				return err
 			}
@@ -75,10 +71,12 @@ func printStatus(out io.Writer, st *admin.Status, now time.Time) error {
 	}
 	for _, r := range st.Routes {
 		why := r.Why.String()
-		announced := r.Announce && r.Error == ""
+		announced := r.Announce && r.Installed
 		switch {
 		case r.Error != "":
 			why = r.Error
+		case r.Announce && !r.Installed:
+			why = "the BGP speaker does not hold it yet"
 		case r.Announce && r.Why == steer.ReasonNone:
 			why = "everything it requires is servable"
 		}

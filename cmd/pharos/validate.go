@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 
@@ -32,7 +33,7 @@ does, reports every mistake with its place, and checks the assertions under
 			}
 			setup, err := node.Load(file, name)
 			if err != nil {
-				return err
+				return reportInvalid(cmd, file, err, format)
 			}
 			return runTests(cmd, setup, format)
 		},
@@ -61,9 +62,39 @@ type testValidation struct {
 	Trace *steer.Explanation `json:"trace,omitempty"`
 }
 
+// A mistake is the JSON form of one error, with its place where it has one.
+type mistake struct {
+	File    string `json:"file"`
+	Line    int    `json:"line,omitempty"`
+	Column  int    `json:"column,omitempty"`
+	Path    string `json:"path,omitempty"`
+	Message string `json:"message"`
+	Hint    string `json:"hint,omitempty"`
+}
+
+// reportInvalid hands the error to report, or in JSON prints every mistake.
+func reportInvalid(cmd *cobra.Command, file string, err error, format string) error {
+	if format != formatJSON {
+		return err
+	}
+	var found []mistake
+	var list config.Errors
+	if errors.As(err, &list) {
+		for _, e := range list {
+			found = append(found, mistake{e.File, e.Line, e.Column, e.Path, e.Message, e.Hint})
+		}
+	} else {
+		found = append(found, mistake{File: file, Message: err.Error()})
+	}
+	if err := writeJSON(cmd.OutOrStdout(), map[string]any{"file": file, "errors": found}); err != nil {
+		return err
+	}
+	return errPrinted
+}
+
 func runTests(cmd *cobra.Command, setup *node.Setup, format string) error {
 	cfg := setup.Config
-	v := validation{File: cfg.File, Hash: fmt.Sprintf("%016x", cfg.Hash), Warnings: setup.Warnings, Tests: []testValidation{}}
+	v := validation{File: cfg.File, Hash: fmt.Sprintf("%016x", cfg.Hash), Warnings: append([]string{}, setup.Warnings...), Tests: []testValidation{}}
 	for _, t := range cfg.Tests {
 		r := steer.Check(setup.Topology, t)
 		if !r.OK {

@@ -31,7 +31,7 @@ type Query struct {
 	// TSIG: the query is signed.
 	TSIG bool
 
-	badECS bool
+	badECS, badKeepalive bool
 }
 
 // A Subnet is an EDNS Client Subnet option (RFC 7871) as a query carries it.
@@ -46,6 +46,11 @@ type Subnet struct {
 // BadECS reports whether the query has a client subnet option that breaks
 // RFC 7871. A server that heeds the option answers FORMERR; others ignore it.
 func (q *Query) BadECS() bool { return q.badECS }
+
+// BadKeepalive reports whether the query has a keepalive option with a time,
+// which only servers may give. A server answers FORMERR over TCP and ignores
+// the option over UDP (RFC 7828 3.2.1).
+func (q *Query) BadKeepalive() bool { return q.badKeepalive }
 
 // Parse reads a message. ok is false when it deserves no response at all:
 // shorter than a header, or a response itself. Otherwise rcode is NoError when
@@ -65,11 +70,14 @@ func Parse(msg []byte, q *Query) (rcode Rcode, ok bool) {
 	case OpcodeQuery:
 	case OpcodeNotify, OpcodeUpdate:
 		q.question(msg)
+		q.ednsOnly(msg)
 		return Refused, true
 	default:
+		q.ednsOnly(msg)
 		return NotImp, true
 	}
 	if binary.BigEndian.Uint16(msg[4:]) != 1 {
+		q.ednsOnly(msg)
 		return FormErr, true
 	}
 	off, ok := q.question(msg)
@@ -92,8 +100,13 @@ func Parse(msg []byte, q *Query) (rcode Rcode, ok bool) {
 func (q *Query) reset() {
 	q.ID, q.Opcode, q.RD = 0, 0, false
 	q.Question, q.Type, q.Class = nil, 0, 0
+	q.TSIG = false
+	q.resetEDNS()
+}
+
+func (q *Query) resetEDNS() {
 	q.EDNS, q.Version, q.DO, q.UDPSize = false, 0, false, MinUDPSize
-	q.NSID, q.Keepalive, q.TSIG = false, false, false
+	q.NSID, q.Keepalive, q.badKeepalive = false, false, false
 	q.HasECS, q.badECS, q.ECS = false, false, Subnet{}
 }
 
@@ -111,6 +124,23 @@ func (q *Query) question(msg []byte) (int, bool) {
 	q.Class = binary.BigEndian.Uint16(msg[end-2:])
 	q.Question = msg[HeaderSize:end]
 	return end, true
+}
+
+// ednsOnly reads the OPT record of a message that is not answered otherwise:
+// the error has to carry one if the query did (RFC 6891 6.1.1). What follows
+// the header in a message that cannot be walked says nothing about EDNS.
+func (q *Query) ednsOnly(msg []byte) {
+	off := HeaderSize
+	for range binary.BigEndian.Uint16(msg[4:]) {
+		next, ok := skipName(msg, off)
+		if off = next + 4; !ok || off > len(msg) {
+			return
+		}
+	}
+	if !q.records(msg, off) {
+		q.resetEDNS()
+	}
+	q.TSIG = false // its place and meaning are those of queries
 }
 
 // records walks the records after the question: all must be well-formed, and
@@ -167,10 +197,8 @@ func (q *Query) opt(fixed, options []byte) bool {
 		case optionNSID:
 			q.NSID = true
 		case optionKeepalive:
-			if size != 0 { // RFC 7828 3.2.1: only servers give a time
-				return false
-			}
 			q.Keepalive = true
+			q.badKeepalive = q.badKeepalive || size != 0 // only servers give a time
 		case optionECS:
 			q.badECS = q.badECS || q.HasECS || !q.ECS.parse(value)
 			q.HasECS = true

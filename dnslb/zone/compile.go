@@ -47,14 +47,17 @@ func Compile(specs []Spec) (*Set, error) {
 		if err := d.rep.err(); err != nil {
 			errs = append(errs, err)
 		}
-		for _, w := range d.rep.warnings {
-			set.warnings = append(set.warnings, w.Error())
-		}
 	}
 	if len(errs) > 0 {
 		return nil, errors.Join(errs...)
 	}
 	set.link()
+	set.checkLoops(drafts)
+	for _, d := range drafts {
+		for _, w := range d.rep.warnings {
+			set.warnings = append(set.warnings, w.Error())
+		}
+	}
 	return set, nil
 }
 
@@ -196,6 +199,7 @@ func (s *Set) install(d *draft) {
 			n.Steered = e.steered
 			n.Steered.Index = s.steered
 			s.steered++
+			s.services = append(s.services, e.steered.Service)
 		}
 		s.put(key, d.apex, n)
 	}
@@ -225,6 +229,8 @@ func (s *Set) put(key, apex string, n *Node) {
 
 // link finds the wildcards and the depth once every node is there.
 func (s *Set) link() {
+	slices.Sort(s.services)
+	s.services = slices.Clip(slices.Compact(s.services))
 	for key, n := range s.nodes {
 		s.deepest = max(s.deepest, n.Labels)
 		if strings.HasPrefix(key, "\x01*") {

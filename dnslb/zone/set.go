@@ -15,6 +15,7 @@ type Set struct {
 	// 127 labels costs no more look-ups than the zones are deep.
 	deepest  int
 	steered  int
+	services []string
 	warnings []string
 }
 
@@ -149,6 +150,10 @@ func (s *Set) Zones() []*Zone { return append([]*Zone(nil), s.zones...) }
 
 // Steered returns the number of steered names: one more than the largest Index.
 func (s *Set) Steered() int { return s.steered }
+
+// Services returns the names of the services that decide steered names, each
+// once. The caller does not change it.
+func (s *Set) Services() []string { return s.services }
 
 // Warnings returns what Compile found odd but bearable, one line each.
 func (s *Set) Warnings() []string { return append([]string(nil), s.warnings...) }

@@ -99,6 +99,10 @@ func TestWarnings(t *testing.T) {
 		{"below a DNAME", head + "old DNAME new\nx.old TXT x\n", "z:4: x.old.example.com. TXT is never answered"},
 		{"glue missing", head + "sub NS ns.sub\n", "z:3: glue missing: sub.example.com. is served by ns.sub.example.com."},
 		{"NS without address", head + "@ NS ns\n", "name server ns.example.com. of example.com. has no address"},
+		{"alias to itself", head + "a CNAME A\n", "z:3: CNAME loop, which never gets to an address: a.example.com. → a.example.com."},
+		{"loop", head + "t CNAME a\na CNAME b\nb CNAME a\n", "z:4: CNAME loop, which never gets to an address: a.example.com. → b.example.com. → a.example.com."},
+		{"long loop", head + "$GENERATE 1-9 h$ CNAME h${1}\nh10 CNAME h1\n", "h1.example.com. → h2.example.com. → h3.example.com. → h4.example.com. → h5.example.com. → …"},
+		{"wildcard to a name that is not there", head + "* CNAME www\n", "z:3: CNAME loop, which never gets to an address: *.example.com. → www.example.com."},
 		{"NS is an alias", head + "@ 300 NS ns\nns CNAME x\n", "name server ns.example.com. of example.com. is an alias"},
 	}
 	for _, tt := range tests {
@@ -112,7 +116,7 @@ func TestWarnings(t *testing.T) {
 			}
 		})
 	}
-	if set, err := Parse("example.com.", head, "z"); err != nil || len(set.Warnings()) != 0 {
+	if set, err := Parse("example.com.", head+"a CNAME b\nb CNAME c\nc A 192.0.2.1\n* CNAME a\nd CNAME x.net.\n", "z"); err != nil || len(set.Warnings()) != 0 {
 		t.Errorf("a good zone: %v, warnings %q", err, set.Warnings())
 	}
 }

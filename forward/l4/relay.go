@@ -17,6 +17,7 @@ func (s *Server) serve(ctx context.Context, c *forward.Conn[Listener]) {
 		return
 	}
 	defer lease.Release(false)
+	c.Hold(lease.Stream)
 	tunnel := forward.Tunnel{Client: c.Stream, Backend: lease.Stream, Idle: set.Idle}
 	err = tunnel.Run()
 	s.metrics.served(&tunnel, err)
@@ -24,6 +25,8 @@ func (s *Server) serve(ctx context.Context, c *forward.Conn[Listener]) {
 	case err == nil:
 		lease.Backend.Report(forward.OutcomeServed)
 		return
+	case ctx.Err() != nil: // we have cut it
+		lease.Backend.Report(forward.OutcomeClient)
 	case errors.Is(err, forward.ErrIdle):
 		lease.Backend.Report(forward.OutcomeTimeout)
 	case tunnel.Broken == lease.Stream:

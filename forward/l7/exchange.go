@@ -2,12 +2,17 @@ package l7
 
 import (
 	"context"
+	"time"
 
 	"github.com/pharos-lb/pharos/forward"
 )
 
 // maxInterim is how many 1xx answers to one request a backend may send.
 const maxInterim = 8
+
+// lookEvery is how often it is looked, while a backend thinks, whether the
+// client is still there. One that has only finished sending counts as gone.
+const lookEvery = time.Second
 
 // exchange forwards the request whose head is the first n bytes of s.in, and
 // reports whether another may follow.
@@ -41,19 +46,24 @@ func (s *session) exchange(ctx context.Context, w *work, route *Route, n int) bo
 		w.keep = w.keep && w.pump == nil
 		return s.reply(w, f.status, f.text)
 	}
+	s.conn.Hold(w.lease.Stream)
 	t, renewed := s.roundTrip(ctx, w, upgrade)
 	if renewed != nil { // the lease is gone with the failure to renew it
 		f := unavailable(route.Service, renewed)
 		return s.reply(w, f.status, f.text)
 	}
 	if t == troubleNone && w.res.status == 101 {
-		s.tunnel(w)
+		s.tunnel(ctx, w)
 		return false
 	}
 	keepBackend := false
 	if t == troubleNone {
 		keepBackend, t = s.deliver(w)
 	}
+	if t != troubleNone && ctx.Err() != nil {
+		t = troubleClient // we have cut it: nothing is to be said about the backend
+	}
+	s.conn.Hold(nil) // it may go to another client now
 	return s.conclude(w, t, keepBackend, route.Service)
 }
 
@@ -80,6 +90,7 @@ func (s *session) roundTrip(ctx context.Context, w *work, upgrade []byte) (t tro
 		if err := w.lease.Renew(ctx, s.server.opts.Connect); err != nil {
 			return t, err
 		}
+		s.conn.Hold(w.lease.Stream)
 	}
 }
 
@@ -147,8 +158,9 @@ func (s *session) fillBack(w *work) trouble {
 			return troubleProtocol // larger than any head may be
 		}
 	}
+	by := time.Now().Add(s.server.opts.ResponseTimeout)
 	for {
-		up.ReadWithin(s.server.opts.ResponseTimeout)
+		up.ReadWithin(max(min(time.Until(by), lookEvery), time.Millisecond))
 		if w.pump != nil && w.pump.broken() != troubleNone {
 			return w.pump.broken()
 		}
@@ -163,13 +175,16 @@ func (s *session) fillBack(w *work) trouble {
 		}
 		t := backendTrouble(err)
 		switch {
-		case w.pump == nil:
-			return t
-		case w.pump.broken() != troubleNone:
+		case w.pump != nil && w.pump.broken() != troubleNone:
 			return w.pump.broken() // it has interrupted us
-		case t == troubleSilent && w.pump.busy():
-			continue // the backend waits for the rest of the body
-		default:
+		case t != troubleSilent:
+			return t
+		case w.pump != nil && w.pump.busy():
+			// The backend waits for the rest of the body, and the pump sees the client.
+			by = time.Now().Add(s.server.opts.ResponseTimeout)
+		case (w.pump == nil || w.pump.ended()) && s.client.Gone():
+			return troubleClient
+		case !time.Now().Before(by):
 			return t
 		}
 	}

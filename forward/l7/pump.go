@@ -67,14 +67,19 @@ func (p *pump) run() {
 // broken says why the client's side of the body failed, if it did.
 func (p *pump) broken() trouble { return trouble(p.trouble.Load()) }
 
-// busy reports whether the body is still on its way.
-func (p *pump) busy() bool {
+// ended reports whether the pump's goroutine is done with both connections.
+func (p *pump) ended() bool {
 	select {
 	case <-p.done:
-		return false
+		return true
 	default:
-		return time.Since(time.Unix(0, p.moved.Load())) < p.session.server.opts.ResponseTimeout
+		return false
 	}
+}
+
+// busy reports whether the body is still on its way.
+func (p *pump) busy() bool {
+	return !p.ended() && time.Since(time.Unix(0, p.moved.Load())) < p.session.server.opts.ResponseTimeout
 }
 
 // complete reports whether the whole body was read and sent.

@@ -1,6 +1,7 @@
 package l7
 
 import (
+	"context"
 	"errors"
 
 	"github.com/pharos-lb/pharos/forward"
@@ -8,7 +9,7 @@ import (
 
 // tunnel passes a 101 on and then everything, both ways, until both sides have
 // ended.
-func (s *session) tunnel(w *work) {
+func (s *session) tunnel(ctx context.Context, w *work) {
 	m := s.server.metrics
 	m.answered(w.res.status)
 	m.upgrades.Add(1)
@@ -40,6 +41,8 @@ func (s *session) tunnel(w *work) {
 	case err == nil:
 		w.lease.Backend.Report(forward.OutcomeServed)
 		return
+	case ctx.Err() != nil: // we have cut it
+		w.lease.Backend.Report(forward.OutcomeClient)
 	case errors.Is(err, forward.ErrIdle):
 		w.lease.Backend.Report(forward.OutcomeTimeout)
 	case t.Broken == up:

@@ -159,7 +159,8 @@ func TestTCPNeedsTheToken(t *testing.T) {
 		{"a path that only looks open", "GET", "/livez/../v1/status", "", 401},
 		{"livez is open", "GET", "/livez", "", 200},
 		{"readyz is open", "GET", "/readyz", "", 200},
-		{"metrics are open", "GET", "/metrics", "", 200},
+		{"metrics without", "GET", "/metrics", "", 401},
+		{"metrics with it", "GET", "/metrics", "Bearer " + testToken, 200},
 		{"bad address", "GET", "/v1/explain?name=www.t.test&from=here", "Bearer " + testToken, 400},
 		{"bad type", "GET", "/v1/explain?name=www.t.test&from=::1&type=MX", "Bearer " + testToken, 400},
 	}

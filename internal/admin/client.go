@@ -33,7 +33,6 @@ func NewClient(socket string) *Client {
 	return &Client{
 		socket: socket,
 		http: &http.Client{
-			Timeout: time.Minute,
 			Transport: &http.Transport{
 				DisableKeepAlives: true,
 				DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
@@ -44,8 +43,33 @@ func NewClient(socket string) *Client {
 	}
 }
 
+// Bounds of one answer: a node that hangs must not hang its tools. A reload
+// waits for verdicts.
+const (
+	answerWithin = 5 * time.Second
+	reloadWithin = time.Minute
+)
+
+// Alive reports whether the node answers at all.
+func (c *Client) Alive(ctx context.Context) bool {
+	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://pharos/livez", nil)
+	if err != nil {
+		return false
+	}
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return false
+	}
+	resp.Body.Close()
+	return resp.StatusCode == http.StatusOK
+}
+
 // Status returns the node's state.
 func (c *Client) Status(ctx context.Context) (*Status, error) {
+	ctx, cancel := context.WithTimeout(ctx, answerWithin)
+	defer cancel()
 	var out Status
 	return &out, c.call(ctx, http.MethodGet, "/v1/status", nil, &out)
 }
@@ -57,6 +81,8 @@ func (c *Client) Explain(ctx context.Context, r ExplainRequest) (*steer.Explanat
 		kind = "AAAA"
 	}
 	q := url.Values{"name": {r.Name}, "type": {kind}, "from": {r.From.String()}, "down": r.Down}
+	ctx, cancel := context.WithTimeout(ctx, answerWithin)
+	defer cancel()
 	var out steer.Explanation
 	return &out, c.call(ctx, http.MethodGet, "/v1/explain", q, &out)
 }
@@ -67,6 +93,8 @@ func (c *Client) Reload(ctx context.Context, allowRemove bool) (*ReloadResult, e
 	if allowRemove {
 		q.Set("allow_remove", "true")
 	}
+	ctx, cancel := context.WithTimeout(ctx, reloadWithin)
+	defer cancel()
 	var out ReloadResult
 	return &out, c.call(ctx, http.MethodPost, "/v1/reload", q, &out)
 }
@@ -99,6 +127,8 @@ func (c *Client) explainDial(err error) error {
 	switch {
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
 		return fmt.Errorf("no node is running behind %s; start one with `pharos run`, or name its socket with --socket", c.socket)
+	case errors.Is(err, context.DeadlineExceeded):
+		return fmt.Errorf("the node behind %s does not answer; is its process stopped or overloaded?", c.socket)
 	case errors.Is(err, fs.ErrPermission):
 		return fmt.Errorf("not allowed to use %s; be in its group, or use sudo", c.socket)
 	}

@@ -2,8 +2,8 @@
 // metrics collector and load balancers' health checks use.
 //
 // It listens on a unix socket, where file permissions decide who may ask, and
-// optionally on TCP, where everything but /livez, /readyz and /metrics needs
-// the bearer token. It never decides and keeps no state: every answer comes
+// optionally on TCP, where everything but /livez and /readyz needs the bearer
+// token. It never decides and keeps no state: every answer comes
 // from the functions in Options. node builds it; cmd/pharos talks to it
 // through Client.
 //

@@ -46,9 +46,10 @@ type Options struct {
 const (
 	maxHeaderBytes  = 16 << 10
 	readTimeout     = 10 * time.Second
-	writeTimeout    = 30 * time.Second
+	writeTimeout    = time.Minute
 	shutdownTimeout = 2 * time.Second
 	dialTimeout     = 500 * time.Millisecond
+	maxSocketPath   = 107 // bytes (unix(7))
 )
 
 // A Server is the admin API. New binds its sockets, Run serves.
@@ -80,6 +81,9 @@ func New(opts Options) (*Server, error) {
 }
 
 func listenUnix(path string) (net.Listener, error) {
+	if len(path) > maxSocketPath {
+		return nil, fmt.Errorf("admin socket %s: the path has %d bytes, a socket's at most %d; give a shorter one with --socket", path, len(path), maxSocketPath)
+	}
 	if conn, err := net.DialTimeout("unix", path, dialTimeout); err == nil {
 		conn.Close()
 		return nil, fmt.Errorf("admin socket %s: another pharos answers on it; stop it, or give this one its own with --socket", path)
@@ -179,9 +183,9 @@ func (s *Server) routes() http.Handler {
 	return mux
 }
 
-// guard wants the token for everything that is not a health check or metrics.
+// guard wants the token for everything that is not a health check.
 func (s *Server) guard(next http.Handler) http.Handler {
-	open := map[string]bool{"/livez": true, "/readyz": true, "/metrics": true}
+	open := map[string]bool{"/livez": true, "/readyz": true}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		got, bearer := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
 		if !open[r.URL.Path] && (!bearer || subtle.ConstantTimeCompare([]byte(got), []byte(s.opts.Token)) != 1) {

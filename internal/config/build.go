@@ -123,7 +123,7 @@ func (b *builder) buildCluster() {
 		}
 		b.cfg.Cluster.Key = NewSecret(string(key))
 	}
-	if from != nil {
+	if from != nil || at.isMeant("secret_file", "secret") || b.top.isMeant("cluster") {
 		return
 	}
 	for _, site := range b.cfg.Sites {
@@ -172,7 +172,7 @@ func (b *builder) buildNetworks() {
 		network := geo.Network{Name: name}
 		network.Place.Country = get[string](at, "country")
 		network.Place.Region = get[string](at, "region")
-		if network.Place.Region != "" && at.entry("country") == nil {
+		if network.Place.Region != "" && at.entry("country") == nil && !at.isMeant("country") {
 			b.refuse(at.entry("region"), refuse("a region needs its country"))
 		}
 		loc := get[geo.Location](at, "location")
@@ -201,8 +201,18 @@ func (b *builder) buildNetworks() {
 		b.cfg.Networks = append(b.cfg.Networks, network)
 	}
 	slices.SortFunc(b.cfg.Networks, func(x, y geo.Network) int { return strings.Compare(x.Name, y.Name) })
-	for _, name := range each[string](b.top.entry("geo").list("databases")) {
-		b.cfg.Geo.Databases = append(b.cfg.Geo.Databases, b.resolve(name))
+	for _, item := range b.top.entry("geo").list("databases") {
+		name, ok := item.data.(string)
+		if !ok {
+			continue
+		}
+		name = b.resolve(name)
+		if b.src.Stat != nil {
+			if err := b.src.Stat(name); err != nil {
+				b.refuse(item, refuseRead(name, err))
+			}
+		}
+		b.cfg.Geo.Databases = append(b.cfg.Geo.Databases, name)
 	}
 }
 

@@ -106,7 +106,10 @@ func (b *builder) prefix(at *value, peered map[string]bool) Prefix {
 
 // refuseNowhere refuses a prefix that no site could ever announce.
 func (b *builder) refuseNowhere(at *value, prefix Prefix) {
-	if b.top.entry("bgp").entry("peers") == nil {
+	if bgp := b.top.entry("bgp"); bgp.entry("peers") == nil {
+		if bgp.isMeant("peers") {
+			return
+		}
 		b.refuse(at, refuse("there is nobody to announce to: add bgp.peers"))
 		return
 	}

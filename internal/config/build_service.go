@@ -264,7 +264,7 @@ func hostOnly(host string) string {
 // sites can know which port of a VIP to probe.
 func (b *builder) checkVIPs() {
 	for _, d := range b.order {
-		if d.named != nil {
+		if d.named != nil && !d.at.isMeant("vip") {
 			for _, pool := range d.Pools {
 				if d.vips[pool.Site] == nil {
 					b.refuseKey(d.pools[pool.Site], refuse("%s is answered with the VIPs of %s, which has none at %s: add vip.%s",

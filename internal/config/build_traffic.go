@@ -42,9 +42,9 @@ func (b *builder) buildAdmin() {
 	token, from := b.readSecretOf(at, "token")
 	listen := at.entry("listen")
 	switch {
-	case from == nil && listen != nil:
+	case from == nil && listen != nil && !at.isMeant("token_file", "token"):
 		b.refuse(listen, refuse("the TCP API needs a token: add token_file"))
-	case from != nil && listen == nil:
+	case from != nil && listen == nil && !at.isMeant("listen"):
 		b.refuseKey(from, refuse("a token has no effect without listen: the unix socket is guarded by its permissions"))
 	case token != "" && len(token) < minToken:
 		b.refuse(from, refuse("the token has fewer than %d characters: make one with `head -c 24 /dev/urandom | base64`", minToken))
@@ -103,7 +103,7 @@ func (b *builder) buildListener(at *value) {
 	b.claim(at, "bind", listener.Bind, served)
 }
 
-func (d *draft) hasVIP() bool { return d.at.entry("vip") != nil }
+func (d *draft) hasVIP() bool { return d.at.entry("vip") != nil || d.at.isMeant("vip") }
 
 // A claim is a TCP port that something will listen on, on which addresses, and
 // what says so.
@@ -229,6 +229,9 @@ func (b *builder) buildTests() {
 // checkTest refuses a test that could never pass.
 func (b *builder) checkTest(test Test, at *value) {
 	n := b.find(test.Name)
+	if n == nil && b.misspeltNames() {
+		return
+	}
 	if n == nil {
 		b.refuse(at.entry("name"), b.refuseMissing("steered name", strings.TrimSuffix(test.Name, "."), b.steeredNames, len(b.steered)))
 		return
@@ -252,6 +255,13 @@ func (b *builder) checkTest(test Test, at *value) {
 			b.refuse(item, refuse("%s has no VIP at %s for type %s", d.Name, site, strings.ToUpper(test.Type)))
 		}
 	}
+}
+
+// misspeltNames reports whether steered names may be under a key that was refused.
+func (b *builder) misspeltNames() bool {
+	zones := b.top.entry("zones")
+	return b.top.isMeant("zones") ||
+		zones != nil && slices.ContainsFunc(zones.entries, func(zone *value) bool { return zone.isMeant("names") })
 }
 
 // steeredNames yields the steered names as an operator writes them.

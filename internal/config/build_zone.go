@@ -4,6 +4,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"go.yaml.in/yaml/v3"
 )
 
 func (b *builder) buildZones() {
@@ -21,7 +23,7 @@ func (b *builder) buildZones() {
 			continue
 		}
 		zone := Zone{Name: name}
-		zone.Master, zone.MasterFile = b.master(at, &total)
+		b.master(&zone, at, &total)
 		for relative, at := range at.entry("names").chosen {
 			if n := b.name(relative, name, at, places); n != nil {
 				zone.Names = append(zone.Names, *n)
@@ -37,30 +39,61 @@ func (b *builder) buildZones() {
 	}
 }
 
-// master returns the text of a zone's ordinary records and the name that its
-// errors should have. total counts the bytes of all zone files.
-func (b *builder) master(at *value, total *int) (text, file string) {
-	if inline := at.entry("records"); inline != nil {
-		text, _ = inline.data.(string)
-		return text, b.reading.name + " (" + inline.path() + ")"
+// master takes the text of a zone's ordinary records. total counts the bytes of
+// all zone files.
+func (b *builder) master(zone *Zone, at *value, total *int) {
+	inline, from := at.entry("records"), at.entry("file")
+	switch {
+	case inline != nil:
+		text, ok := inline.data.(string)
+		if ok && isBlank(text) && !mayHaveNames(at) {
+			b.refuse(inline, refuse("is empty: write records, or add names"))
+		}
+		zone.Master, zone.MasterLine = text, firstLine(inline.node, text)
+		zone.MasterFile = b.reading.name + " (" + inline.path() + ")"
+	case from == nil:
+		if !at.isMeant("file", "records") && !mayHaveNames(at) {
+			b.refuseKey(at, refuse("has no records and no names: write file or records, names, or both"))
+		}
+	case from.data != nil:
+		b.masterFile(zone, at, from, total)
 	}
-	from := at.entry("file")
-	if from == nil || from.data == nil {
-		return "", ""
-	}
+}
+
+// masterFile reads a zone's ordinary records from the file that it names.
+func (b *builder) masterFile(zone *Zone, at, from *value, total *int) {
 	name := from.data.(string)
 	data, p := b.readFile(name, maxZoneFile)
 	if *total += len(data); p == nil && *total > maxZoneBytes {
 		p = refuse("the zone files have more than %d bytes together", maxZoneBytes)
 	}
-	if p == nil && len(strings.TrimSpace(string(data))) == 0 {
-		p = refuse("%s is empty", clip(name))
+	if p == nil && isBlank(string(data)) && !mayHaveNames(at) {
+		p = refuse("%s is empty: write records into it, or add names", clip(name))
 	}
 	if p != nil {
 		b.refuse(from, p)
-		return "", ""
+		return
 	}
-	return string(data), b.resolve(name)
+	zone.Master, zone.MasterFile = string(data), b.resolve(name)
+}
+
+func isBlank(text string) bool { return strings.TrimSpace(text) == "" }
+
+// mayHaveNames reports whether a zone has steered names, or would have without a
+// mistake that has been reported.
+func mayHaveNames(at *value) bool {
+	names := at.entry("names")
+	return at.isMeant("names") || names != nil && (names.node.Kind != yaml.MappingNode || len(names.node.Content) > 0)
+}
+
+// firstLine returns the line of the file that is the first of a literal block; 0
+// if the lines of text, which the block was read to, are not those of the file.
+func firstLine(n *yaml.Node, text string) int {
+	if n.Style&yaml.LiteralStyle == 0 || strings.ContainsAny(text, "\u2028\u2029") ||
+		strings.Count(text, "\n") != strings.Count(n.Value, "\n") {
+		return 0
+	}
+	return n.Line + 1
 }
 
 // name reads one steered name of a zone; nil if it cannot be one.
@@ -94,6 +127,7 @@ func (b *builder) name(relative, zone string, at *value, zones map[string]*value
 	d := b.services[n.Service]
 	switch {
 	case d == nil || !at.sound("answer"):
+	case n.Anycast && d.at.isMeant("vip"):
 	case n.Anycast && len(d.Anycast) == 0 && d.at.section("vip").entry(vipAnycast) == nil:
 		b.refuse(at.entry("answer"), refuse("%s has no anycast addresses: add services.%s.vip.anycast, or answer steered", d.Name, d.Name))
 	case !n.Anycast && d.named == nil:

@@ -176,9 +176,15 @@ type StatusRange struct{ From, To int }
 type Zone struct {
 	Name string // lower case, fully qualified ("example.com.")
 	// Master is the RFC 1035 text of the ordinary records, from `file` or
-	// `records`, never blank and not parsed here; MasterFile names it in errors.
-	Master     string
+	// `records`, not parsed here. It may be blank while there are Names: the SOA is
+	// then made up.
+	Master string
+	// MasterFile names Master in errors; "" if there is neither file nor records.
 	MasterFile string
+	// MasterLine is the line of File that is line 1 of Master, which all its lines
+	// follow one by one; 0 where they do not (a zone file, or records that are not
+	// written as a literal block, `records: |`).
+	MasterLine int
 	Names      []Name // sorted by FQDN
 }
 

@@ -121,7 +121,7 @@ func checkConfig(t *testing.T, cfg *config.Config) {
 	}
 	names := map[string]config.Name{}
 	for _, z := range cfg.Zones {
-		must(strings.HasSuffix(z.Name, ".") && z.Name == strings.ToLower(z.Name) && z.Master != "" && z.MasterFile != "", "zone", z.Name)
+		must(strings.HasSuffix(z.Name, ".") && z.Name == strings.ToLower(z.Name) && (strings.TrimSpace(z.Master) != "" || len(z.Names) > 0) && (z.Master == "" || z.MasterFile != ""), "zone", z.Name)
 		for _, n := range z.Names {
 			_, twice := names[n.FQDN]
 			must(!twice && (n.FQDN == z.Name || strings.HasSuffix(n.FQDN, "."+z.Name)) && len(n.FQDN) <= 254, "name", n)

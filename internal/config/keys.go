@@ -67,12 +67,15 @@ const (
 )
 
 func zoneKeys() *shape {
-	return object(
-		may("file", one(fileName("a file", maxPath)), "The zone's ordinary records: an RFC 1035 master file"),
+	s := object(
+		may("file", one(fileName("a file", maxPath)),
+			"The zone's ordinary records: an RFC 1035 master file. A zone with names needs none: its SOA is then made up"),
 		may("records", one(longText("records")), "The zone's ordinary records, inline"),
 		may("names", dict(relativeName(), nameKeys(), 0, maxNames),
 			"The steered names, relative to the zone; @ is the zone itself, * may be the first label"),
-	).pick("file", "records")
+	).atMostOne("file", "records")
+	s.least = 1 // names or records; the builder says so
+	return s
 }
 
 func nameKeys() *shape {

@@ -2,6 +2,7 @@ package config
 
 import (
 	"maps"
+	"slices"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
@@ -35,14 +36,18 @@ func (r *reading) readMapping(v *value) {
 			entry.shape, entry.keyed = s.rest, true
 			entry.keyData = r.readKey(entry, s.key)
 		default:
-			r.refuseKey(entry, refuseUnknown(key.Value, s))
+			p, near := refuseUnknown(key.Value, s)
+			r.refuseKey(entry, p)
+			if near != "" {
+				v.meant = append(v.meant, near)
+			}
 			continue
 		}
 		v.entries = append(v.entries, entry)
 		r.read(entry)
 	}
 	for i := range s.fields {
-		if f := &s.fields[i]; f.required && seen[f.key] == nil {
+		if f := &s.fields[i]; f.required && seen[f.key] == nil && !v.isMeant(f.key) {
 			r.refuseKey(v, refuse("%s is missing: %s", f.key, lowerFirst(f.doc)))
 		}
 	}
@@ -91,10 +96,12 @@ func (r *reading) readKey(entry *value, s *scalar) any {
 	return data
 }
 
-func refuseUnknown(key string, s *shape) *problem {
-	p := refuse("unknown key")
-	if near := nearest(key, s.keys); near != "" {
-		return p.try(near)
+// refuseUnknown refuses a key, and returns the one that was probably meant; "" if
+// none is near.
+func refuseUnknown(key string, s *shape) (p *problem, near string) {
+	p = refuse("unknown key")
+	if near = nearest(key, s.keys); near != "" {
+		return p.try(near), near
 	}
 	var known []string
 	for k := range s.keys {
@@ -106,7 +113,13 @@ func refuseUnknown(key string, s *shape) *problem {
 	default:
 		p.message += ": the keys here are " + strings.Join(known, ", ")
 	}
-	return p
+	return p, ""
+}
+
+// isMeant reports whether one of the keys was probably misspelt here: the unknown
+// key has been refused, and that the right one is missing is the same mistake.
+func (v *value) isMeant(keys ...string) bool {
+	return v != nil && slices.ContainsFunc(keys, func(key string) bool { return slices.Contains(v.meant, key) })
 }
 
 func (r *reading) checkChoice(v *value, c choice, seen map[string]*yaml.Node) {
@@ -116,7 +129,7 @@ func (r *reading) checkChoice(v *value, c choice, seen map[string]*yaml.Node) {
 			given[key] = seen[key]
 		}
 	}
-	if len(given) == 0 && c.must {
+	if len(given) == 0 && c.must && !v.isMeant(c.keys...) {
 		r.refuseKey(v, refuse("write one of %s", either(c.keys)))
 	}
 	if len(given) > 1 {

@@ -46,6 +46,9 @@ func (r *reading) resolveMentions(top *value) {
 			continue
 		}
 		*m.held = nil
+		if top.isMeant(nouns[m.ref] + "s") {
+			continue // they are under the misspelt key
+		}
 		p := r.refuseMissing(nouns[m.ref], m.name, maps.Keys(defined[m.ref]), len(defined[m.ref]))
 		r.report(m.at, m.value.path(), p)
 	}

@@ -25,12 +25,9 @@ func text(noun string, most int) *scalar {
 	}}
 }
 
-// longText is any text, with line breaks, of up to maxFile bytes.
+// longText is any text, with line breaks, of up to maxFile bytes; it may be empty.
 func longText(noun string) *scalar {
 	return &scalar{noun: noun, kind: kindString, read: func(s string) (any, *problem) {
-		if strings.TrimSpace(s) == "" {
-			return nil, refuse("is empty: write %s", noun)
-		}
 		return s, nil
 	}}
 }

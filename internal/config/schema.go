@@ -73,9 +73,9 @@ func schemaOfMapping(s *shape) *jsonschema.Schema {
 		out.AdditionalProperties = schemaOf(s.rest)
 		out.PropertyNames = schemaOfKeys(s)
 		out.MaxProperties = bound(s.most + len(s.fields))
-		if s.least > 0 {
-			out.MinProperties = bound(s.least)
-		}
+	}
+	if s.least > 0 {
+		out.MinProperties = bound(s.least)
 	}
 	for _, c := range s.choices {
 		var each []*jsonschema.Schema

@@ -22,6 +22,10 @@ type Sources struct {
 	// relative are joined to the folder of the configuration first. nil refuses
 	// every file.
 	ReadFile func(name string) ([]byte, error)
+	// Stat returns why a file that is only named here and read by others, such as
+	// a geo database, cannot be one: it is not there, or a folder. nil believes
+	// every name.
+	Stat func(name string) error
 	// Getenv is os.LookupEnv or a test's; nil knows no variable.
 	Getenv func(name string) (string, bool)
 }
@@ -267,14 +271,20 @@ func (r *reading) readFile(name string, most int) ([]byte, *problem) {
 		return nil, refuse("%s cannot be read: no files here", clip(name))
 	}
 	data, err := r.src.ReadFile(r.resolve(name))
-	var pathErr *fs.PathError
 	switch {
-	case errors.As(err, &pathErr):
-		return nil, refuse("cannot read %s: %s", clip(r.resolve(name)), oneLine(pathErr.Err.Error()))
 	case err != nil:
-		return nil, refuse("cannot read %s: %s", clip(r.resolve(name)), oneLine(err.Error()))
+		return nil, refuseRead(r.resolve(name), err)
 	case len(data) > most:
 		return nil, refuse("%s has %d bytes: at most %d are read", clip(name), len(data), most)
 	}
 	return data, nil
+}
+
+// refuseRead says why a file cannot be read. Errors of the system name the file
+// themselves, and the call, which means nothing to an operator.
+func refuseRead(name string, err error) *problem {
+	if pathErr, ok := errors.AsType[*fs.PathError](err); ok {
+		err = pathErr.Err
+	}
+	return refuse("cannot read %s: %s", clip(name), oneLine(err.Error()))
 }

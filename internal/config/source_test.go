@@ -94,7 +94,7 @@ func TestUnreadable(t *testing.T) {
 		{"values", strings.Repeat("[", 3<<20), "x:1:1: the file has too many values: move records into zone files"},
 		{"lines", strings.Repeat("\n", 3<<20), "x:1:1: the file has too many values: move records into zone files"},
 		{"depth", strings.Repeat("[", 20_000), "x:1:1: this is not YAML: exceeded max depth of 10000"},
-		{"byte order mark", "\ufeffsite: {}\n", `x:1:1: sites is missing: the places with nodes, by name (and 1 more)`},
+		{"byte order mark", "\ufeffsite: {}\n", `x:1:1: site: unknown key (did you mean "sites"?)`},
 		{"line separators", "sites: {}\u2028\r\r\n\u0085zone: {}", "x:1:8: sites: is empty: write at least 1 entry (and 1 more)"},
 		{"long value", "cluster: {name: " + strings.Repeat("x", 1000) + "}\nsites: {fra: {location: FRA, nodes: {fra1: 127.0.0.1}}}", "x:1:17: cluster.name: \"" + strings.Repeat("x", 60) + "…\" is not a cluster's name: 1 to 63 lower-case letters, digits and hyphens, beginning with a letter"},
 		{"longest name", fmt.Sprintf(zone, label+"."+label+"."+label+"."+strings.Repeat("a", 49)), ""},

@@ -33,6 +33,7 @@ type value struct {
 	keyed   bool     // the key is of the operator's choosing (a dict entry)
 	needed  bool     // the key may not be left out
 	entries []*value // of a mapping, in file order
+	meant   []string // fixed keys that an unknown one was probably meant to be
 	items   []*value // of a list
 	data    any      // of a scalar; nil if it was refused
 	keyData any      // of an operator's key; nil if it was refused

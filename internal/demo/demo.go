@@ -37,6 +37,8 @@ type Demo struct {
 	stopped chan struct{} // closed by `demo stop`
 	once    sync.Once
 
+	screenLock sync.Mutex // guards opts.Out
+
 	// Indexed like sites.
 	nodes    []*process
 	routers  []*router.Router
@@ -242,6 +244,8 @@ func (d *Demo) narrate(ctx context.Context, site int) error {
 }
 
 func (d *Demo) say(format string, args ...any) {
+	d.screenLock.Lock()
+	defer d.screenLock.Unlock()
 	fmt.Fprintf(d.opts.Out, "%s  %s\n", time.Now().Format("15:04:05.000"), fmt.Sprintf(format, args...))
 }
 
@@ -255,6 +259,9 @@ func (d *Demo) Break(name string) (string, error) {
 	var did string
 	switch {
 	case t.node:
+		if _, runs := d.nodes[t.site].pid(); !runs {
+			return fmt.Sprintf("node %s is not running", s.node()), nil
+		}
 		d.nodes[t.site].signal(syscall.SIGKILL)
 		did = fmt.Sprintf("killed the process of node %s", s.node())
 	case t.backend >= 0:
@@ -273,8 +280,11 @@ func (d *Demo) Break(name string) (string, error) {
 // everything.
 func (d *Demo) Heal(name string) (string, error) {
 	if name == "" {
+		if err := d.startAll(); err != nil {
+			return "", err
+		}
 		d.say("everything is brought back")
-		return "everything is brought back", d.startAll()
+		return "everything is brought back", nil
 	}
 	t, err := find(name)
 	if err != nil {
@@ -289,8 +299,11 @@ func (d *Demo) Heal(name string) (string, error) {
 			errs = append(errs, b.start())
 		}
 	}
+	if err := errors.Join(errs...); err != nil {
+		return "", err
+	}
 	d.say("%s is brought back", name)
-	return name + " is brought back", errors.Join(errs...)
+	return name + " is brought back", nil
 }
 
 // Stop ends the demo.

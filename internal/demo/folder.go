@@ -5,11 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/pharos-lb/pharos/internal/admin"
 )
 
 // Names in the demo's folder.
@@ -53,12 +56,18 @@ func claim(path string) (*folder, error) {
 		return nil, fmt.Errorf("a demo is already running (process %s); see it with `pharos demo status`, end it with `pharos demo stop`", strings.TrimSpace(string(pid)))
 	}
 	f := &folder{path, lock}
-	if err := f.clean(); err != nil {
-		lock.Close()
-		return nil, err
+	err = f.clean()
+	if err == nil {
+		_, err = lock.WriteAt([]byte(fmt.Sprintln(os.Getpid())), 0)
 	}
-	_, err = lock.WriteAt([]byte(fmt.Sprintln(os.Getpid())), 0)
-	return f, errors.Join(err, os.WriteFile(filepath.Join(path, configName), configText, 0o600))
+	if err == nil {
+		err = os.WriteFile(filepath.Join(path, configName), configText, 0o600)
+	}
+	if err != nil {
+		lock.Close()
+		return nil, fmt.Errorf("demo folder: %w", err)
+	}
+	return f, nil
 }
 
 // clean removes what a killed demo left.
@@ -87,8 +96,7 @@ func (f *folder) remove() {
 func FindSocket() (node, socket string, ok bool) {
 	for _, s := range sites {
 		path := filepath.Join(folderPath(), s.node()+".sock")
-		if conn, err := net.Dial("unix", path); err == nil {
-			conn.Close()
+		if admin.NewClient(path).Alive(context.Background()) {
 			return s.node(), path, true
 		}
 	}
@@ -107,13 +115,21 @@ func checkFree() error {
 		l.Close()
 	}
 	tcp("DNS", dnsAddress.String())
-	if c, err := net.ListenPacket("udp", dnsAddress.String()); err != nil {
-		errs = append(errs, fmt.Errorf("DNS %s: %w", dnsAddress, err))
-	} else {
+	udp := func(what, addr string) {
+		c, err := net.ListenPacket("udp", addr)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("%s %s: %w", what, addr, err))
+			return
+		}
 		c.Close()
 	}
+	udp("DNS", dnsAddress.String())
 	for _, s := range sites {
 		tcp("VIP", s.vip().String())
+		tcp("VIP", netip.AddrPortFrom(s.vip().Addr(), tcpPort).String())
+		tcp("gossip", netip.AddrPortFrom(s.nodeAddr(), gossipPort).String())
+		udp("gossip", netip.AddrPortFrom(s.nodeAddr(), gossipPort).String())
+		tcp("BGP", netip.AddrPortFrom(s.nodeAddr(), bgpPort).String())
 		tcp("router", s.router().String())
 		tcp("backend", s.backend(0).String())
 		tcp("backend", s.backend(1).String())

@@ -20,7 +20,9 @@ const (
 	nodeASN     = 64500
 	routerASN   = 64496 // 64496, 64497, 64498
 	bgpPort     = 1790
+	gossipPort  = 7946
 	webPort     = 8080
+	tcpPort     = 8081
 	backendPort = 9000
 )
 

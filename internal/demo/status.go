@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"sync"
 	"text/tabwriter"
 	"time"
 
@@ -51,6 +52,7 @@ func (d *Demo) Status(ctx context.Context) *Status {
 	ctx, cancel := context.WithTimeout(ctx, askWithin)
 	defer cancel()
 	st := &Status{}
+	own := d.askAll(ctx)
 	var live *admin.Client
 	for i, s := range sites {
 		row := SiteStatus{Site: s.name, Node: s.node(), VIP: s.vip().String(), Route: d.routeSeen(i), Session: "none", State: "node not running"}
@@ -61,11 +63,10 @@ func (d *Demo) Status(ctx context.Context) *Status {
 			row.Session = session.State
 		}
 		if pid, ok := d.nodes[i].pid(); ok {
-			row.PID, row.State = pid, "starting"
-			client := admin.NewClient(d.nodes[i].socket())
-			if own, err := client.Status(ctx); err == nil {
-				row.State = siteState(own)
-				live = client
+			row.PID, row.State = pid, "does not answer"
+			if own[i] != nil {
+				row.State = siteState(own[i])
+				live = admin.NewClient(d.nodes[i].socket())
 			}
 		}
 		st.Sites = append(st.Sites, row)
@@ -74,6 +75,24 @@ func (d *Demo) Status(ctx context.Context) *Status {
 		st.Clients = append(st.Clients, ask(ctx, live, s))
 	}
 	return st
+}
+
+// askAll asks every node at once; nil for one that does not answer in time, so
+// that a hung node does not hide the others.
+func (d *Demo) askAll(ctx context.Context) []*admin.Status {
+	ctx, cancel := context.WithTimeout(ctx, askWithin/2)
+	defer cancel()
+	out := make([]*admin.Status, len(sites))
+	var wg sync.WaitGroup
+	for i, p := range d.nodes {
+		wg.Go(func() {
+			if st, err := admin.NewClient(p.socket()).Status(ctx); err == nil {
+				out[i] = st
+			}
+		})
+	}
+	wg.Wait()
+	return out
 }
 
 // siteState is the site's own view in a few words.

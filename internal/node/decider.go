@@ -58,6 +58,7 @@ type decider struct {
 	states      []probe.State
 	lastStates  []byte
 	lastReport  time.Time
+	lastRaise   time.Time
 	redecide    bool // facts or topology changed
 	restored    bool // the view began as the last known good
 	unconfirmed int  // verdicts that are still only restored
@@ -146,17 +147,16 @@ func (d *decider) pause(now time.Time) time.Duration {
 	if view := d.view.Load(); view != nil && !view.Recheck.IsZero() && view.Recheck.Before(next) {
 		next = view.Recheck
 	}
-	if d.plan != nil && !d.plan.Recheck.IsZero() && d.plan.Recheck.Before(next) {
-		next = d.plan.Recheck
-	}
 	return max(next.Sub(now), time.Millisecond)
 }
 
 // step is one pass: facts in, plan out.
 func (d *decider) step(now time.Time) {
 	d.observe(now)
-	for _, a := range d.inbox.take() {
-		d.merge(a, now)
+	for _, arrivals := range d.inbox.take() {
+		for _, a := range arrivals {
+			d.merge(a, now)
+		}
 	}
 	prev := d.view.Load()
 	view := d.ledger.Judge(prev, now)
@@ -179,8 +179,16 @@ func (d *decider) observe(now time.Time) {
 			r.Set(i, s.Status)
 		}
 	}
-	if bytes.Equal(r.States, d.lastStates) && now.Sub(d.lastReport) < reportEvery {
+	changed := !bytes.Equal(r.States, d.lastStates)
+	if !changed && now.Sub(d.lastReport) < reportEvery {
 		return
+	}
+	if changed {
+		d.facts.Own = make([]health.Status, len(layout.Targets))
+		for i := range d.facts.Own {
+			d.facts.Own[i] = r.Get(i)
+		}
+		d.redecide = true
 	}
 	d.seq++
 	r.Epoch, r.Seq, r.Config = d.epoch, d.seq, d.setup.Config.Hash
@@ -195,14 +203,28 @@ func (d *decider) merge(a arrival, now time.Time) {
 		d.metrics.reports.WithLabelValues(outcome.String()).Inc()
 		return
 	}
-	// Somebody remembers a later life of ours: our state folder is older than
-	// what we once said. Go above it, or nobody will listen.
-	if a.report.Epoch > d.epoch || a.report.Epoch == d.epoch && a.report.Seq > d.seq {
-		d.epoch = max(d.epoch, a.report.Epoch) + 1
-		d.lastReport = time.Time{}
-		if err := d.state.saveEpoch(d.epoch); err != nil {
-			d.log.Warn("cannot save the raised epoch", "error", err)
-		}
+	d.raise(a.report, now)
+}
+
+// raiseEvery bounds how often an epoch may be raised: two nodes of one name
+// would otherwise outbid each other without end.
+const raiseEvery = time.Second
+
+// raise answers an echo: somebody remembers a later life of ours, so our state
+// folder is older than what we once said. Go above it, or nobody will listen.
+func (d *decider) raise(echo *health.Report, now time.Time) {
+	if !(echo.Epoch > d.epoch || echo.Epoch == d.epoch && echo.Seq > d.seq) || now.Sub(d.lastRaise) < raiseEvery {
+		return
+	}
+	d.lastRaise = now
+	if echo.Epoch >= maxEpoch {
+		d.log.Error("a report in our name has an epoch that nothing can exceed; is another node called the same, or the gossip key stolen?", "epoch", echo.Epoch)
+		return
+	}
+	d.epoch = max(d.epoch, echo.Epoch) + 1
+	d.lastReport = time.Time{}
+	if err := d.state.saveEpoch(d.epoch); err != nil {
+		d.log.Warn("cannot save the raised epoch", "error", err)
 	}
 }
 
@@ -277,26 +299,43 @@ func (d *decider) openGates() {
 		return
 	}
 	pools, all := true, true
+	view := d.view.Load()
 	for _, s := range d.states {
-		if s.Status == health.StatusUp || s.Status == health.StatusDown {
-			continue
+		if decided(s.Status) || decided(view.Of(s.Target).Status) {
+			continue // measured, or known from before the restart
 		}
 		all = false
 		pools = pools && s.Target.Kind != health.KindBackend
 	}
-	if (pools || d.restored) && !d.poolsClosed {
+	if pools && !d.poolsClosed {
 		d.poolsClosed = true
 		close(d.poolsKnown)
 	}
 	select {
 	case <-d.gossip.Synced():
 	default:
-		all = false
+		all = all && d.restored // what the others know is on disk too
 	}
-	if all || d.restored {
+	if all {
 		d.allClosed = true
 		close(d.allKnown)
 	}
+}
+
+func decided(s health.Status) bool { return s == health.StatusUp || s == health.StatusDown }
+
+// undecided returns how many of this node's own checks have no verdict yet,
+// neither measured nor known from before.
+func (d *decider) undecided(ctx context.Context) (n int, ok bool) {
+	ok = d.do(ctx, func() {
+		view := d.view.Load()
+		for _, p := range d.setup.Topology.Probes(d.name) {
+			if !decided(view.Of(p.Target).Status) {
+				n++
+			}
+		}
+	})
+	return n, ok
 }
 
 // setReady tells the plan that this node's listeners are open, or no longer.

@@ -77,7 +77,8 @@ type Node struct {
 
 	parts *parts // set by Run
 
-	reloading sync.Mutex // held for one reload at a time
+	stopping  chan struct{} // closed when the stop begins
+	reloading sync.Mutex    // held for one reload at a time, and by the stop
 
 	// mu guards what opens late or changes with a reload.
 	mu        sync.Mutex
@@ -102,7 +103,7 @@ func New(opts Options) (*Node, error) {
 	if opts.StateDir == "" {
 		opts.StateDir = DefaultStateDir
 	}
-	n := &Node{opts: opts, log: opts.Log, started: time.Now(), registry: prometheus.NewRegistry()}
+	n := &Node{opts: opts, log: opts.Log, started: time.Now(), stopping: make(chan struct{}), registry: prometheus.NewRegistry()}
 	n.phase.Store("starting")
 	n.metrics = newMetrics(n.registry, opts.Version)
 	setup, err := Load(opts.ConfigFile, opts.Name)
@@ -237,6 +238,9 @@ func (n *Node) open(ctx context.Context, parts *parts) error {
 // names, then connections; gossip says goodbye last.
 func (n *Node) stop(parts *parts) {
 	n.phase.Store("stopping")
+	close(n.stopping)
+	n.reloading.Lock() // a reload in hand ends first; no other begins
+	defer n.reloading.Unlock()
 	notifySystemd("STOPPING=1")
 	n.log.Info("stopping", "node", n.opts.Name)
 	ctx, cancel := context.WithTimeout(context.Background(), stopStep)

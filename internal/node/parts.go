@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"slices"
@@ -41,7 +42,10 @@ func (p *parts) start(name string, run func(context.Context) error) {
 		switch {
 		case ctx.Err() != nil && err != nil:
 			p.log.Warn("component stopped with an error", "component", name, "error", err)
-		case err != nil:
+		case ctx.Err() == nil:
+			if err == nil {
+				err = errors.New("ended by itself")
+			}
 			select {
 			case p.failed <- fmt.Errorf("%s: %w", name, err):
 			default: // the first failure already stops the node

@@ -4,16 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/pharos-lb/pharos/internal/admin"
-	"github.com/pharos-lb/pharos/internal/config"
 )
-
-// maxRemovedShare is the share of services or prefixes that a reload may
-// remove without being told so: larger removals are more often mistakes.
-const maxRemovedShare = 1.0 / 3
 
 // A change is one tier's prepared part of a reload. Commit cannot fail.
 type change interface {
@@ -22,37 +16,57 @@ type change interface {
 }
 
 // Reload reads the configuration again and puts it in force as a whole, or
-// changes nothing and says why. allowRemove permits removing more than a third of
-// the services or prefixes. One reload runs at a time.
+// changes nothing and says why. allowRemove permits losing more than a third of
+// the services, zones, names, sites or prefixes, or a route that is announced now.
+// It returns when the new configuration is in force, which waits for the first
+// verdicts of what is new, at most for cluster.wait. One reload runs at a time.
 func (n *Node) Reload(ctx context.Context, allowRemove bool) (*admin.ReloadResult, error) {
 	n.reloading.Lock()
 	defer n.reloading.Unlock()
 	result, err := n.reload(ctx, allowRemove)
-	n.mu.Lock()
-	n.lastTry, n.lastError = time.Now(), err
-	n.mu.Unlock()
+	n.noteTry(err)
 	if err != nil {
-		n.metrics.reloads.WithLabelValues("error").Inc()
-		n.metrics.reloadOK.Set(0)
 		n.log.Error("reload refused, the old configuration stays", "error", err)
 		return nil, err
 	}
-	n.metrics.reloads.WithLabelValues("ok").Inc()
 	n.log.Info("reloaded", "hash", result.Hash, "changes", len(result.Changes))
 	return result, nil
 }
 
+// noteTry keeps how the newest reload went, for status and metrics.
+func (n *Node) noteTry(err error) {
+	n.mu.Lock()
+	n.lastTry, n.lastError = time.Now(), err
+	n.mu.Unlock()
+	result, ok := "ok", 1.0
+	if err != nil {
+		result, ok = "error", 0
+	}
+	n.metrics.reloads.WithLabelValues(result).Inc()
+	n.metrics.reloadOK.Set(ok)
+}
+
+func (n *Node) mayReload() error {
+	if phase := n.phase.Load(); phase != "serving" {
+		return fmt.Errorf("this node is %s; reload it when it serves", phase)
+	}
+	return nil
+}
+
 func (n *Node) reload(ctx context.Context, allowRemove bool) (*admin.ReloadResult, error) {
-	if n.phase.Load() != "serving" {
-		return nil, fmt.Errorf("this node is %s; reload it when it serves", n.phase.Load())
+	if err := n.mayReload(); err != nil {
+		return nil, err
 	}
 	old := n.setup.Load()
 	next, err := Load(n.opts.ConfigFile, n.opts.Name)
 	if err != nil {
 		return nil, err
 	}
-	if err := errors.Join(checkRestart(old, next), checkRemoval(old.Config, next.Config, allowRemove)); err != nil {
+	if err := checkRestart(old, next); err != nil {
 		return nil, err
+	}
+	if lost := errors.Join(checkRemoval(old.Config, next.Config), checkLoss(old, next, n.board.Load())); lost != nil && !allowRemove {
+		return nil, fmt.Errorf("%w\nif that is meant, reload with --allow-remove", lost)
 	}
 	changes, err := n.prepare(next)
 	if err != nil {
@@ -64,11 +78,39 @@ func (n *Node) reload(ctx context.Context, allowRemove bool) (*admin.ReloadResul
 		}
 		return nil, fmt.Errorf("reload: %w", ctx.Err())
 	}
+	if err := n.runner.SetChecks(probeChecks(next)); err != nil {
+		n.log.Error("checks could not be replaced; the old ones go on", "error", err) // Load has validated them
+	}
+	n.gossip.SetPeers(seeds(next), n.meta(next))
+	n.awaitVerdicts(ctx, next.Config.Cluster.Wait)
 	for _, c := range changes {
 		c.Commit()
 	}
 	n.setLoaded(next)
 	return &admin.ReloadResult{Hash: hashText(next.Config.Hash), Changes: describe(old.Config, next.Config)}, nil
+}
+
+// awaitVerdicts waits until everything that this node checks has a verdict, so
+// that nothing new is answered before it is known, for limit at most.
+func (n *Node) awaitVerdicts(ctx context.Context, limit time.Duration) {
+	woken, unwatch := n.board.Watch()
+	defer unwatch()
+	timer := time.NewTimer(limit)
+	defer timer.Stop()
+	for {
+		if open, ok := n.decider.undecided(ctx); open == 0 || !ok {
+			return
+		}
+		select {
+		case <-woken:
+		case <-timer.C:
+			return
+		case <-n.stopping:
+			return
+		case <-ctx.Done():
+			return
+		}
+	}
 }
 
 // prepare does everything that can fail; on an error nothing has changed.
@@ -89,7 +131,6 @@ func (n *Node) prepare(s *Setup) (changes []change, err error) {
 		return nil, fmt.Errorf("listeners: %w", err)
 	}
 	changes = append(changes, seven)
-	changes = append(changes, n.changeProbes(s), step(func() { n.gossip.SetPeers(seeds(s), n.meta(s)) }))
 	dns, err := n.dns.Prepare(s.dnsAddresses(), s.dnsTunables())
 	if err != nil {
 		discard()
@@ -103,24 +144,6 @@ func (n *Node) prepare(s *Setup) (changes []change, err error) {
 		return nil, fmt.Errorf("bgp: %w", err)
 	}
 	return append(changes, speaker), nil
-}
-
-// A step is a change that has nothing to prepare.
-type step func()
-
-// Commit does it.
-func (f step) Commit() { f() }
-
-// Discard does nothing: nothing was prepared.
-func (f step) Discard() {}
-
-func (n *Node) changeProbes(s *Setup) change {
-	checks := probeChecks(s) // Load has validated them
-	return step(func() {
-		if err := n.runner.SetChecks(checks); err != nil {
-			n.log.Error("checks could not be replaced; the old ones go on", "error", err)
-		}
-	})
 }
 
 // checkRestart refuses what a running node cannot change about itself.
@@ -143,43 +166,4 @@ func checkRestart(old, next *Setup) error {
 		errs = append(errs, errors.New("admin changed: that needs a restart"))
 	}
 	return errors.Join(errs...)
-}
-
-// checkRemoval refuses to lose much at once without being told so.
-func checkRemoval(old, next *config.Config, allowed bool) error {
-	if allowed {
-		return nil
-	}
-	check := func(what string, was, gone []string) error {
-		if len(gone) == 0 || float64(len(gone)) <= maxRemovedShare*float64(len(was)) {
-			return nil
-		}
-		return fmt.Errorf("this would remove %d of %d %s (%s); if that is meant, reload with --allow-remove",
-			len(gone), len(was), what, listSome(gone))
-	}
-	services := func(c *config.Config) (out []string) {
-		for _, s := range c.Services {
-			out = append(out, s.Name)
-		}
-		return out
-	}
-	prefixes := func(c *config.Config) (out []string) {
-		for _, p := range c.BGP.Prefixes {
-			out = append(out, p.Prefix.String())
-		}
-		return out
-	}
-	return errors.Join(
-		check("services", services(old), missing(services(old), services(next))),
-		check("prefixes", prefixes(old), missing(prefixes(old), prefixes(next))),
-	)
-}
-
-// missing returns what of a is not in b.
-func missing(a, b []string) []string {
-	have := make(map[string]bool, len(b))
-	for _, s := range b {
-		have[s] = true
-	}
-	return slices.DeleteFunc(slices.Clone(a), func(s string) bool { return have[s] })
 }

@@ -3,6 +3,7 @@ package node
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"net/netip"
 	"os"
 	"slices"
@@ -28,6 +29,8 @@ type Setup struct {
 	Loaded time.Time
 	// Warnings are what is odd but works, one line each.
 	Warnings []string
+
+	geoStamps map[string]stamp // of the files that Geo was read from
 }
 
 // Self is the part of the configuration that speaks of one node.
@@ -41,6 +44,9 @@ type Self struct {
 // that is wrong, not only the first thing.
 func Load(file, name string) (*Setup, error) {
 	cfg, err := config.Load(file, config.Sources{ReadFile: os.ReadFile, Getenv: os.LookupEnv})
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("%w (name the configuration: pharos run --config FILE, pharos validate FILE)", err)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -50,8 +56,8 @@ func Load(file, name string) (*Setup, error) {
 			return nil, err
 		}
 	}
-	if s.Geo, err = openGeo(cfg.Geo); err != nil {
-		return nil, err
+	if err := s.readGeo(); err != nil {
+		return nil, fmt.Errorf("geo.databases: %w", err)
 	}
 	var zoneErr, steerErr error
 	s.Zones, s.Warnings, zoneErr = compileZones(cfg)
@@ -84,23 +90,8 @@ func findSelf(cfg *config.Config, name string) (*Self, error) {
 		cfg.File, name, strings.Join(all, ", "), more)
 }
 
-func openGeo(g config.Geo) (*geo.Database, error) {
-	if len(g.Databases) == 0 {
-		db, err := geo.Embedded()
-		if err != nil {
-			return nil, fmt.Errorf("open the embedded geo data: %w", err)
-		}
-		return db, nil
-	}
-	db, err := geo.Open(readGeo, g.Databases...)
-	if err != nil {
-		return nil, fmt.Errorf("geo.databases: %w", err)
-	}
-	return db, nil
-}
-
-// readGeo reads a database, unless it is too large to be one.
-func readGeo(name string) ([]byte, error) {
+// readGeoFile reads a database, unless it is too large to be one.
+func readGeoFile(name string) ([]byte, error) {
 	info, err := os.Stat(name)
 	if err != nil {
 		return nil, err

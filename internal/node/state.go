@@ -12,6 +12,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/pharos-lb/pharos/internal/health"
 )
 
 // stateDir is what survives a restart: the epoch of this node's reports and
@@ -24,10 +26,10 @@ type stateDir struct {
 
 // Names of the files in the state folder.
 const (
-	lockFile    = "lock"
-	epochFile   = "epoch"
-	viewFile    = "last-known-good"
-	maxViewFile = 64 << 20 // bytes; larger is corrupt
+	lockFile  = "lock"
+	epochFile = "epoch"
+	viewFile  = "last-known-good"
+	maxEpoch  = 1 << 62 // above it there would be no room to go on
 )
 
 // openState makes and locks the folder. Two nodes in one folder would speak
@@ -59,7 +61,7 @@ func (s *stateDir) nextEpoch(now time.Time) (uint64, error) {
 	case err != nil:
 		return 0, fmt.Errorf("read epoch: %w", err)
 	default:
-		if last, err := strconv.ParseUint(strings.TrimSpace(string(data)), 10, 64); err != nil {
+		if last, err := strconv.ParseUint(strings.TrimSpace(string(data)), 10, 64); err != nil || last >= maxEpoch {
 			s.log.Warn("epoch file is corrupt, starting from the clock", "file", epochFile)
 		} else {
 			epoch = max(epoch, last+1)
@@ -76,7 +78,14 @@ func (s *stateDir) saveEpoch(epoch uint64) error {
 func (s *stateDir) loadView() []byte {
 	name := filepath.Join(s.path, viewFile)
 	info, err := os.Stat(name)
-	if err != nil || info.Size() > maxViewFile {
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	case err != nil:
+		s.log.Warn("cannot read the last known good verdicts", "error", err)
+		return nil
+	case info.Size() > health.MaxViewLen:
+		s.setAside(viewFile, fmt.Errorf("%d bytes, at most %d", info.Size(), health.MaxViewLen))
 		return nil
 	}
 	data, err := os.ReadFile(name)
@@ -90,8 +99,10 @@ func (s *stateDir) loadView() []byte {
 // setAside keeps a corrupt file for a post-mortem and out of the way.
 func (s *stateDir) setAside(name string, cause error) {
 	from := filepath.Join(s.path, name)
-	err := os.Rename(from, from+".corrupt")
-	s.log.Warn("state file is corrupt, set aside", "file", from, "cause", cause, "error", err)
+	s.log.Warn("state file is corrupt, set aside", "file", from, "cause", cause)
+	if err := os.Rename(from, from+".corrupt"); err != nil {
+		s.log.Warn("cannot set a corrupt state file aside", "error", err)
+	}
 }
 
 // replace writes a file so that a crash leaves either the old or the new one.

@@ -3,17 +3,13 @@ package node
 import (
 	"errors"
 	"fmt"
-	"io/fs"
 	"net/netip"
 	"os"
-	"slices"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/pharos-lb/pharos/bgp"
 	"github.com/pharos-lb/pharos/internal/admin"
-	"github.com/pharos-lb/pharos/internal/config"
 	"github.com/pharos-lb/pharos/internal/health"
 	"github.com/pharos-lb/pharos/internal/steer"
 )
@@ -95,14 +91,13 @@ func (n *Node) Status() *admin.Status {
 	if forwarding {
 		out.Listeners = append(out.Listeners, s.forwardingText()...)
 	}
-	if speaker != nil {
-		out.Speaker = speakerStatus(speaker.Status())
-	}
 	if plan := n.board.Load(); plan != nil {
 		n.fillPlan(out, plan)
 	}
 	if speaker != nil {
-		markInstalled(out.Routes, speaker.Status().Routes)
+		st := speaker.Status()
+		out.Speaker = speakerStatus(st)
+		markInstalled(out.Routes, st.Routes)
 	}
 	out.Degraded = degraded(out, s)
 	return out
@@ -179,14 +174,20 @@ func degraded(st *admin.Status, s *Setup) []string {
 		}
 	}
 	for _, r := range st.Routes {
-		if r.Announce && r.Error != "" {
+		switch {
+		case r.Announce && r.Error != "":
 			out = append(out, fmt.Sprintf("prefix %s cannot be announced: %s", r.Prefix, r.Error))
+		case r.Announce && !r.Installed:
+			out = append(out, fmt.Sprintf("prefix %s is not announced yet", r.Prefix))
 		}
 		if !r.Announce && r.Why != steer.ReasonSiteNotAllowed {
 			out = append(out, fmt.Sprintf("prefix %s is not announced: %s", r.Prefix, r.Why))
 		}
 	}
 	if st.Speaker != nil {
+		if st.Speaker.State != "running" {
+			out = append(out, fmt.Sprintf("BGP speaker is %s: %s", st.Speaker.State, st.Speaker.LastError))
+		}
 		for _, p := range st.Speaker.Peers {
 			if p.State != "established" {
 				out = append(out, fmt.Sprintf("BGP peer %s is %s", p.Address, p.State))
@@ -255,61 +256,9 @@ func markInstalled(routes []admin.RouteStatus, installed []bgp.RouteStatus) {
 	}
 }
 
-// describe says what differs between two configurations.
-func describe(old, next *config.Config) []string {
-	out := []string{}
-	compare := func(what string, was, now []string) {
-		for _, name := range missing(now, was) {
-			out = append(out, "added "+what+" "+name)
-		}
-		for _, name := range missing(was, now) {
-			out = append(out, "removed "+what+" "+name)
-		}
-	}
-	names := func(c *config.Config) (services, zones, prefixes []string) {
-		for _, s := range c.Services {
-			services = append(services, s.Name)
-		}
-		for _, z := range c.Zones {
-			zones = append(zones, z.Name)
-		}
-		for _, p := range c.BGP.Prefixes {
-			prefixes = append(prefixes, p.Prefix.String())
-		}
-		return services, zones, prefixes
-	}
-	s1, z1, p1 := names(old)
-	s2, z2, p2 := names(next)
-	compare("service", s1, s2)
-	compare("zone", z1, z2)
-	compare("prefix", p1, p2)
-	if len(out) == 0 && old.Hash != next.Hash {
-		out = append(out, "settings changed")
-	}
-	return out
-}
-
 func hashText(h uint64) string { return fmt.Sprintf("%016x", h) }
 
 func firstLine(s string) string {
 	line, _, _ := strings.Cut(s, "\n")
 	return line
-}
-
-// listSome names a few and counts the rest.
-func listSome(names []string) string {
-	const show = 5
-	names = slices.Sorted(slices.Values(names))
-	if len(names) <= show {
-		return strings.Join(names, ", ")
-	}
-	return fmt.Sprintf("%s and %d more", strings.Join(names[:show], ", "), len(names)-show)
-}
-
-// inode tells replaced files of equal size and time apart.
-func inode(info fs.FileInfo) uint64 {
-	if sys, ok := info.Sys().(*syscall.Stat_t); ok {
-		return sys.Ino
-	}
-	return 0
 }

@@ -22,10 +22,10 @@ func Decide(t *Topology, view *health.View, facts Facts, previous *Plan) *Plan {
 		Facts:      facts,
 		Services:   make([]ServicePlan, len(t.Services)),
 	}
-	if view != nil {
-		p.Recheck = view.Recheck
-	}
 	j := newJudgement(t, view, facts.AssumeDown)
+	if len(facts.Own) == len(t.Layout.Targets) {
+		j.own = facts.Own
+	}
 	var before *judgement
 	if previous != nil {
 		p.Generation = previous.Generation + 1
@@ -55,6 +55,7 @@ type judgement struct {
 	aligned  bool   // view is indexed like t.Layout
 	sites    []bool // by index into Config.Sites: assumed down; nil = none
 	backends map[netip.AddrPort]bool
+	own      []health.Status // this node's own probes, by target; nil = not known
 }
 
 func newJudgement(t *Topology, view *health.View, assumeDown []string) *judgement {
@@ -114,12 +115,22 @@ func (j *judgement) down(i int) bool {
 	return j.verdict(i).Status == health.StatusDown
 }
 
+func (j *judgement) up(i int) bool { return j.verdict(i).Status == health.StatusUp }
+
+// measured reports whether some backend of the site is known to be up, or the
+// site has none that could be.
+func (j *judgement) measured(ss *ServiceSite) bool {
+	return len(ss.Backends) == 0 || slices.ContainsFunc(ss.Backends, func(i int) bool {
+		return j.up(i) && !j.assumedBackend(i)
+	})
+}
+
 // same reports whether the verdicts on a service's targets say the same in both.
 func (j *judgement) same(before *judgement, s *Service) bool {
 	for i := range s.Sites {
 		for _, targets := range [2][]int{s.Sites[i].Backends, s.Sites[i].VIPs} {
 			for _, target := range targets {
-				if j.down(target) != before.down(target) {
+				if j.down(target) != before.down(target) || j.up(target) != before.up(target) {
 					return false
 				}
 			}
@@ -145,6 +156,7 @@ func (j *judgement) service(s *Service) ServicePlan {
 		backends = backends[n:]
 	}
 	for _, ipv6 := range [2]bool{false, true} {
+		j.preferMeasured(s, &sp, ipv6)
 		if s.Has(ipv6) && !sp.answers(ipv6) {
 			sp.failOpen(s, ipv6)
 		}
@@ -158,6 +170,22 @@ func (j *judgement) service(s *Service) ServicePlan {
 		sp.Degraded = sp.Degraded || len(site.V4.Addresses)+len(site.V6.Addresses) < len(s.Sites[i].V4)+len(s.Sites[i].V6)
 	}
 	return sp
+}
+
+// preferMeasured takes out the sites that nothing is known of, a new one for
+// instance, while another is measured up: what works is not left for what may.
+// Where nothing is measured anywhere, the unknown is used.
+func (j *judgement) preferMeasured(s *Service, sp *ServicePlan, ipv6 bool) {
+	answers := func(i int) bool { return len(sp.Sites[i].answer(ipv6).Addresses) > 0 }
+	known := false
+	for i := range s.Sites {
+		known = known || answers(i) && j.measured(&s.Sites[i])
+	}
+	for i := range s.Sites {
+		if known && answers(i) && !j.measured(&s.Sites[i]) {
+			*sp.Sites[i].answer(ipv6) = AnswerPlan{Why: ReasonNoEvidence}
+		}
+	}
 }
 
 func (s *Service) backendCount() int {

@@ -71,10 +71,11 @@ func TestDecide(t *testing.T) {
 		{"all up", nil, nil, "fra: in use | iad: in use", "fra ++ iad ++", false, false},
 		{"one backend down", one, nil, "fra: in use | iad: in use", "fra -+ iad ++", false, false},
 		{"pool down", poolDown("fra"), nil, "fra: all backends down | iad: in use", "fra -- iad ++", false, true},
-		{"unknown is eligible", unknown, nil, "fra: in use | iad: in use", "fra ++ iad ++", false, false},
+		{"unknown yields to what is measured up", unknown, nil, "fra: not measured up yet | iad: in use", "fra ++ iad ++", false, true},
+		{"unknown is eligible where nothing is measured", merge(unknown, poolDown("iad")), nil, "fra: in use | iad: all backends down", "fra ++ iad --", false, true},
 		{
 			"half unknown, half down", merge(one, map[string]health.Verdict{"web/fra/backend/10.0.2.2:8080": {}}), nil,
-			"fra: in use | iad: in use", "fra -+ iad ++", false, false,
+			"fra: not measured up yet | iad: in use", "fra -+ iad ++", false, true,
 		},
 		{"a restored down is down", restored, nil, "fra: all backends down | iad: in use", "fra -- iad ++", false, true},
 		{"VIP down", vip, nil, "fra: VIP unreachable from the other sites | iad: in use", "fra ++ iad ++", false, true},

@@ -15,6 +15,9 @@ type Facts struct {
 	Now time.Time
 	// Ready: this node's listeners (DNS, L4, L7) are open.
 	Ready bool
+	// Own is what this node's own probes say, indexed like Topology.Layout.Targets; nil
+	// when that is not known. It matters for what this node announces and nothing else.
+	Own []health.Status
 	// AssumeDown are sites or backends ("fra", "10.0.1.10:8080") to be taken as down: what-if.
 	// Decide ignores what names nothing; ask Topology.CheckAssumptions first.
 	AssumeDown []string
@@ -33,8 +36,6 @@ type Plan struct {
 	Services []ServicePlan
 	// Routes are this node's, sorted by prefix; nil without a node.
 	Routes []Route
-	// Recheck is when time alone could change this plan; zero if never.
-	Recheck time.Time
 }
 
 // A ServicePlan is one service's decision.

@@ -227,7 +227,8 @@ func checkShares(t *rapid.T, p *Plan, service int, class geo.Class, ipv6 bool, p
 // checkSites holds the reasons against an independent reading of the rules.
 func checkSites(t *rapid.T, p *Plan, service int, w *world) {
 	s, sp := &p.Topology.Services[service], &p.Services[service]
-	fit := map[bool]bool{} // by ipv6
+	fit, known := map[bool]bool{}, map[bool]bool{} // by ipv6
+	measured := map[int]bool{}
 	type key struct {
 		site int
 		ipv6 bool
@@ -240,6 +241,7 @@ func checkSites(t *rapid.T, p *Plan, service int, w *world) {
 			target := fmt.Sprintf("%s/%s/backend/%s", s.Config.Name, name, b.Address)
 			if w.verdict[target].Status != health.StatusDown && !slices.Contains(w.assume, b.Address.String()) {
 				up++
+				measured[i] = measured[i] || w.verdict[target].Status == health.StatusUp
 			}
 		}
 		for _, ipv6 := range []bool{false, true} {
@@ -249,12 +251,13 @@ func checkSites(t *rapid.T, p *Plan, service int, w *world) {
 			})
 			usable[key{i, ipv6}] = len(addrs) > 0 && reach && up > 0 && !slices.Contains(w.assume, name)
 			fit[ipv6] = fit[ipv6] || usable[key{i, ipv6}]
+			known[ipv6] = known[ipv6] || usable[key{i, ipv6}] && measured[i]
 		}
 	}
 	for i := range s.Sites {
 		for _, ipv6 := range []bool{false, true} {
 			addrs, _ := s.Sites[i].addresses(ipv6)
-			want := usable[key{i, ipv6}] || (!fit[ipv6] && len(addrs) > 0)
+			want := usable[key{i, ipv6}] && (measured[i] || !known[ipv6]) || (!fit[ipv6] && len(addrs) > 0)
 			if got := len(sp.Sites[i].answer(ipv6).Addresses) > 0; got != want {
 				t.Fatalf("%s at %s ipv6=%v: answers = %v, want %v", s.Config.Name, p.Topology.SiteName(service, i), ipv6, got, want)
 			}

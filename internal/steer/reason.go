@@ -18,7 +18,8 @@ const (
 	ReasonWeightZero                   // weight 0 and others are left
 	ReasonFailOpen                     // in although down: everything is down
 	ReasonNotReady                     // this node's listeners are not open
-	ReasonNoEvidence                   // nothing measured up yet; too little to announce
+	ReasonNoEvidence                   // nothing measured up yet; too little to announce, or to prefer over what is
+	ReasonUnreachedHere                // the site's other nodes reach the backends, this one does not
 	ReasonSiteNotAllowed               // the prefix is not for this site
 	ReasonNoPeers                      // the site has no BGP peers
 	ReasonNoPool                       // the service has no backends at this site
@@ -37,6 +38,7 @@ var reasonTexts = [reasonCount]string{
 	ReasonFailOpen:       "everything is down, so all are used (fail-open)",
 	ReasonNotReady:       "listeners not open",
 	ReasonNoEvidence:     "not measured up yet",
+	ReasonUnreachedHere:  "this node does not reach the backends, others of its site do",
 	ReasonSiteNotAllowed: "not announced from this site",
 	ReasonNoPeers:        "no BGP peers at this site",
 	ReasonNoPool:         "no backends at this site",

@@ -97,6 +97,9 @@ func (j *judgement) route(spec *routeSpec, ready, announced bool) (why Reason, b
 		why := ReasonNoPool
 		if s.Home >= 0 && len(s.Sites[s.Home].Backends) > 0 {
 			why = j.evidence(s.Sites[s.Home].Backends)
+			if why == ReasonNone && j.unreached(s.Sites[s.Home].Backends) {
+				why = ReasonUnreachedHere
+			}
 		}
 		if why == ReasonNoEvidence && announced {
 			continue
@@ -106,6 +109,21 @@ func (j *judgement) route(spec *routeSpec, ready, announced bool) (why Reason, b
 		}
 	}
 	return ReasonNone, ""
+}
+
+// unreached reports whether this node's own probes find every backend down.
+// Asked only while the site's verdict has one up, so another node serves: this
+// one stays out of the way, and the prefix is still announced at the site.
+func (j *judgement) unreached(backends []int) bool {
+	if j.own == nil {
+		return false
+	}
+	for _, target := range backends {
+		if j.own[target] != health.StatusDown {
+			return false
+		}
+	}
+	return true
 }
 
 // evidence judges a pool for announcing: ReasonNone if a backend is measured

@@ -180,3 +180,38 @@ func TestRoutesStand(t *testing.T) {
 		t.Error("announced although the listeners are closed")
 	}
 }
+
+// A node that does not reach the backends which the others of its site do stays
+// out of the way; alone in what it sees, its view changes nothing else.
+func TestRouteOfANodeThatReachesNothing(t *testing.T) {
+	topology := compile(t, routed(), "fra1")
+	all := view(t, topology, nil)
+	own := func(s health.Status) []health.Status {
+		out := make([]health.Status, len(topology.Layout.Targets))
+		for i, target := range topology.Layout.Targets {
+			if target.Service == "web" && target.Site == "fra" && target.Kind == health.KindBackend {
+				out[i] = s
+			}
+		}
+		return out
+	}
+	for _, c := range []struct {
+		name string
+		own  []health.Status
+		want Reason
+	}{
+		{"not known", nil, ReasonNone},
+		{"of another layout", []health.Status{health.StatusDown}, ReasonNone},
+		{"reaches them", own(health.StatusUp), ReasonNone},
+		{"undecided", own(health.StatusUnknown), ReasonNone},
+		{"reaches none", own(health.StatusDown), ReasonUnreachedHere},
+	} {
+		p := Decide(topology, all, Facts{Ready: true, Own: c.own}, nil)
+		if got := p.Routes[0]; got.Why != c.want || got.Announce != (c.want == ReasonNone) {
+			t.Errorf("%s: got %s (announce %v), want %s", c.name, got.Why, got.Announce, c.want)
+		}
+		if got := sitesText(p, 0); got != "fra: in use | iad: in use" {
+			t.Errorf("%s: the site suffers: %s", c.name, got)
+		}
+	}
+}

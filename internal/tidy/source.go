@@ -21,9 +21,6 @@ type Source struct {
 	Text []byte
 }
 
-// pureUpTo is the highest floor that is the brain: std library only, no I/O.
-const pureUpTo = 2
-
 // impure are imports that floors 0–2 must not have, with what to do instead.
 var impure = map[string]string{
 	"os":       "facts come in as arguments",
@@ -32,6 +29,10 @@ var impure = map[string]string{
 	"net/http": "facts come in as arguments",
 	"log/slog": "the brain returns reasons; node logs them",
 	"syscall":  "facts come in as arguments",
+
+	"math/rand":    "the same facts give the same decision on every node",
+	"math/rand/v2": "the same facts give the same decision on every node",
+	"crypto/rand":  "the same facts give the same decision on every node",
 }
 
 // clockCalls are functions of package time that read the clock or wait.
@@ -57,18 +58,34 @@ func CheckSource(s Source) []Breach {
 	}
 	f, ok := floorOf(path.Dir(s.Path))
 	pure := ok && f.level <= pureUpTo && !generator(s.Path)
+	clock := importNames(file, "time")
 	ast.Inspect(file, func(n ast.Node) bool {
-		out = append(out, checkNode(fset, n, pure)...)
+		out = append(out, checkNode(fset, n, pure, clock)...)
 		return true
 	})
 	return out
+}
+
+// importNames returns what file calls a package of the standard library.
+func importNames(file *ast.File, imported string) map[string]bool {
+	names := map[string]bool{}
+	for _, spec := range file.Imports {
+		switch {
+		case strings.Trim(spec.Path.Value, "`\"") != imported:
+		case spec.Name == nil:
+			names[path.Base(imported)] = true
+		default:
+			names[spec.Name.Name] = true
+		}
+	}
+	return names
 }
 
 // generator reports whether a file belongs to a program that makes data at
 // development time; it stands beside the pure package but never in the binary.
 func generator(name string) bool { return strings.Contains(name, "/internal/gen") }
 
-func checkNode(fset *token.FileSet, n ast.Node, pure bool) []Breach {
+func checkNode(fset *token.FileSet, n ast.Node, pure bool, clock map[string]bool) []Breach {
 	at := func(p token.Pos) string { return fset.Position(p).String() }
 	switch n := n.(type) {
 	case *ast.FuncDecl:
@@ -81,11 +98,15 @@ func checkNode(fset *token.FileSet, n ast.Node, pure bool) []Breach {
 			return []Breach{{at(n.Pos()), "go statement", "floors 0–2 start no goroutine"}}
 		}
 	case *ast.ImportSpec:
-		if why, bad := impure[strings.Trim(n.Path.Value, `"`)]; bad && pure {
+		imported := strings.Trim(n.Path.Value, "`\"")
+		if why, bad := impure[imported]; bad && pure {
 			return []Breach{{at(n.Pos()), "imports " + n.Path.Value, "floors 0–2 do no I/O: " + why}}
 		}
+		if imported == "time" && n.Name != nil && n.Name.Name == "." && pure {
+			return []Breach{{at(n.Pos()), "dot import of time", "a clock that is read has to show"}}
+		}
 	case *ast.SelectorExpr:
-		if id, ok := n.X.(*ast.Ident); ok && pure && id.Name == "time" && clockCalls[n.Sel.Name] {
+		if id, ok := n.X.(*ast.Ident); ok && pure && clock[id.Name] && clockCalls[n.Sel.Name] {
 			return []Breach{{at(n.Pos()), "time." + n.Sel.Name, "floors 0–2 read no clock: time comes in as an argument"}}
 		}
 	}

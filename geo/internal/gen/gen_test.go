@@ -178,3 +178,29 @@ func TestTables(t *testing.T) {
 		t.Error("no error for a country without a centre")
 	}
 }
+
+func TestReadCountries(t *testing.T) {
+	const list = `{
+		"DE": {"continent": "EU"},
+		"EG": {"continent": "AF", "continents": ["AF", "AS"]},
+		"RU": {"continent": "AS", "continents": ["AS", "EU"]},
+		"AU": {"continent": "OC"},
+		"CX": {"continent": "AS"}}`
+	got, err := readCountries([]byte(list), []byte("# comment\nEG AF why\nRU EU why so\nCX OC why\n"))
+	want := map[string]string{"DE": "EU", "EG": "AF", "RU": "EU", "AU": "OC", "CX": "OC"}
+	if diff := cmp.Diff(want, got); diff != "" || err != nil {
+		t.Errorf("%v %s", err, diff)
+	}
+	for table, want := range map[string]string{
+		"EG AF why":                            "RU is on AS, EU",
+		"EG AF why\nRU OC why":                 "RU OC",
+		"EG AF why\nRU EU why\nZZ EU why":      "ZZ is not in countries-list",
+		"EG AF why\nRU EU why\nCX XX why":      "CX XX",
+		"EG AF why\nRU EU why\nRU AS why":      "RU is there twice",
+		"EG AF why\nRU EU why\nCX AS needless": "CX AS",
+	} {
+		if _, err := readCountries([]byte(list), []byte(table)); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: error %v, want %q", table, err, want)
+		}
+	}
+}

@@ -99,7 +99,7 @@ func run(out, from, tables string) error {
 			return fmt.Errorf("unpack %s: %w", s.name, err)
 		}
 	}
-	for _, name := range []string{"clouds.txt", "metros.txt", "centres.txt"} {
+	for _, name := range []string{"clouds.txt", "metros.txt", "centres.txt", "continents.txt"} {
 		data, err := os.ReadFile(filepath.Join(tables, name))
 		if err != nil {
 			return err
@@ -161,7 +161,7 @@ func generate(files map[string][]byte) (map[string][]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cities: %w", err)
 	}
-	countries, err := readCountries(files[continentFile])
+	countries, err := readCountries(files[continentFile], files["continents.txt"])
 	if err != nil {
 		return nil, fmt.Errorf("countries: %w", err)
 	}

@@ -75,17 +75,43 @@ func readCities(data []byte) ([]city, error) {
 	return cities, nil
 }
 
-// readCountries returns the continent of each country code.
-func readCountries(data []byte) (map[string]string, error) {
+// readCountries returns the continent of each country code. A country of which
+// the list names two is on the one that the hand-written table says, and is an
+// error when the table does not say: the list's own order means nothing.
+func readCountries(data, table []byte) (map[string]string, error) {
 	var countries map[string]struct {
-		Continent string `json:"continent"`
+		Continent  string   `json:"continent"`
+		Continents []string `json:"continents"`
 	}
 	if err := json.Unmarshal(data, &countries); err != nil {
 		return nil, err
 	}
-	out := map[string]string{}
+	out, known := map[string]string{}, map[string]bool{}
 	for code, country := range countries {
 		out[code] = country.Continent
+		known[country.Continent] = true
+	}
+	decided := map[string]bool{}
+	for fields := range lines(table, 3) {
+		code, continent := fields[0], fields[1]
+		country, ok := countries[code]
+		choices := country.Continents
+		switch {
+		case !ok:
+			return nil, fmt.Errorf("%s is not in countries-list", code)
+		case decided[code]:
+			return nil, fmt.Errorf("%s is there twice", code)
+		case len(choices) > 1 && !slices.Contains(choices, continent):
+			return nil, fmt.Errorf("%s %s: countries-list has %s", code, continent, strings.Join(choices, ", "))
+		case len(choices) <= 1 && (!known[continent] || continent == country.Continent):
+			return nil, fmt.Errorf("%s %s: not another continent than the %s of countries-list", code, continent, country.Continent)
+		}
+		decided[code], out[code] = true, continent
+	}
+	for _, code := range slices.Sorted(maps.Keys(countries)) {
+		if choices := countries[code].Continents; len(choices) > 1 && !decided[code] {
+			return nil, fmt.Errorf("%s is on %s: decide in continents.txt", code, strings.Join(choices, ", "))
+		}
 	}
 	return out, nil
 }

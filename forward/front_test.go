@@ -1,0 +1,56 @@
+package forward
+
+import (
+	"context"
+	"io"
+	"net"
+	"net/netip"
+	"testing"
+	"time"
+)
+
+// TestDefaultDrain: with nothing set, what is open when Run's context ends may finish.
+func TestDefaultDrain(t *testing.T) {
+	front, err := NewFront(FrontOptions[struct{}]{
+		Listeners: []Listen[struct{}]{{Address: netip.MustParseAddrPort("127.0.0.1:0")}},
+		Serve: func(_ context.Context, c *Conn[struct{}]) {
+			_, _ = io.Copy(c.Stream, c.Stream)
+		},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := front.Addrs()[0].String()
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- front.Run(ctx) }()
+	c, err := net.Dial("tcp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	echo := func(text string) {
+		t.Helper()
+		_ = c.SetDeadline(time.Now().Add(DefaultDrain))
+		_, _ = io.WriteString(c, text)
+		got := make([]byte, len(text))
+		if _, err := io.ReadFull(c, got); err != nil || string(got) != text {
+			t.Fatalf("got %q, %v, want %q", got, err, text)
+		}
+	}
+	echo("before")
+	cancel()
+	for { // until nothing is accepted any more, which comes after the start of draining
+		c, err := net.Dial("tcp", address)
+		if err != nil {
+			break
+		}
+		c.Close()
+		time.Sleep(time.Millisecond)
+	}
+	echo("while draining")
+	c.Close()
+	if err := <-done; err != nil {
+		t.Errorf("Run: %v", err)
+	}
+}
