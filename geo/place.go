@@ -24,8 +24,8 @@ type Place struct {
 // A Point is a position on the globe in degrees. The zero Point is "unknown"
 // (nobody lives at 0°N 0°E, and a site there can say 0.0001).
 type Point struct {
-	Lat float64 // −90 … 90, north positive
-	Lon float64 // −180 … 180, east positive
+	Lat float64 `json:"lat"` // −90 … 90, north positive
+	Lon float64 `json:"lon"` // −180 … 180, east positive
 }
 
 // IsZero reports whether p is unknown.

@@ -21,13 +21,13 @@ func Compile(specs []Spec) (*Set, error) {
 	drafts := make([]*draft, 0, len(specs))
 	errs := make([]error, 0, len(specs))
 	apexes := make(map[string]*draft, len(specs))
-	total := 0
+	total, left := 0, newBudget()
 	for i := range specs {
 		spec := specs[i]
 		spec.Name = strings.ToLower(dns.Fqdn(spec.Name))
 		spec.Steered = slices.Clone(spec.Steered)
 		rep := newReport(&spec)
-		d := newDraft(&spec, rep)
+		d := newDraft(&spec, rep, left)
 		drafts = append(drafts, d)
 		total += d.records
 		if other := apexes[d.apex]; d.apex != "" && other != nil {

@@ -55,8 +55,8 @@ func (e *entry) line() int {
 	return 0
 }
 
-// newDraft reads a spec. What is wrong goes to rep.
-func newDraft(spec *Spec, rep *report) *draft {
+// newDraft reads a spec. What is wrong goes to rep; $GENERATE uses up what is left.
+func newDraft(spec *Spec, rep *report, left *budget) *draft {
 	d := &draft{spec: spec, rep: rep, entries: make(map[string]*entry), buf: make([]byte, wire.MaxMessage)}
 	apex, ok := d.key(spec.Name)
 	if !ok {
@@ -64,7 +64,7 @@ func newDraft(spec *Spec, rep *report) *draft {
 		return d
 	}
 	d.apex = apex
-	parse(spec.Master, dns.Fqdn(spec.Name), rep, d.add)
+	parse(spec.Master, dns.Fqdn(spec.Name), rep, left, d.add)
 	d.steer()
 	return d
 }

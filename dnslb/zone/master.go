@@ -2,6 +2,7 @@ package zone
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"strings"
 
@@ -13,45 +14,44 @@ const defaultTTL = 3600
 
 // parse reads the master file and calls each for every record with the line
 // that it starts on. It goes on after a mistake, so that all are reported.
-func parse(text, origin string, rep *report, each func(rr dns.RR, line int)) {
-	src := &statements{text: text, line: 1, origin: origin, ttl: defaultTTL}
+func parse(text, origin string, rep *report, left *budget, each func(rr dns.RR, line int)) {
+	text = strings.TrimPrefix(text, "\ufeff") // editors of other systems begin a file with it
+	src := &statements{text: text, line: 1, origin: origin, ttl: defaultTTL, budget: left}
 	for !rep.full() {
 		parser := dns.NewZoneParser(src, src.origin, "")
 		parser.SetDefaultTTL(src.ttl)
 		src.begun = 0
-		for rr, ok := parser.Next(); ok && src.begun <= 1; rr, ok = parser.Next() {
+		for rr, ok := parser.Next(); ok && src.begun <= 1 && src.fault == "" && !rep.full(); rr, ok = parser.Next() {
 			src.owner, src.ttl = rr.Header().Name, rr.Header().Ttl
+			if n := src.longString(rr); n > 0 {
+				rep.warnf(src.lastLine(), "%s: a string of %d octets is served in pieces of 255, the most that a string may have", src.subject("TXT"), n)
+			}
 			each(rr, src.lastLine())
 			src.begun = 0
 		}
-		switch err := parser.Err(); {
-		case err == nil && src.begun <= 1:
-			return
-		case src.begun > 1: // the parser looked for the rest of a record in the next one
+		err, line, incomplete := parser.Err(), src.lastLine(), src.incomplete()
+		message := ""
+		if err != nil && !incomplete {
+			message = src.explain(err)
+		}
+		done := message == "" && !incomplete && src.fault == ""
+		if !done {
+			src.finish()
+		}
+		switch {
+		case incomplete: // the parser looked for the rest of a record in the next one
 			rep.errorf(src.firstLine, "record is incomplete")
-		default:
-			rep.errorf(src.lastLine(), "%s", explain(err))
+		case src.fault != "":
+			rep.errorf(src.faultLine, "%s", src.fault)
+		case src.depth > 0:
+			rep.errorf(src.opened, "parenthesis not closed, opened at line %d", src.opened)
+		case !done:
+			rep.errorf(line, "%s", message)
 		}
-		src.finish()
-		if !src.restart() {
+		if done || !src.restart() {
 			return
 		}
 	}
-}
-
-// explain turns the parser's error into a sentence without its own position.
-func explain(err error) string {
-	message := err.Error()
-	if parseErr := new(dns.ParseError); errors.As(err, &parseErr) {
-		if at := strings.LastIndex(message, " at line: "); at > 0 {
-			message = message[:at]
-		}
-	}
-	message = strings.TrimPrefix(message, "dns: ")
-	if strings.Contains(message, "$INCLUDE") {
-		return "$INCLUDE is not allowed: put all records of the zone in one file"
-	}
-	return message
 }
 
 // statements feeds the parser octet by octet and keeps track of where each
@@ -65,6 +65,7 @@ type statements struct {
 	line   int
 
 	depth                    int
+	opened                   int // line of the outermost parenthesis, while depth > 0
 	quoted, comment, escaped bool
 	content                  bool // the current statement has begun
 	begin, beginLine         int  // of the current statement
@@ -75,11 +76,19 @@ type statements struct {
 	begun, first, firstLine int
 	firstEnd, firstEndLine  int // 0 while it goes on
 
+	// A mistake that the parser would not see, or see too late: it is stopped.
+	fault     string
+	faultLine int
+	budget    *budget // for $GENERATE
+
 	// What a parser that takes over after a mistake has to know.
 	origin string
 	owner  string
 	ttl    uint32
 }
+
+// errFault stops the parser after a fault of its statements.
+var errFault = errors.New("stopped")
 
 // ReadByte makes the parser's lexer read without a buffer, in step with us.
 func (s *statements) ReadByte() (byte, error) {
@@ -88,13 +97,20 @@ func (s *statements) ReadByte() (byte, error) {
 		s.inject = s.inject[1:]
 		return c, nil
 	}
+	if s.fault != "" {
+		return 0, errFault
+	}
 	if s.pos >= len(s.text) {
+		s.unquote()
 		s.end()
 		return 0, io.EOF
 	}
 	c := s.text[s.pos]
 	s.track(c)
 	s.pos++
+	if s.fault != "" {
+		return 0, errFault
+	}
 	return c, nil
 }
 
@@ -113,9 +129,10 @@ func (s *statements) Read(p []byte) (int, error) {
 
 func (s *statements) track(c byte) {
 	if c == '\n' {
+		s.unquote()
 		s.line++
 		s.comment, s.escaped = false, false
-		if s.depth == 0 && !s.quoted {
+		if s.depth == 0 {
 			s.end()
 		}
 		return
@@ -135,7 +152,9 @@ func (s *statements) track(c byte) {
 		s.comment = true
 		return
 	case c == '(':
-		s.depth++
+		if s.depth++; s.depth == 1 {
+			s.opened = s.line
+		}
 	case c == ')':
 		s.depth = max(0, s.depth-1)
 	case c == ' ' || c == '\t' || c == '\r':
@@ -149,6 +168,29 @@ func (s *statements) track(c byte) {
 			}
 		}
 	}
+}
+
+// unquote ends a quoted string at the end of its line. The parser would go on
+// to the next quote, over records that would be lost in the string.
+func (s *statements) unquote() {
+	if !s.quoted {
+		return
+	}
+	s.fail(s.line, fmt.Sprintf("quote not closed, begun at line %d", s.line))
+	s.quoted, s.depth = false, 0
+}
+
+// fail stops the parser. The first fault counts.
+func (s *statements) fail(line int, fault string) {
+	if s.fault == "" && fault != "" {
+		s.fault, s.faultLine = fault, line
+	}
+}
+
+// incomplete reports whether the parser, in search of a record's end, has read
+// into the next statement.
+func (s *statements) incomplete() bool {
+	return s.begun > 1 || s.begun == 1 && s.firstEnd > 0 && s.begin >= s.firstEnd
 }
 
 // end closes the current statement.
@@ -165,10 +207,21 @@ func (s *statements) end() {
 		return
 	}
 	fields := strings.Fields(s.text[s.begin:min(s.pos, s.begin+1024)])
-	if len(fields) >= 2 && strings.EqualFold(fields[0], "$ORIGIN") {
-		if origin := absolute(fields[1], s.origin); origin != "" {
-			s.origin = origin
+	if s.begin > 0 && s.text[s.begin-1] != '\n' || len(fields) == 0 {
+		return
+	}
+	switch name := strings.ToUpper(fields[0]); name {
+	case "$ORIGIN":
+		if len(fields) >= 2 {
+			if origin := absolute(fields[1], s.origin); origin != "" {
+				s.origin = origin
+			}
 		}
+	case "$GENERATE":
+		s.fail(s.beginLine, s.budget.take(s.text[s.begin:s.pos]))
+	case "$TTL", "$INCLUDE":
+	default:
+		s.fail(s.beginLine, fmt.Sprintf("unknown directive %q: there are $ORIGIN, $TTL and $GENERATE", fields[0]))
 	}
 }
 
@@ -207,7 +260,7 @@ func (s *statements) finish() {
 // restart moves to the next statement and readies the state that its parser
 // needs. It reports whether there is one.
 func (s *statements) restart() bool {
-	s.depth, s.quoted, s.comment, s.escaped = 0, false, false, false
+	s.depth, s.quoted, s.comment, s.escaped, s.fault = 0, false, false, false, ""
 	for s.pos < len(s.text) {
 		end := strings.IndexByte(s.text[s.pos:], '\n')
 		line := s.text[s.pos:]

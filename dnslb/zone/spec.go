@@ -37,6 +37,10 @@ type Steered struct {
 // Limits that keep a mistake from taking the machine.
 const (
 	MaxRecords = 5_000_000 // records in a Set
+	// What all $GENERATE lines of a Set may become: records, octets of text.
+	maxGenerated     = 1_000_000
+	maxGeneratedText = 256 << 20
+
 	maxErrors  = 50        // reported per zone; more follow a first mistake
 	maxSetSize = 64_000    // octets of one record set: it has to fit in a message
 	maxTTL     = 1<<31 - 1 // RFC 2181 8

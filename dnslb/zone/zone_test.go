@@ -29,20 +29,52 @@ func TestErrors(t *testing.T) {
 		{"fine", head + "www A 192.0.2.1\n", nil, nil},
 		{
 			"several at once", head + "a A 1.2.3\nb A 192.0.2.1\n  AAAA 192.0.2.1\nc BOGUS x\nd A 192.0.2.1\n", nil,
-			[]string{"z:3: bad A A", "z:5: bad AAAA AAAA", "z:6: "},
+			[]string{"z:3: a A: \"1.2.3\" is not an IPv4 address", "z:5: b.example.com AAAA: \"192.0.2.1\" is not an IPv6 address", "z:6: unknown record type \"BOGUS\""},
 		},
 		{
 			"mistakes in long records", head + "a TXT ( \"x\"\n\"y\" ) ; c\n\nb MX (\n 10\n)\nc A 192.0.2.300 ; (\nd A 192.0.2.1\n", nil,
-			[]string{"z:6: record is incomplete", "z:9: bad A A"},
+			[]string{"z:6: record is incomplete", "z:9: c A: \"192.0.2.300\" is not an IPv4 address"},
 		},
 		{
 			"owner goes on after a mistake", head + "a A nonsense\n  A 192.0.2.1\n$ORIGIN sub\nb A x\n  CNAME ok\n  TXT both\n", nil,
-			[]string{"z:3: bad A A", "z:6: bad A A", "z:7: b.sub.example.com. has a CNAME and other records"},
+			[]string{"z:3: a A: \"nonsense\"", "z:6: b A: \"x\"", "z:7: b.sub.example.com. has a CNAME and other records"},
 		},
 		{"a record that would take its rest from the next", head + "a MX 10\nb\n  A 192.0.2.1\n", nil, []string{"z:3: record is incomplete", "z:4: "}},
-		{"quote not closed", head + "a TXT \"x\nb A 192.0.2.1\n", nil, []string{"z:3: "}},
+		{"quote not closed", head + "a TXT \"x\nb A 192.0.2.1\n", nil, []string{"z:3: quote not closed, begun at line 3"}},
 		{"include", head + "$INCLUDE /etc/passwd\n", nil, []string{"z:3: $INCLUDE is not allowed"}},
 		{"generate too long", head + "$GENERATE 1-100000 h$ A 192.0.2.1\n", nil, []string{"z:3: bad range"}},
+		{
+			"quotes not closed", head + "a TXT \"x\nb A 192.0.2\nc TXT ( \"y\n \"z )\n  A 192.0.3\nd TXT \"z", nil,
+			[]string{
+				"z:3: quote not closed, begun at line 3", "z:4: b A: \"192.0.2\"", "z:5: quote not closed, begun at line 5",
+				"z:6: quote not closed, begun at line 6", "z:7: c.example.com A: \"192.0.3\"", "z:8: quote not closed, begun at line 8",
+			},
+		},
+		{"quote not closed after another mistake", head + "a A x \"\nb A y\n", nil, []string{"z:3: quote not closed", "z:4: b A"}},
+		{"quotes that would close each other", head + "a TXT \"x\nb A 192.0.2.1\nc TXT y\"\n", nil, []string{"z:3: quote not closed", "z:5: quote not closed"}},
+		{"parenthesis not closed", head + "a TXT x\nb MX (\n 10 mail\nc A 192.0.2.1\n", nil, []string{"z:4: parenthesis not closed, opened at line 4"}},
+		{"parenthesis not closed at the end", head + "a A (192.0.2.1", nil, []string{"z:3: parenthesis not closed, opened at line 3"}},
+		{"parenthesis not opened", head + "a A 192.0.2.1 )\nb A x\n", nil, []string{"z:3: parenthesis closed that was not opened", "z:4: b A"}},
+		{
+			"unknown types", head + "a BOGUS x\na 60 BOGUS x\na IN BOGUS x\na 60 IN BOGUS x\na TYPEX x\n", nil,
+			[]string{
+				"z:3: unknown record type \"BOGUS\"", "z:4: unknown record type \"BOGUS\"", "z:5: unknown record type \"BOGUS\"",
+				"z:6: unknown record type \"BOGUS\"", "z:7: unknown record type \"TYPEX\"",
+			},
+		},
+		{"TTL", head + "a 1x A 192.0.2.1\n$TTL soon\n", nil, []string{"z:3: \"1x\" is not a TTL", "z:4: $TTL: \"soon\" is not a TTL"}},
+		{
+			"directives", head + "$FOO\n$BAR A 192.0.2.1\n $TTL 60\n$ORIGIN a..b\na A x\n", nil,
+			[]string{"z:3: unknown directive \"$FOO\"", "z:4: unknown directive \"$BAR\"", "z:5: directive \"$TTL\" has to stand at the beginning", "z:6: \"a..b\" is not a domain name", "z:7: a A"},
+		},
+		{"a directive where the rest of a record should be", head + "a MX 10\n$FOO\nb MX 10\n$TTL 60\n", nil, []string{"z:3: record is incomplete", "z:4: unknown directive", "z:5: record is incomplete"}},
+		{
+			"data", head + "a A\na\na MX x y\na MX 10 a..b\na CNAME b c\n", nil,
+			[]string{"z:3: ", "z:4: ", "z:5: a MX: \"x\" cannot be its pref", "z:6: a MX: \"a..b\" is not a domain name", "z:7: unexpected \"c\" after the end of the record"},
+		},
+		{"generated data", head + "$GENERATE 1-300 h$ A 192.0.2.$\nb A x\n", nil, []string{"z:3: $GENERATE A: \"192.0.2.256\" is not an IPv4 address", "z:4: b A"}},
+		{"byte order mark", "\ufeff" + head + "a A x\n", nil, []string{"z:3: a A"}},
+		{"byte order mark, fine", "\ufeff" + head, nil, nil},
 		{"outside", head + "www.example.org. A 192.0.2.1\n", nil, []string{"z:3: www.example.org. is outside of the zone example.com."}},
 		{"two SOA", head + "@ SOA ns h 2 2 3 4 60\n", nil, []string{"z:1: 2 SOA records"}},
 		{"SOA elsewhere", head + "sub SOA ns h 2 2 3 4 60\n", nil, []string{"z:3: SOA record at sub.example.com.: it belongs at example.com."}},
@@ -88,6 +120,41 @@ func TestErrors(t *testing.T) {
 	}
 }
 
+// TestGenerateBound: what all $GENERATE lines make is bounded before any of it is
+// made, over all zones.
+func TestGenerateBound(t *testing.T) {
+	line := "$GENERATE 0-65535 h$ A 10.0.0.1\n" // mostly the same again, which counts
+	limit := maxGenerated / 65536
+	generated := func(lines int) string { return head + strings.Repeat(line, lines) }
+	compile := func(masters ...string) string {
+		var specs []Spec
+		for i, master := range masters {
+			specs = append(specs, Spec{Name: fmt.Sprintf("%c.example.", 'a'+i), Master: master, MasterFile: string(rune('a' + i))})
+		}
+		_, err := Compile(specs)
+		if err == nil {
+			return ""
+		}
+		return err.Error()
+	}
+	if got := compile(generated(limit)); got != "" {
+		t.Errorf("within the limit: %s", got)
+	}
+	for name, masters := range map[string][]string{
+		"a: one zone":  {head + "$GENERATE 0-65535/2 x$ A 10.0.0.1\n" + generated(limit) + line},
+		"b: two zones": {generated(limit - 1), generated(2)},
+	} {
+		got := compile(masters...)
+		if !strings.HasPrefix(got, name[:2]) || !strings.Contains(got, ": $GENERATE makes 65536 records: the limit for all such lines of all zones is 1000000") {
+			t.Errorf("%s: got %q", name, got)
+		}
+	}
+	wide := head + "$GENERATE 0-65535 h$ TXT " + strings.Repeat("${0,255,d} ", 20) + "\n"
+	if got := compile(wide); !strings.HasPrefix(got, "a:3: $GENERATE makes ") || !strings.Contains(got, "MiB of text") {
+		t.Errorf("wide numbers: got %q", got)
+	}
+}
+
 func TestWarnings(t *testing.T) {
 	tests := []struct{ name, master, want string }{
 		{"no SOA", "@ NS ns.elsewhere.net.\n", "no SOA record at example.com.: made up mname ns.elsewhere.net., serial"},
@@ -99,6 +166,7 @@ func TestWarnings(t *testing.T) {
 		{"below a DNAME", head + "old DNAME new\nx.old TXT x\n", "z:4: x.old.example.com. TXT is never answered"},
 		{"glue missing", head + "sub NS ns.sub\n", "z:3: glue missing: sub.example.com. is served by ns.sub.example.com."},
 		{"NS without address", head + "@ NS ns\n", "name server ns.example.com. of example.com. has no address"},
+		{"long string", head + "a TXT ( \"" + strings.Repeat("x", 255) + "\" ; \"\n \"" + strings.Repeat("y\\089", 150) + "\" )\n", "z:3: a TXT: a string of 300 octets is served in pieces of 255"},
 		{"alias to itself", head + "a CNAME A\n", "z:3: CNAME loop, which never gets to an address: a.example.com. → a.example.com."},
 		{"loop", head + "t CNAME a\na CNAME b\nb CNAME a\n", "z:4: CNAME loop, which never gets to an address: a.example.com. → b.example.com. → a.example.com."},
 		{"long loop", head + "$GENERATE 1-9 h$ CNAME h${1}\nh10 CNAME h1\n", "h1.example.com. → h2.example.com. → h3.example.com. → h4.example.com. → h5.example.com. → …"},
@@ -116,7 +184,7 @@ func TestWarnings(t *testing.T) {
 			}
 		})
 	}
-	if set, err := Parse("example.com.", head+"a CNAME b\nb CNAME c\nc A 192.0.2.1\n* CNAME a\nd CNAME x.net.\n", "z"); err != nil || len(set.Warnings()) != 0 {
+	if set, err := Parse("example.com.", head+"t TXT \""+strings.Repeat("x", 255)+"\" \""+strings.Repeat("\\120", 255)+"\"\na CNAME b\nb CNAME c\nc A 192.0.2.1\n* CNAME a\nd CNAME x.net.\n", "z"); err != nil || len(set.Warnings()) != 0 {
 		t.Errorf("a good zone: %v, warnings %q", err, set.Warnings())
 	}
 }
@@ -293,7 +361,7 @@ func FuzzCompile(f *testing.F) {
 			t.Fatalf("SOA %+v of %q", soa, master)
 		}
 		distinct := make(map[string]bool)
-		parser := dns.NewZoneParser(strings.NewReader(master), "example.com.", "")
+		parser := dns.NewZoneParser(strings.NewReader(strings.TrimPrefix(master, "\ufeff")), "example.com.", "")
 		parser.SetDefaultTTL(defaultTTL)
 		for rr, ok := parser.Next(); ok; rr, ok = parser.Next() {
 			h := rr.Header()

@@ -38,7 +38,7 @@ type ConfigStatus struct {
 	Loaded time.Time `json:"loaded"`
 	// LastError is why the newest reload was refused; "" when it was taken.
 	LastError string    `json:"last_error,omitempty"`
-	LastTry   time.Time `json:"last_try"`
+	LastTry   time.Time `json:"last_try,omitzero"`
 }
 
 // GeoStatus is the geo data in use.

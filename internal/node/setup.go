@@ -43,7 +43,7 @@ type Self struct {
 // setup that can explain and validate, not run). The error holds everything
 // that is wrong, not only the first thing.
 func Load(file, name string) (*Setup, error) {
-	cfg, err := config.Load(file, config.Sources{ReadFile: os.ReadFile, Getenv: os.LookupEnv})
+	cfg, err := config.Load(file, config.Sources{ReadFile: os.ReadFile, Stat: statFile, Getenv: os.LookupEnv})
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("%w (name the configuration: pharos run --config FILE, pharos validate FILE)", err)
 	}
@@ -61,6 +61,7 @@ func Load(file, name string) (*Setup, error) {
 	}
 	var zoneErr, steerErr error
 	s.Zones, s.Warnings, zoneErr = compileZones(cfg)
+	s.Warnings = append(s.Warnings, s.Geo.Warnings()...)
 	s.Topology, steerErr = steer.Compile(cfg, s.Geo, name)
 	if err := errors.Join(zoneErr, steerErr); err != nil {
 		return nil, err
@@ -88,6 +89,15 @@ func findSelf(cfg *config.Config, name string) (*Self, error) {
 	}
 	return nil, fmt.Errorf("%s has no node named %q (it has %s%s); name this one with --node, or add it under sites.<site>.nodes",
 		cfg.File, name, strings.Join(all, ", "), more)
+}
+
+// statFile says why a name cannot be a file to read.
+func statFile(name string) error {
+	info, err := os.Stat(name)
+	if err == nil && info.IsDir() {
+		return errors.New("is a directory")
+	}
+	return err
 }
 
 // readGeoFile reads a database, unless it is too large to be one.
