@@ -37,7 +37,7 @@ type responder struct {
 	hops    int
 	targets [maxChain]wire.Name
 	via     [maxChain]*zone.Node
-	first wire.Mark
+	first   wire.Mark
 
 	services bindings
 }
@@ -89,6 +89,7 @@ func (r *responder) Respond(dst, msg []byte, client netip.AddrPort, tcp bool) (o
 	default: // nothing was tailored, and nothing is to be cached by subnet
 		options.Subnet = false
 		options.Extended = r.extended
+		options.UnknownKey = r.reply.Rcode == wire.NotAuth
 	}
 	if r.b.Truncated() {
 		r.count.truncated.Add(1)

@@ -122,6 +122,40 @@ func TestSigned(t *testing.T) {
 	if err := got.Unpack(s.respond(t, m)); err != nil || got.Rcode != dns.RcodeNotAuth || len(got.Answer) != 0 {
 		t.Errorf("want NOTAUTH, got %v\n%v", err, got)
 	}
+	// It is told which key, in an unsigned TSIG record behind OPT (RFC 8945 5.2.1).
+	key := "Key.example.net."
+	for _, edns := range []bool{false, true} {
+		m := query("mail.example.com.", "A")
+		if edns {
+			m.SetEdns0(1232, false)
+		}
+		m.Extra = append(m.Extra, &dns.TSIG{
+			Hdr: dns.RR_Header{Name: key, Rrtype: dns.TypeTSIG, Class: dns.ClassANY}, Algorithm: dns.HmacSHA256,
+			TimeSigned: 1795000000, Fudge: 300, MACSize: 4, MAC: "01020304", OrigId: m.Id,
+		})
+		got := new(dns.Msg)
+		if err := got.Unpack(s.respond(t, m)); err != nil {
+			t.Fatal(err)
+		}
+		sig := got.IsTsig() // nil unless last
+		if sig == nil || sig.Hdr.Name != key || sig.Hdr.Class != dns.ClassANY || sig.Hdr.Ttl != 0 || sig.Algorithm != dns.HmacSHA256 || sig.MACSize != 0 ||
+			sig.Error != dns.RcodeBadKey || sig.TimeSigned != 1795000000 || sig.Fudge != 300 || sig.OrigId != m.Id || (got.IsEdns0() != nil) != edns {
+			t.Errorf("EDNS %v: want TSIG with BADKEY, got\n%v", edns, got)
+		}
+	}
+	// One that cannot be read, or does not fit, is left out.
+	long := strings.Repeat(strings.Repeat("k", 60)+".", 4)
+	for _, algorithm := range []string{".", long} {
+		m := query(strings.Repeat("m", 60)+".example.com.", "A")
+		m.Extra = []dns.RR{&dns.RFC3597{Hdr: dns.RR_Header{Name: long, Rrtype: dns.TypeTSIG, Class: dns.ClassANY}, Rdata: "00"}}
+		if algorithm == long {
+			m.Extra = []dns.RR{&dns.TSIG{Hdr: dns.RR_Header{Name: long, Rrtype: dns.TypeTSIG, Class: dns.ClassANY}, Algorithm: long}}
+		}
+		got, out := new(dns.Msg), s.respond(t, m)
+		if err := got.Unpack(out); err != nil || got.Rcode != dns.RcodeNotAuth || len(got.Extra) != 0 || len(out) > 512 {
+			t.Errorf("algorithm %s: %d octets, %v\n%v", algorithm, len(out), err, got)
+		}
+	}
 }
 
 // TestPanicCostsOneQuery: a bug in answering drops the query and no more.

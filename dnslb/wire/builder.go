@@ -55,6 +55,9 @@ type Options struct {
 	Subnet    bool          // echo the query's client subnet
 	Keepalive time.Duration // sent when over 0; TCP only
 	Extended  uint16        // RFC 8914 code; 0 for none
+	// UnknownKey: answer the query's TSIG record with error BADKEY, if that fits.
+	// It needs no OPT record in the query.
+	UnknownKey bool
 }
 
 // size returns the octets of the options in the response to q.
@@ -227,6 +230,12 @@ func (b *Builder) Finish(r Reply, o Options, udpSize uint16) []byte {
 	if b.q.EDNS {
 		b.opt(r, o, udpSize)
 		additional++
+	}
+	if o.UnknownKey { // after OPT: TSIG comes last
+		var ok bool
+		if b.buf, ok = b.q.signature.appendUnknownKey(b.buf, b.q.ID, b.start+b.limit); ok {
+			additional++
+		}
 	}
 	h := b.buf[b.start : b.start+HeaderSize]
 	binary.BigEndian.PutUint16(h, b.q.ID)

@@ -78,8 +78,9 @@ const (
 
 // Classes.
 const (
-	ClassIN uint16 = 1
-	ClassCH uint16 = 3
+	ClassIN  uint16 = 1
+	ClassCH  uint16 = 3
+	ClassANY uint16 = 255
 )
 
 // EDNS option codes that are understood; others are ignored.

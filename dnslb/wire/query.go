@@ -32,6 +32,7 @@ type Query struct {
 	TSIG bool
 
 	badECS, badKeepalive bool
+	signature            signature
 }
 
 // A Subnet is an EDNS Client Subnet option (RFC 7871) as a query carries it.
@@ -100,7 +101,7 @@ func Parse(msg []byte, q *Query) (rcode Rcode, ok bool) {
 func (q *Query) reset() {
 	q.ID, q.Opcode, q.RD = 0, 0, false
 	q.Question, q.Type, q.Class = nil, 0, 0
-	q.TSIG = false
+	q.TSIG, q.signature = false, signature{}
 	q.resetEDNS()
 }
 
@@ -170,6 +171,7 @@ func (q *Query) records(msg []byte, off int) bool {
 				return false
 			}
 			q.TSIG = true
+			q.signature = signature{msg[start:next], msg[rdata:end]}
 		}
 		off = end
 	}

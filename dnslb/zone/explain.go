@@ -16,6 +16,9 @@ func (s *statements) explain(err error) string {
 	if strings.Contains(message, "$INCLUDE") {
 		return "$INCLUDE is not allowed: put all records of the zone in one file"
 	}
+	if message == "extra closing brace" || token == "extra closing brace" {
+		return "parenthesis closed that was not opened"
+	}
 	missing := strings.TrimSpace(token) == ""
 	if words := strings.Fields(message); len(words) == 3 && words[0] == "bad" && dns.StringToType[words[1]] != 0 {
 		return s.subject(words[1]) + ": " + badData(words[1], words[2], token, missing)
@@ -34,8 +37,6 @@ func (s *statements) explain(err error) string {
 		return fmt.Sprintf("$ORIGIN: %q is not a domain name", token)
 	case "garbage after rdata":
 		return fmt.Sprintf("unexpected %q after the end of the record", token)
-	case "extra closing brace":
-		return "parenthesis closed that was not opened"
 	case "unexpected newline":
 		return "record is incomplete"
 	}
@@ -93,6 +94,8 @@ func (s *statements) unknownType(token string, missing bool) string {
 	switch {
 	case missing:
 		return "record type is missing"
+	case token[0] == '$' && (s.begin == 0 || s.text[s.begin-1] == '\n'):
+		return token + ": its value is missing"
 	case token[0] == '$':
 		return fmt.Sprintf("directive %q has to stand at the beginning of its line", token)
 	case '0' <= token[0] && token[0] <= '9':

@@ -64,8 +64,8 @@ func TestErrors(t *testing.T) {
 		},
 		{"TTL", head + "a 1x A 192.0.2.1\n$TTL soon\n", nil, []string{"z:3: \"1x\" is not a TTL", "z:4: $TTL: \"soon\" is not a TTL"}},
 		{
-			"directives", head + "$FOO\n$BAR A 192.0.2.1\n $TTL 60\n$ORIGIN a..b\na A x\n", nil,
-			[]string{"z:3: unknown directive \"$FOO\"", "z:4: unknown directive \"$BAR\"", "z:5: directive \"$TTL\" has to stand at the beginning", "z:6: \"a..b\" is not a domain name", "z:7: a A"},
+			"directives", head + "$FOO\n$BAR A 192.0.2.1\n $TTL 60\n$ORIGIN a..b\na A x\n$TTL\n", nil,
+			[]string{"z:3: unknown directive \"$FOO\"", "z:4: unknown directive \"$BAR\"", "z:5: directive \"$TTL\" has to stand at the beginning", "z:6: \"a..b\" is not a domain name", "z:7: a A", "z:8: $TTL: its value is missing"},
 		},
 		{"a directive where the rest of a record should be", head + "a MX 10\n$FOO\nb MX 10\n$TTL 60\n", nil, []string{"z:3: record is incomplete", "z:4: unknown directive", "z:5: record is incomplete"}},
 		{
@@ -123,35 +123,30 @@ func TestErrors(t *testing.T) {
 // TestGenerateBound: what all $GENERATE lines make is bounded before any of it is
 // made, over all zones.
 func TestGenerateBound(t *testing.T) {
-	line := "$GENERATE 0-65535 h$ A 10.0.0.1\n" // mostly the same again, which counts
-	limit := maxGenerated / 65536
-	generated := func(lines int) string { return head + strings.Repeat(line, lines) }
-	compile := func(masters ...string) string {
-		var specs []Spec
-		for i, master := range masters {
-			specs = append(specs, Spec{Name: fmt.Sprintf("%c.example.", 'a'+i), Master: master, MasterFile: string(rune('a' + i))})
-		}
-		_, err := Compile(specs)
-		if err == nil {
-			return ""
-		}
-		return err.Error()
+	// Each line is charged before its first record, which ends it.
+	failing := strings.Repeat("$GENERATE 0-65535 h$ A x\n", 8)
+	_, err := Compile([]Spec{
+		{Name: "a.example.", Master: head + failing, MasterFile: "a"},
+		{Name: "b.example.", Master: head + failing, MasterFile: "b"},
+	})
+	if err == nil {
+		t.Fatal("no error")
 	}
-	if got := compile(generated(limit)); got != "" {
-		t.Errorf("within the limit: %s", got)
-	}
-	for name, masters := range map[string][]string{
-		"a: one zone":  {head + "$GENERATE 0-65535/2 x$ A 10.0.0.1\n" + generated(limit) + line},
-		"b: two zones": {generated(limit - 1), generated(2)},
-	} {
-		got := compile(masters...)
-		if !strings.HasPrefix(got, name[:2]) || !strings.Contains(got, ": $GENERATE makes 65536 records: the limit for all such lines of all zones is 1000000") {
-			t.Errorf("%s: got %q", name, got)
-		}
+	got := strings.Split(err.Error(), "\n")
+	want := "b:10: $GENERATE makes 65536 records: the limit for all such lines of all zones is 1000000, and 16960 are left"
+	if len(got) != 16 || got[15] != want || !strings.Contains(got[14], "not an IPv4 address") {
+		t.Errorf("got %q, want %q in the end", got, want)
 	}
 	wide := head + "$GENERATE 0-65535 h$ TXT " + strings.Repeat("${0,255,d} ", 20) + "\n"
-	if got := compile(wide); !strings.HasPrefix(got, "a:3: $GENERATE makes ") || !strings.Contains(got, "MiB of text") {
-		t.Errorf("wide numbers: got %q", got)
+	if _, err := Parse("example.com.", wide, "z"); err == nil || !strings.HasPrefix(err.Error(), "z:3: $GENERATE makes ") || !strings.Contains(err.Error(), "MiB of text") {
+		t.Errorf("wide numbers: got %v", err)
+	}
+	// The same again counts, steps do not; what is refused costs nothing.
+	left := &budget{records: 100, octets: 1 << 20}
+	spec := &Spec{Name: "example.com.", Master: head + "$GENERATE 1-50 h A 10.0.0.1\n$GENERATE 1-51 x$ A 10.0.0.1\n$GENERATE 1-99/2 y$ A 10.0.0.1\n"}
+	rep := newReport(spec)
+	if d := newDraft(spec, rep, left); len(rep.errors) != 1 || rep.errors[0].Line != 4 || d.records != 2+1+50 || left.records != 0 {
+		t.Errorf("%d records, errors %v, %d left", d.records, rep.err(), left.records)
 	}
 }
 

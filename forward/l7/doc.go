@@ -36,7 +36,8 @@
 // died while idle is sent once more on a fresh one, if its method is idempotent
 // and its body is at hand. 404 no route, 502 the backend broke the protocol or
 // the connection, 503 no backend, 504 the backend was silent; the body says
-// which in one line.
+// which in one line. A client that has ended its side while a backend thinks
+// has gone: the backend's connection is aborted within a second.
 //
 // It never terminates TLS, never caches, never retries what a backend may have
 // acted on, and never logs a request. Reloads swap routes at once, for open

@@ -199,7 +199,10 @@ func (s *Server) Addrs() []netip.AddrPort { return s.front.Addrs() }
 func (s *Server) Stats() Stats { return s.metrics.stats() }
 
 // A Change is a new set of listeners with everything fallible already done.
-type Change struct{ inner *forward.Change[settings] }
+// Addresses in both sets keep their sockets, and the next request on any open
+// connection sees the new routes. Connections of removed listeners end after
+// their current request.
+type Change = forward.Change[settings]
 
 // Prepare compiles the routes of listeners and binds the addresses that are
 // new. The Server goes on unchanged until Commit.
@@ -208,17 +211,9 @@ func (s *Server) Prepare(listeners []Listener) (*Change, error) {
 	if err != nil {
 		return nil, err
 	}
-	inner, err := s.front.Prepare(listens)
+	change, err := s.front.Prepare(listens)
 	if err != nil {
 		return nil, fmt.Errorf("l7: %w", err)
 	}
-	return &Change{inner: inner}, nil
+	return change, nil
 }
-
-// Commit puts the change into effect and cannot fail. Addresses in both sets
-// keep their sockets, and the next request on any open connection sees the new
-// routes. Connections of removed listeners end after their current request.
-func (c *Change) Commit() { c.inner.Commit() }
-
-// Discard closes what Prepare opened.
-func (c *Change) Discard() { c.inner.Discard() }

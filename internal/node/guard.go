@@ -42,8 +42,11 @@ func inventories(c *config.Config) []inventory {
 		prefixes = append(prefixes, p.Prefix.String())
 	}
 	return []inventory{
-		{"service", "services", services}, {"zone", "zones", zones}, {"steered name", "steered names", names},
-		{"site", "sites", sites}, {"prefix", "prefixes", prefixes},
+		{"service", "services", services},
+		{"zone", "zones", zones},
+		{"steered name", "steered names", names},
+		{"site", "sites", sites},
+		{"prefix", "prefixes", prefixes},
 	}
 }
 
