@@ -124,6 +124,9 @@ func NewFront[S any](opts FrontOptions[S]) (*Front[S], error) {
 	if f.log == nil {
 		f.log = slog.New(slog.DiscardHandler)
 	}
+	if err := checkFree(opts.Listeners); err != nil {
+		return nil, err
+	}
 	change, err := f.Prepare(opts.Listeners)
 	if err != nil {
 		return nil, err
@@ -132,8 +135,40 @@ func NewFront[S any](opts FrontOptions[S]) (*Front[S], error) {
 	return f, nil
 }
 
-// bind opens a listening socket that other processes of the same user may share
-// (SO_REUSEPORT), so that a new process can take over without a gap.
+// checkFree refuses addresses that another program listens on, a second pharos
+// too: with SO_REUSEPORT the two would share it without knowing, and each serve
+// half. Reloads are not checked, since there one tier takes over from another.
+func checkFree[S any](listeners []Listen[S]) error {
+	var errs []error
+	named := make(map[netip.AddrPort]bool, len(listeners))
+	for _, l := range listeners {
+		switch {
+		case named[l.Address]:
+			return nil // Prepare says so, which is more to the point
+		case !l.Address.IsValid() || l.Address.Port() == 0:
+			continue
+		}
+		named[l.Address] = true
+		s, err := net.Listen("tcp", listenText(l.Address))
+		if err != nil {
+			errs = append(errs, fmt.Errorf("listen on %s: %w%s", l.Address, err, cure(l.Address, err)))
+			continue
+		}
+		s.Close()
+	}
+	return errors.Join(errs...)
+}
+
+// listenText is what package net calls an address to listen on.
+func listenText(address netip.AddrPort) string {
+	if address.Addr() == netip.IPv6Unspecified() {
+		return fmt.Sprintf(":%d", address.Port()) // both families, or IPv4 alone where there is no IPv6
+	}
+	return address.String()
+}
+
+// bind opens a listening socket that may share its address (SO_REUSEPORT), so
+// that over a reload one tier can take over from another without a gap.
 func bind[S any](address netip.AddrPort) (*socket[S], error) {
 	config := net.ListenConfig{
 		Control: func(_, _ string, c syscall.RawConn) error {
@@ -147,11 +182,7 @@ func bind[S any](address netip.AddrPort) (*socket[S], error) {
 		},
 	}
 	config.SetMultipathTCP(false) // splice and socket options need plain TCP
-	text := address.String()
-	if address.Addr() == netip.IPv6Unspecified() {
-		text = fmt.Sprintf(":%d", address.Port()) // both families, or IPv4 alone where there is no IPv6
-	}
-	l, err := config.Listen(context.Background(), "tcp", text)
+	l, err := config.Listen(context.Background(), "tcp", listenText(address))
 	if err != nil {
 		return nil, fmt.Errorf("listen on %s: %w%s", address, err, cure(address, err))
 	}

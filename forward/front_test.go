@@ -2,9 +2,12 @@ package forward
 
 import (
 	"context"
+	"errors"
 	"io"
 	"net"
 	"net/netip"
+	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -52,5 +55,20 @@ func TestDefaultDrain(t *testing.T) {
 	c.Close()
 	if err := <-done; err != nil {
 		t.Errorf("Run: %v", err)
+	}
+}
+
+// Two processes that share an address without knowing would each serve half.
+func TestSecondOwnerIsRefused(t *testing.T) {
+	serve := func(context.Context, *Conn[int]) {}
+	first, err := NewFront(FrontOptions[int]{Serve: serve, Listeners: []Listen[int]{{Address: netip.MustParseAddrPort("127.0.0.1:0")}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer first.Close()
+	taken := first.Addrs()[0]
+	_, err = NewFront(FrontOptions[int]{Serve: serve, Listeners: []Listen[int]{{Address: taken}}})
+	if !errors.Is(err, syscall.EADDRINUSE) || !strings.Contains(err.Error(), taken.String()) {
+		t.Errorf("got %v, want an error that names %s", err, taken)
 	}
 }
