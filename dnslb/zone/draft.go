@@ -64,7 +64,9 @@ func newDraft(spec *Spec, rep *report, left *budget) *draft {
 		return d
 	}
 	d.apex = apex
-	parse(spec.Master, dns.Fqdn(spec.Name), rep, left, d.add)
+	// The parser takes a record without data for an RFC 2136 update, but only at
+	// the end of the text, so the end is made a line of its own.
+	parse(strings.TrimRight(spec.Master, " \t\r\n")+"\n$TTL 0\n", dns.Fqdn(spec.Name), rep, left, d.add)
 	d.steer()
 	return d
 }

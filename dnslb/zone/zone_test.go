@@ -13,6 +13,20 @@ import (
 // head makes a zone complete, in two lines.
 const head = "@ 300 IN SOA ns h 1 2 3 4 60\n@ 300 IN NS ns.elsewhere.net.\n"
 
+// The zone library takes a record without data at the very end of a text for a
+// dynamic update, and would send it out as a message that nobody can read.
+func TestIncompleteLastRecord(t *testing.T) {
+	const head = "@ 300 IN SOA ns h 1 1 1 1 1\n@ 300 IN NS ns.other.test.\n"
+	for _, rtype := range []string{"A", "AAAA", "MX", "CNAME", "TXT", "NS", "SRV", "CAA", "DS", "HTTPS"} {
+		for _, end := range []string{"", " ", "\n", "\n\n", "\n; the end"} {
+			_, err := Parse("t.test.", head+"mail 300 IN "+rtype+end, "zone")
+			if err == nil || !strings.Contains(err.Error(), "zone:3: ") {
+				t.Errorf("%s then %q: got %v, want an error at line 3", rtype, end, err)
+			}
+		}
+	}
+}
+
 func TestErrors(t *testing.T) {
 	steer := func(names ...string) []Steered {
 		var out []Steered

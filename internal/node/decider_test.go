@@ -1,6 +1,7 @@
 package node
 
 import (
+	"context"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -57,16 +58,26 @@ type deciderBench struct {
 	now    time.Time
 }
 
-func newDeciderBench(t *testing.T, stateDir string) *deciderBench {
+// load makes a1's setup of a configuration.
+func load(t *testing.T, config string) *Setup {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "pharos.yaml")
-	if err := os.WriteFile(file, []byte(twoSites), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	write(t, file, config)
 	setup, err := Load(file, "a1")
 	if err != nil {
 		t.Fatal(err)
 	}
+	return setup
+}
+
+func newDeciderBench(t *testing.T, stateDir string) *deciderBench {
+	t.Helper()
+	return deciderBenchOf(t, stateDir, twoSites)
+}
+
+func deciderBenchOf(t *testing.T, stateDir, config string) *deciderBench {
+	t.Helper()
+	setup := load(t, config)
 	b := &deciderBench{
 		board:  &steer.Board{},
 		prober: &fakeProber{changed: make(chan struct{}, 1)},
@@ -88,6 +99,38 @@ func (b *deciderBench) set(kind health.Kind, s health.Status) {
 			b.prober.states[i].Status = s
 		}
 	}
+}
+
+// report is what another node says: s of every target of a kind.
+func (b *deciderBench) report(observer string, epoch, seq uint64, kind health.Kind, s health.Status) *health.Report {
+	r := health.NewReport(observer, b.setup.Topology.Layout)
+	r.Epoch, r.Seq = epoch, seq
+	for i, target := range b.setup.Topology.Layout.Targets {
+		if target.Kind == kind {
+			r.Set(i, s)
+		}
+	}
+	return r
+}
+
+// verdict is what is held of the service's first target of a kind at a site.
+func (b *deciderBench) verdict(kind health.Kind, site string) health.Verdict {
+	return b.view.Load().Of(b.targetOf(kind, site))
+}
+
+func (b *deciderBench) targetOf(kind health.Kind, site string) health.Target {
+	for _, target := range b.setup.Topology.Layout.Targets {
+		if target.Kind == kind && target.Site == site && target.Service == "web" {
+			return target
+		}
+	}
+	return health.Target{}
+}
+
+// pass is one step d later.
+func (b *deciderBench) pass(d time.Duration) {
+	b.now = b.now.Add(d)
+	b.step(b.now)
 }
 
 func isClosed(ch <-chan struct{}) bool {
@@ -155,6 +198,17 @@ func TestRouteNeedsReadinessAndEvidence(t *testing.T) {
 	}
 }
 
+// save has the saver write what was handed to it, then ends this life.
+func (b *deciderBench) save(t *testing.T) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := b.saver.Run(ctx); err != nil {
+		t.Fatal(err)
+	}
+	b.state.close()
+}
+
 // The last known good opens the gates at once, but announces nothing by itself.
 func TestLastKnownGood(t *testing.T) {
 	dir := t.TempDir()
@@ -162,19 +216,12 @@ func TestLastKnownGood(t *testing.T) {
 	first.set(health.KindBackend, health.StatusUp)
 	first.set(health.KindVIP, health.StatusUp)
 	first.step(first.now)
-	data, err := health.EncodeView(first.view.Load())
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := first.state.replace(viewFile, data); err != nil {
-		t.Fatal(err)
-	}
-	first.state.close()
+	first.save(t)
 
 	second := newDeciderBench(t, dir)
 	second.facts.Ready = true
 	second.step(second.now)
-	if !isClosed(second.allKnown) {
+	if !isClosed(second.poolsKnown) || !isClosed(second.allKnown) {
 		t.Error("the last known good did not open the gates")
 	}
 	plan := second.board.Load()
@@ -188,6 +235,34 @@ func TestLastKnownGood(t *testing.T) {
 	second.step(second.now.Add(100 * time.Millisecond))
 	if !second.board.Load().Routes[0].Announce {
 		t.Error("not announced after the first probe of this life")
+	}
+}
+
+// What is on disk opens the gates for what it knows of, and for nothing else.
+func TestPartialLastKnownGood(t *testing.T) {
+	for _, tt := range []struct {
+		name       string
+		saved      health.Kind
+		pools, all bool
+	}{
+		{"only the other site's VIP", health.KindVIP, false, false},
+		{"only this site's backend", health.KindBackend, true, false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			dir := t.TempDir()
+			first := newDeciderBench(t, dir)
+			first.set(tt.saved, health.StatusUp)
+			first.step(first.now)
+			first.save(t)
+			second := newDeciderBench(t, dir)
+			second.step(second.now)
+			if got := isClosed(second.poolsKnown); got != tt.pools {
+				t.Errorf("pools known %v, want %v", got, tt.pools)
+			}
+			if got := isClosed(second.allKnown); got != tt.all {
+				t.Errorf("all known %v, want %v", got, tt.all)
+			}
+		})
 	}
 }
 
@@ -271,5 +346,42 @@ func TestSilenceIsNotEvidence(t *testing.T) {
 	}
 	if plan.Generation != generation {
 		t.Errorf("silence published plan %d after %d", plan.Generation, generation)
+	}
+}
+
+// A new setup keeps what is known of the targets in both, decides by the new
+// topology and tells the others at once.
+func TestSwapKeepsWhatIsKnown(t *testing.T) {
+	b := newDeciderBench(t, t.TempDir())
+	b.now = time.Now()
+	b.set(health.KindBackend, health.StatusUp)
+	b.inbox.deliver(b.report("b1", 1, 1, health.KindVIP, health.StatusUp), 0)
+	b.pass(0)
+	next := load(t, edit(t, twoSites, "services:\n", "services:\n  extra: {check: {tcp: {}}, backends: {a: [\"127.9.1.3:80\"]}, vip: {a: 127.9.1.55}}\n"))
+
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- b.Run(ctx) }()
+	ok := b.swap(ctx, next)
+	cancel()
+	if err := <-ended; err != nil || !ok {
+		t.Fatalf("swap %v, %v", ok, err)
+	}
+	if got := b.board.Load().Topology; got != next.Topology {
+		t.Error("the plan is not decided by the new topology")
+	}
+	if b.ledger.Held("b1") == nil {
+		t.Error("the other node's report is forgotten")
+	}
+	for _, o := range b.ledger.Opinions(b.targetOf(health.KindVIP, "a"), time.Now()) {
+		if o.Status != health.StatusUp || !o.Fresh {
+			t.Errorf("%s says %s (fresh: %v), want up", o.Observer, o.Status, o.Fresh)
+		}
+	}
+	if got := b.gossip.published[len(b.gossip.published)-1]; got.Config != next.Config.Hash || got.Layout != next.Topology.Layout.Hash {
+		t.Error("the newest report is not of the new configuration")
+	}
+	if got := b.board.Load().Facts.Own; len(got) != len(next.Topology.Layout.Targets) {
+		t.Errorf("own findings on %d targets, want %d", len(got), len(next.Topology.Layout.Targets))
 	}
 }
