@@ -151,29 +151,22 @@ func TestSlowReader(t *testing.T) {
 	ask(t, s, "tcp", query("mail.example.com.", "A"))
 }
 
-// TestConnectionCap: at the limit the connection that has been idle longest
-// makes room.
+// TestConnectionCap: at the limit one that is idle makes room (which one, package
+// transport tests).
 func TestConnectionCap(t *testing.T) {
 	s := start(t, Options{Tunables: Tunables{TCPMax: 3, TCPIdle: time.Minute}})
-	exchange := func(c net.Conn) {
-		t.Helper()
-		if _, err := c.Write(frame(t, query("mail.example.com.", "A"))); err != nil {
+	for range 5 {
+		ask(t, s, "tcp", query("mail.example.com.", "A"))
+		conn := dial(t, s) // stays open
+		if _, err := conn.Write(frame(t, query("mail.example.com.", "A"))); err != nil {
 			t.Fatal(err)
 		}
-		receive(t, c)
+		receive(t, conn)
+		if got := s.pool.Open(); got > 3 {
+			t.Fatalf("%d connections are open, at most 3", got)
+		}
 	}
-	a, b, c := dial(t, s), dial(t, s), dial(t, s)
-	for _, conn := range []net.Conn{a, b, c, a} {
-		exchange(conn)
-	}
-	d := dial(t, s)
-	exchange(d)
-	if !closed(b) {
-		t.Error("the longest idle connection is still open")
-	}
-	exchange(a)
-	exchange(c)
-	if got := s.metrics.tcp.Evicted.Load(); got != 1 || s.pool.Open() != 3 {
-		t.Errorf("%d evicted and %d open, want 1 and 3", got, s.pool.Open())
+	if s.metrics.tcp.Evicted.Load() < 2 {
+		t.Errorf("%d evicted, want at least 2", s.metrics.tcp.Evicted.Load())
 	}
 }

@@ -21,7 +21,7 @@ type Counters struct {
 	Accepted     atomic.Uint64
 	Evicted      atomic.Uint64 // idle, closed to make room
 	Refused      atomic.Uint64 // no room, none idle
-	Crowded      atomic.Uint64 // refused because their network held its share
+	Crowded      atomic.Uint64 // refused because their network held its share, none idle
 	Slow         atomic.Uint64 // did not take their answers in time
 	AcceptErrors atomic.Uint64
 }
@@ -100,25 +100,37 @@ func (p *Pool) add(conn *net.TCPConn) {
 		_ = conn.Close()
 		return
 	case p.networks[network] >= max(perClientFloor, limits.Connections/perClientShare):
-		p.counters.Crowded.Add(1)
-		_ = conn.Close()
-		return
+		if !p.evict(func(c *connection) bool { return c.network == network }) {
+			p.counters.Crowded.Add(1)
+			_ = conn.Close()
+			return
+		}
 	case len(p.open) >= limits.Connections:
-		victim := p.oldest
-		if victim == nil {
+		if !p.evict(func(*connection) bool { return true }) {
 			p.counters.Refused.Add(1)
 			_ = conn.Close()
 			return
 		}
-		p.counters.Evicted.Add(1)
-		p.forget(victim)
-		_ = victim.conn.Close()
 	}
 	p.counters.Accepted.Add(1)
 	c := &connection{conn: conn, pool: p, client: client, network: network}
 	p.open[c] = struct{}{}
 	p.networks[network]++
 	p.wg.Go(c.serve)
+}
+
+// evict closes the connection that has been idle longest of those that fit, to
+// make room; false if none is idle. mu is held.
+func (p *Pool) evict(fits func(*connection) bool) bool {
+	for c := p.oldest; c != nil; c = c.newer {
+		if fits(c) {
+			p.counters.Evicted.Add(1)
+			p.forget(c)
+			_ = c.conn.Close()
+			return true
+		}
+	}
+	return false
 }
 
 // remove closes a connection that has ended.

@@ -4,6 +4,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"runtime"
 	"testing"
 	"time"
 
@@ -71,7 +72,54 @@ func works(conn net.Conn) bool {
 	return err == nil && reply == [4]byte{0, 2, 'o', 'k'}
 }
 
-// TestShare: one network cannot take all connections.
+// rests waits until the pool has count idle connections, and returns the
+// address of the one that has been idle longest.
+func rests(t *testing.T, pool *Pool, count int) (oldest string) {
+	t.Helper()
+	for deadline := time.Now().Add(10 * time.Second); ; runtime.Gosched() {
+		pool.mu.Lock()
+		n := 0
+		for c := pool.oldest; c != nil; c = c.newer {
+			n++
+		}
+		if n > 0 {
+			oldest = pool.oldest.client.String()
+		}
+		pool.mu.Unlock()
+		if n == count {
+			return oldest
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("%d connections are idle, want %d", n, count)
+		}
+	}
+}
+
+// TestLongestIdleMakesRoom: at the limit, who has been idle longest goes.
+func TestLongestIdleMakesRoom(t *testing.T) {
+	pool, counters, address := serve(t, Limits{Connections: 3, Idle: time.Minute}, echo{})
+	var conns []net.Conn
+	for i := range 3 {
+		conns = append(conns, connect(t, address))
+		if !works(conns[i]) {
+			t.Fatal("refused")
+		}
+		rests(t, pool, i+1)
+	}
+	works(conns[0]) // now the second is the longest idle
+	for rests(t, pool, 3) != conns[1].LocalAddr().String() {
+		runtime.Gosched()
+	}
+	if !works(connect(t, address)) {
+		t.Error("no room was made")
+	}
+	if works(conns[1]) || !works(conns[0]) || !works(conns[2]) || counters.Evicted.Load() != 1 {
+		t.Errorf("another than the longest idle went, %d in all", counters.Evicted.Load())
+	}
+}
+
+// TestShare: one network cannot take all connections: beyond its share, its own
+// idle ones make room.
 func TestShare(t *testing.T) {
 	pool, counters, address := serve(t, Limits{Connections: 10 * perClientFloor, Idle: time.Minute}, echo{})
 	share := 10 * perClientFloor / perClientShare
@@ -79,9 +127,10 @@ func TestShare(t *testing.T) {
 		if !works(connect(t, address)) {
 			t.Fatalf("connection %d refused", i+1)
 		}
+		rests(t, pool, i+1)
 	}
-	if works(connect(t, address)) || counters.Crowded.Load() != 1 || pool.Open() != share {
-		t.Errorf("%d open, %d refused; want %d and 1", pool.Open(), counters.Crowded.Load(), share)
+	if !works(connect(t, address)) || counters.Evicted.Load() != 1 || pool.Open() != share {
+		t.Errorf("%d open, %d evicted; want %d and 1", pool.Open(), counters.Evicted.Load(), share)
 	}
 }
 

@@ -20,7 +20,7 @@ func TestMain(m *testing.M) {
 		return
 	}
 	// The parallel tests wait more than they compute.
-	if err := flag.Set("test.parallel", "8"); err != nil {
+	if err := flag.Set("test.parallel", "4"); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
