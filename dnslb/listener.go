@@ -75,7 +75,7 @@ func bind(addr netip.AddrPort, sockets int) (*listener, error) {
 // start serves the listener until stop.
 func (l *listener) start(s *Server) {
 	for _, u := range l.udp {
-		count := s.metrics.socket()
+		count := s.metrics.socket(u.Overflowed)
 		l.wg.Go(func() {
 			defer s.metrics.retire(count)
 			u.Serve(&responder{server: s, count: count})

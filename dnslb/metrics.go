@@ -16,10 +16,11 @@ const (
 	dropPort             // from port 0
 	dropPanic            // a bug of ours
 	dropSend             // the kernel refused to send
+	dropOverflow         // came faster than we took it; the kernel counts
 	dropReasons
 )
 
-var dropNames = [dropReasons]string{"malformed", "source_port", "internal", "send"}
+var dropNames = [dropReasons]string{"malformed", "source_port", "internal", "send", "overflow"}
 
 const (
 	overUDP = iota
@@ -51,6 +52,7 @@ type counters struct {
 	responses [len(rcodeSlots)]atomic.Uint64
 	dropped   [dropReasons]atomic.Uint64
 	truncated atomic.Uint64
+	overflow  func() uint64 // what the kernel dropped of a UDP socket; or nil
 	_         [64]byte
 }
 
@@ -74,6 +76,9 @@ func (c *counters) merge(o *counters) {
 		c.dropped[i].Add(o.dropped[i].Load())
 	}
 	c.truncated.Add(o.truncated.Load())
+	if o.overflow != nil {
+		c.dropped[dropOverflow].Add(o.overflow())
+	}
 }
 
 // metrics collects the counters of all sockets when asked.
@@ -109,9 +114,10 @@ func newMetrics() *metrics {
 	}
 }
 
-// socket returns counters for a new socket.
-func (m *metrics) socket() *counters {
-	c := new(counters)
+// socket returns counters for a new socket. overflow tells what the kernel has
+// dropped of it; nil for TCP.
+func (m *metrics) socket(overflow func() uint64) *counters {
+	c := &counters{overflow: overflow}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.live[c] = struct{}{}

@@ -25,7 +25,7 @@ func detached(t testing.TB, tunables Tunables) *detachedResponder {
 	s := &Server{board: newBoard(t), metrics: newMetrics()}
 	s.tunables.Store(&tunables)
 	s.zones.Store(serve(newSet(t), s.board))
-	return &detachedResponder{&responder{server: s, count: s.metrics.socket()}, make([]byte, 0, 4096)}
+	return &detachedResponder{&responder{server: s, count: s.metrics.socket(nil)}, make([]byte, 0, 4096)}
 }
 
 var client = netip.MustParseAddrPort("127.0.0.1:5353")

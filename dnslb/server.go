@@ -68,7 +68,7 @@ func New(o Options) (*Server, error) {
 	}
 	s.tunables.Store(&o.Tunables)
 	s.zones.Store(serve(new(zone.Set), s.board))
-	overTCP := s.metrics.socket()
+	overTCP := s.metrics.socket(nil)
 	s.pool = transport.NewPool(limits(&o.Tunables), &s.metrics.tcp, func() transport.Responder {
 		return &responder{server: s, count: overTCP}
 	})

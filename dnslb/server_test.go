@@ -346,6 +346,7 @@ func TestMetrics(t *testing.T) {
 		"pharos_dnslb_responses_total,servfail":           0,
 		"pharos_dnslb_dropped_total,internal":             0,
 		"pharos_dnslb_dropped_total,send":                 0,
+		"pharos_dnslb_dropped_total,overflow":             0,
 		"pharos_dnslb_responses_total,badvers":            0,
 		"pharos_dnslb_responses_total,yxdomain":           0,
 		"pharos_dnslb_responses_total,formerr":            0,

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"syscall"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -29,6 +30,9 @@ func prepareUDP(fd int, ipv6, wildcard bool) error {
 	// Neither path-MTU discovery nor its spoofed messages may shape our replies;
 	// they are small enough not to be fragmented.
 	if ipv6 {
+		if err := unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, 1); err != nil {
+			return fmt.Errorf("set IPV6_V6ONLY: %w", err)
+		}
 		_ = unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_MTU_DISCOVER, unix.IPV6_PMTUDISC_OMIT)
 	} else {
 		_ = unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_OMIT)
@@ -78,6 +82,23 @@ func replySource(oob []byte) []byte {
 	}
 	return nil
 }
+
+// overflows returns the socket's count of dropped datagrams; 0 where the kernel
+// does not tell (before Linux 4.12).
+func overflows(fd int) uint64 {
+	var info [skMemInfoDrops + 1]uint32
+	size := uint32(unsafe.Sizeof(info))
+	_, _, errno := unix.Syscall6(unix.SYS_GETSOCKOPT, uintptr(fd), unix.SOL_SOCKET, unix.SO_MEMINFO,
+		uintptr(unsafe.Pointer(&info)), uintptr(unsafe.Pointer(&size)), 0)
+	if errno != 0 {
+		return 0
+	}
+	return uint64(info[skMemInfoDrops])
+}
+
+// skMemInfoDrops is where SO_MEMINFO has the drops: SK_MEMINFO_DROPS of
+// linux/sock_diag.h.
+const skMemInfoDrops = 8
 
 // bindError adds what to do about the usual causes.
 func bindError(err error) error {

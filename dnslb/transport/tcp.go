@@ -169,3 +169,10 @@ func whole(in *bufio.Reader) bool {
 	frame, err := in.Peek(2)
 	return err == nil && in.Buffered() >= 2+int(binary.BigEndian.Uint16(frame))
 }
+
+func ignoreClosed(err error) error {
+	if errors.Is(err, net.ErrClosed) {
+		return nil
+	}
+	return err
+}
