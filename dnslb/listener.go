@@ -48,6 +48,22 @@ func bindAll(addrs []netip.AddrPort, others int, bind func(netip.AddrPort) (*lis
 	return nil, errors.New("nothing to listen on: no address is given")
 }
 
+// checkFree refuses addresses that another process answers on, a second pharos
+// too: our sockets share their addresses among themselves (SO_REUSEPORT), so
+// binding them would succeed, and each process would get a part of the queries.
+func checkFree(addrs []netip.AddrPort) error {
+	var errs []error
+	for _, addr := range addrs {
+		if addr.Port() == 0 {
+			continue
+		}
+		if err := transport.CheckFree(addr); err != nil && !errors.Is(err, syscall.EAFNOSUPPORT) {
+			errs = append(errs, fmt.Errorf("listen on %v: %w", addr, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
 // binder returns what binds one address with a number of UDP sockets.
 func binder(sockets int) func(netip.AddrPort) (*listener, error) {
 	return func(addr netip.AddrPort) (*listener, error) { return bind(addr, sockets) }

@@ -23,6 +23,9 @@ type Options struct {
 	// Board is where plans are published. While it holds none, steered names are
 	// answered SERVFAIL and everything else is answered. Required.
 	Board *steer.Board
+	// Shared lets other processes of this user answer on the same addresses; the
+	// kernel spreads the queries. Without it New refuses an address that is taken.
+	Shared bool
 	// Sockets is the number of UDP sockets for each address; 0 = GOMAXPROCS.
 	Sockets int
 	// Tunables can change with a reload.

@@ -73,6 +73,11 @@ func New(o Options) (*Server, error) {
 		return &responder{server: s, count: overTCP}
 	})
 	s.metrics.open = s.pool.Open
+	if !o.Shared {
+		if err := checkFree(listen); err != nil {
+			return nil, fmt.Errorf("dns: %w", err)
+		}
+	}
 	if s.listeners, err = bindAll(listen, 0, binder(o.Sockets)); err != nil {
 		return nil, fmt.Errorf("dns: %w", err)
 	}

@@ -2,12 +2,14 @@ package dnslb
 
 import (
 	"context"
+	"errors"
 	"math/rand/v2"
 	"net"
 	"net/netip"
 	"os"
 	"os/exec"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -59,7 +61,7 @@ func TestBindAllOrNothing(t *testing.T) {
 	defer taken.Close()
 	busy := taken.Addr().(*net.TCPAddr).AddrPort()
 	free := netip.AddrPortFrom(netip.MustParseAddr("127.0.0.3"), busy.Port())
-	_, err = New(Options{Board: new(steer.Board), Listen: []netip.AddrPort{free, busy}})
+	_, err = New(Options{Board: new(steer.Board), Listen: []netip.AddrPort{free, busy}, Shared: true})
 	if err == nil || !strings.Contains(err.Error(), busy.String()+" (tcp)") || !strings.Contains(err.Error(), "another program") {
 		t.Errorf("got %v", err)
 	}
@@ -86,7 +88,7 @@ func TestBindAllOrNothing(t *testing.T) {
 func TestSharedAddress(t *testing.T) {
 	first := start(t, Options{})
 	udp, _ := first.Addrs()
-	second := start(t, Options{Listen: udp, Board: newBoard(t)})
+	second := start(t, Options{Listen: udp, Board: newBoard(t), Shared: true})
 	for range 20 {
 		ask(t, second, "udp", query("mail.example.com.", "A"))
 		ask(t, second, "tcp", query("mail.example.com.", "A"))
@@ -391,4 +393,19 @@ func TestDig(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Two processes that answer on one address without knowing would each get a part of the queries.
+func TestSecondOwner(t *testing.T) {
+	first := start(t, Options{})
+	udp, _ := first.Addrs()
+	_, err := New(Options{Board: new(steer.Board), Listen: udp})
+	if !errors.Is(err, syscall.EADDRINUSE) || !strings.Contains(err.Error(), udp[0].String()) {
+		t.Errorf("got %v, want an error that names %s", err, udp[0])
+	}
+	second, err := New(Options{Board: new(steer.Board), Listen: udp, Shared: true})
+	if err != nil {
+		t.Fatalf("shared: %v", err)
+	}
+	second.Close()
 }

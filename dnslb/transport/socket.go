@@ -4,6 +4,8 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"net"
+	"net/netip"
 	"syscall"
 	"unsafe"
 
@@ -99,6 +101,25 @@ func overflows(fd int) uint64 {
 // skMemInfoDrops is where SO_MEMINFO has the drops: SK_MEMINFO_DROPS of
 // linux/sock_diag.h.
 const skMemInfoDrops = 8
+
+// CheckFree reports whether somebody else is bound to an address, over UDP or
+// TCP: it binds it for a moment without sharing.
+func CheckFree(addr netip.AddrPort) error {
+	family := "4"
+	if addr.Addr().Is6() {
+		family = "6"
+	}
+	packets, err := net.ListenPacket("udp"+family, addr.String())
+	if err != nil {
+		return bindError(err)
+	}
+	defer packets.Close()
+	stream, err := net.Listen("tcp"+family, addr.String())
+	if err != nil {
+		return bindError(err)
+	}
+	return stream.Close()
+}
 
 // bindError adds what to do about the usual causes.
 func bindError(err error) error {

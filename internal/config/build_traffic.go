@@ -15,6 +15,7 @@ func (b *builder) buildDNS() {
 		UDPSize:    uint16(get[int](at, "udp_size")),
 		TCPMax:     get[int](at, "tcp_max"),
 		TCPIdle:    get[time.Duration](at, "tcp_idle"),
+		Shared:     get[bool](at, "shared"),
 		ECS:        get[bool](at, "ecs"),
 		ServerName: get[string](at, "server_name"),
 	}

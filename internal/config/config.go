@@ -203,6 +203,7 @@ type DNS struct {
 	TCPMax     int    // connections in all, 1 … 100000; default 4096
 	TCPIdle    time.Duration
 	ECS        bool   // heed EDNS Client Subnet; default true
+	Shared     bool   // other processes may answer on the same addresses
 	ServerName string // NSID and id.server; default the node's name
 }
 

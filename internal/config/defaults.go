@@ -27,6 +27,7 @@ const (
 	defaultTCPMax  = 4096
 	defaultTCPIdle = 10 * time.Second
 	defaultECS     = true
+	defaultShared  = false
 
 	defaultIdle     = 10 * time.Minute
 	defaultConnect  = 2 * time.Second

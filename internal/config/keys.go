@@ -96,6 +96,7 @@ func dnsKeys() *shape {
 		with("tcp_idle", one(duration("tcp_idle", minIdle, maxDNSIdle, time.Millisecond)), defaultTCPIdle,
 			"How long a TCP connection may be silent"),
 		with("ecs", one(boolean()), defaultECS, "Heed EDNS Client Subnet: steer by the client's network rather than the resolver's address"),
+		with("shared", one(boolean()), defaultShared, "Let other processes of this user answer on the same addresses, the kernel spreading the queries; without it an address that is taken is an error"),
 		may("server_name", one(text("a server name", 64)), "What NSID and id.server say. Default: the node's name"),
 	)
 }

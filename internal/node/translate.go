@@ -98,7 +98,7 @@ func (n *Node) clusterOptions(s *Setup) cluster.Options {
 
 func (n *Node) dnsOptions(s *Setup) dnslb.Options {
 	return dnslb.Options{
-		Listen: s.dnsAddresses(), Board: &n.board, Tunables: s.dnsTunables(),
+		Listen: s.dnsAddresses(), Board: &n.board, Shared: s.Config.DNS.Shared, Tunables: s.dnsTunables(),
 		Log: n.log, Registerer: n.registry,
 	}
 }
