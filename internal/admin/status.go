@@ -48,6 +48,8 @@ type GeoStatus struct {
 	Built time.Time `json:"built"`
 	// AgeDays is how old the data is.
 	AgeDays int `json:"age_days"`
+	// LastError is why the newest replacement of a database was refused; "" when it was taken.
+	LastError string `json:"last_error,omitempty"`
 }
 
 // ServiceStatus is one service at every site.

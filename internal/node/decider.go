@@ -217,7 +217,7 @@ func (d *decider) raise(echo *health.Report, now time.Time) {
 		return
 	}
 	d.lastRaise = now
-	if echo.Epoch >= maxEpoch {
+	if echo.Epoch >= maxEpoch-1 {
 		d.log.Error("a report in our name has an epoch that nothing can exceed; is another node called the same, or the gossip key stolen?", "epoch", echo.Epoch)
 		return
 	}

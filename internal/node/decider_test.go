@@ -352,36 +352,43 @@ func TestSilenceIsNotEvidence(t *testing.T) {
 // A new setup keeps what is known of the targets in both, decides by the new
 // topology and tells the others at once.
 func TestSwapKeepsWhatIsKnown(t *testing.T) {
-	b := newDeciderBench(t, t.TempDir())
-	b.now = time.Now()
-	b.set(health.KindBackend, health.StatusUp)
-	b.inbox.deliver(b.report("b1", 1, 1, health.KindVIP, health.StatusUp), 0)
-	b.pass(0)
-	next := load(t, edit(t, twoSites, "services:\n", "services:\n  extra: {check: {tcp: {}}, backends: {a: [\"127.9.1.3:80\"]}, vip: {a: 127.9.1.55}}\n"))
+	for _, tt := range []struct{ name, old, replacement string }{
+		{"another service", "services:\n", "services:\n  extra: {check: {tcp: {}}, backends: {a: [\"127.9.1.3:80\"]}, vip: {a: 127.9.1.55}}\n"},
+		{"the same targets", "names: {", "names: {other: {service: web}, "},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			next := load(t, edit(t, twoSites, tt.old, tt.replacement))
+			b := newDeciderBench(t, t.TempDir())
+			b.now = time.Now()
+			b.set(health.KindBackend, health.StatusUp)
+			b.inbox.deliver(b.report("b1", 1, 1, health.KindVIP, health.StatusUp), 0)
+			b.pass(0)
 
-	ctx, cancel := context.WithCancel(t.Context())
-	ended := make(chan error, 1)
-	go func() { ended <- b.Run(ctx) }()
-	ok := b.swap(ctx, next)
-	cancel()
-	if err := <-ended; err != nil || !ok {
-		t.Fatalf("swap %v, %v", ok, err)
-	}
-	if got := b.board.Load().Topology; got != next.Topology {
-		t.Error("the plan is not decided by the new topology")
-	}
-	if b.ledger.Held("b1") == nil {
-		t.Error("the other node's report is forgotten")
-	}
-	for _, o := range b.ledger.Opinions(b.targetOf(health.KindVIP, "a"), time.Now()) {
-		if o.Status != health.StatusUp || !o.Fresh {
-			t.Errorf("%s says %s (fresh: %v), want up", o.Observer, o.Status, o.Fresh)
-		}
-	}
-	if got := b.gossip.published[len(b.gossip.published)-1]; got.Config != next.Config.Hash || got.Layout != next.Topology.Layout.Hash {
-		t.Error("the newest report is not of the new configuration")
-	}
-	if got := b.board.Load().Facts.Own; len(got) != len(next.Topology.Layout.Targets) {
-		t.Errorf("own findings on %d targets, want %d", len(got), len(next.Topology.Layout.Targets))
+			ctx, cancel := context.WithCancel(t.Context())
+			ended := make(chan error, 1)
+			go func() { ended <- b.Run(ctx) }()
+			ok := b.swap(ctx, next)
+			cancel()
+			if err := <-ended; err != nil || !ok {
+				t.Fatalf("swap %v, %v", ok, err)
+			}
+			if got := b.board.Load().Topology; got != next.Topology {
+				t.Error("the plan is not decided by the new topology")
+			}
+			if b.ledger.Held("b1") == nil {
+				t.Error("the other node's report is forgotten")
+			}
+			for _, o := range b.ledger.Opinions(b.targetOf(health.KindVIP, "a"), b.now) {
+				if o.Status != health.StatusUp || !o.Fresh {
+					t.Errorf("%s says %s (fresh: %v), want up", o.Observer, o.Status, o.Fresh)
+				}
+			}
+			if got := b.gossip.published[len(b.gossip.published)-1]; got.Config != next.Config.Hash || got.Layout != next.Topology.Layout.Hash {
+				t.Error("the newest report is not of the new configuration")
+			}
+			if got := b.board.Load().Facts.Own; len(got) != len(next.Topology.Layout.Targets) {
+				t.Errorf("own findings on %d targets, want %d", len(got), len(next.Topology.Layout.Targets))
+			}
+		})
 	}
 }

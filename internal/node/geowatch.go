@@ -56,6 +56,9 @@ func (n *Node) watchGeo(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		}
+		if n.phase.Load() != "serving" {
+			continue // what was replaced meanwhile differs from geoStamps later too
+		}
 		setup := n.setup.Load()
 		now := stampsOf(setup.Config.Geo.Databases)
 		still := maps.Equal(now, before)
@@ -75,7 +78,11 @@ func (n *Node) watchGeo(ctx context.Context) error {
 func (n *Node) reloadGeo(ctx context.Context) (err error) {
 	n.reloading.Lock()
 	defer n.reloading.Unlock()
-	defer func() { n.noteTry(err) }()
+	defer func() {
+		n.mu.Lock()
+		n.geoError = err
+		n.mu.Unlock()
+	}()
 	if err := n.mayReload(); err != nil {
 		return err
 	}

@@ -113,8 +113,8 @@ func TestCorruptGeoIsRefused(t *testing.T) {
 		t.Errorf("client is sent to %s, before to %s", got, before)
 	}
 	st, err := r.client.Status(t.Context())
-	if err != nil || !strings.Contains(st.Config.LastError, "geo.mmdb") || !strings.Contains(strings.Join(st.Degraded, "\n"), "refused") {
-		t.Errorf("status does not tell: %q, %q, %v", st.Config.LastError, st.Degraded, err)
+	if err != nil || !strings.Contains(st.Geo.LastError, "geo.mmdb") || !strings.Contains(strings.Join(st.Degraded, "\n"), "refused") {
+		t.Errorf("status does not tell: %q, %q, %v", st.Geo.LastError, st.Degraded, err)
 	}
 	putGeo(t, database, "SG")
 	if err := r.reloadGeo(t.Context()); err != nil {
@@ -123,8 +123,8 @@ func TestCorruptGeoIsRefused(t *testing.T) {
 	if got := r.sentTo(t); got == before {
 		t.Error("a good database after the bad one was not taken up")
 	}
-	if st, err := r.client.Status(t.Context()); err != nil || st.Config.LastError != "" {
-		t.Errorf("the old failure still shows: %q, %v", st.Config.LastError, err)
+	if st, err := r.client.Status(t.Context()); err != nil || st.Geo.LastError != "" {
+		t.Errorf("the old failure still shows: %q, %v", st.Geo.LastError, err)
 	}
 }
 
@@ -150,5 +150,38 @@ func TestStampsTellReplacements(t *testing.T) {
 	}
 	if after := stampsOf([]string{file}); after[file] == before[file] {
 		t.Error("a replaced file of the same size and time has the same stamp")
+	}
+}
+
+// A replacement while the node is still starting is taken up when it serves.
+func TestGeoReplacedWhileStartingIsTakenUpLater(t *testing.T) {
+	t.Parallel()
+	n, config, database := geoNode(t, "127.9.53.")
+	n.Close()
+	n = nodeIn(t, n.opts.StateDir[:strings.LastIndex(n.opts.StateDir, "/")], strings.Replace(config, "wait: 100ms", "wait: 12s", 1))
+	r := start(t, n)
+	putGeo(t, database, "SG")
+	eventually(t, "serving", func() bool { return r.state(t) == "serving" })
+	eventually(t, "the new database is in use", func() bool { return r.sentTo(t) == "127.9.53.90" })
+}
+
+// Fresh geo data does not hide that the newest reload of the file was refused.
+func TestGeoReloadDoesNotHideARefusedReload(t *testing.T) {
+	t.Parallel()
+	n, _, _ := geoNode(t, "127.9.54.")
+	r := start(t, n)
+	eventually(t, "serving", func() bool { return r.state(t) == "serving" })
+	if _, err := r.reload(t, "sites: [", false); err == nil {
+		t.Fatal("rubbish was taken")
+	}
+	if err := r.reloadGeo(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	st, err := r.client.Status(t.Context())
+	if err != nil || st.Config.LastError == "" {
+		t.Errorf("the refused reload no longer shows: %v", err)
+	}
+	if valueOf(t, r.metrics.reloadOK) != 0 {
+		t.Error("metric says the newest reload was taken")
 	}
 }

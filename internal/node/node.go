@@ -87,7 +87,8 @@ type Node struct {
 	l7        *l7.Server
 	speaker   *bgp.Speaker
 	lastTry   time.Time
-	lastError error
+	lastError error // of the newest reload of the configuration
+	geoError  error // of the newest replacement of a geo database
 }
 
 // New loads the configuration and binds what must not wait (the state folder,
@@ -111,6 +112,7 @@ func New(opts Options) (*Node, error) {
 		return nil, err
 	}
 	n.setLoaded(setup)
+	n.metrics.reloadOK.Set(1)
 	if err := n.build(setup); err != nil {
 		n.Close()
 		return nil, err

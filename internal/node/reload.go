@@ -35,13 +35,16 @@ func (n *Node) Reload(ctx context.Context, allowRemove bool) (*admin.ReloadResul
 
 // noteTry keeps how the newest reload went, for status and metrics.
 func (n *Node) noteTry(err error) {
-	n.mu.Lock()
-	n.lastTry, n.lastError = time.Now(), err
-	n.mu.Unlock()
 	result, ok := "ok", 1.0
 	if err != nil {
 		result, ok = "error", 0
 	}
+	n.mu.Lock()
+	n.lastTry, n.lastError = time.Now(), err
+	if err == nil {
+		n.geoError = nil // the databases were read again too
+	}
+	n.mu.Unlock()
 	n.metrics.reloads.WithLabelValues(result).Inc()
 	n.metrics.reloadOK.Set(ok)
 }

@@ -55,7 +55,6 @@ func (n *Node) setLoaded(s *Setup) {
 	for _, w := range s.Warnings {
 		n.log.Warn("config", "warning", w)
 	}
-	n.metrics.reloadOK.Set(1)
 	n.metrics.reloadTime.Set(float64(s.Loaded.Unix()))
 	n.metrics.geoBuilt.Set(float64(s.Geo.Info().Built.Unix()))
 }
@@ -79,6 +78,9 @@ func (n *Node) Status() *admin.Status {
 	out.Config.LastTry = n.lastTry
 	if n.lastError != nil {
 		out.Config.LastError = n.lastError.Error()
+	}
+	if n.geoError != nil {
+		out.Geo.LastError = n.geoError.Error()
 	}
 	dns, speaker, forwarding := n.dns, n.speaker, n.l4 != nil
 	n.mu.Unlock()
@@ -156,6 +158,9 @@ func degraded(st *admin.Status, s *Setup) []string {
 	}
 	if st.Config.LastError != "" {
 		out = append(out, "the newest reload was refused: "+firstLine(st.Config.LastError))
+	}
+	if st.Geo.LastError != "" {
+		out = append(out, "the replaced geo database was refused: "+firstLine(st.Geo.LastError))
 	}
 	for _, svc := range st.Services {
 		if svc.FailOpen {
