@@ -20,7 +20,7 @@ func TestQuestion(t *testing.T) {
 			}
 			subnets := 0
 			for _, o := range m.IsEdns0().Option {
-				if s, ok := o.(*dns.EDNS0_SUBNET); ok && s.SourceNetmask == 24 && s.Address[0] > 0 && s.Address[0] < 224 {
+				if s, ok := o.(*dns.EDNS0_SUBNET); ok && s.SourceNetmask == 24 && s.Address.To4()[0] > 0 && s.Address.To4()[0] < 224 {
 					subnets++
 				}
 			}
