@@ -181,24 +181,6 @@ func FuzzRestoreView(f *testing.F) {
 	})
 }
 
-func TestForced(t *testing.T) {
-	v := was(webBackend, StatusUp)
-	forced := Forced(v, func(t Target) (Status, bool) { return StatusDown, t.Kind == KindBackend })
-	if got, want := forced.Of(webBackend), (Verdict{Status: StatusDown, Since: v.At, Why: WhyForced}); got != want {
-		t.Errorf("got %+v, want %+v", got, want)
-	}
-	if forced.Of(webVIP) != v.Of(webVIP) || v.Of(webBackend).Status != StatusUp {
-		t.Error("changed more than was asked for")
-	}
-	same := Forced(v, func(Target) (Status, bool) { return StatusUp, true })
-	if got := same.Of(webBackend); got.Since != v.At || got.Why != WhyForced {
-		t.Errorf("got %+v", got)
-	}
-	if Forced(nil, nil) != nil {
-		t.Error("made a view of nothing")
-	}
-}
-
 func TestChanged(t *testing.T) {
 	a, b, c := backend("a", "fra", 1), backend("b", "fra", 1), backend("c", "fra", 1)
 	view := func(targets ...Target) *View {

@@ -72,7 +72,11 @@ func (n *Node) prepareSpeaker(s *Setup) (speakerChange, error) {
 		if err := bgp.Validate(cfg, peers); err != nil {
 			return speakerChange{}, err
 		}
-		return speakerChange{func() { running.Reconfigure(cfg, peers) }, nothing}, nil
+		return speakerChange{func() {
+			if err := running.Reconfigure(cfg, peers); err != nil {
+				n.log.Error("BGP peers could not be changed; the old ones go on", "error", err) // validated above
+			}
+		}, nothing}, nil
 	case wanted:
 		return n.newSpeaker(cfg, peers)
 	case running != nil:
