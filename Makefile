@@ -11,7 +11,10 @@ ifeq (,$(shell command -v $(GO) 2>/dev/null))
 $(error there is no "$(GO)" here: install Go 1.26 or newer from https://go.dev/dl and put it on PATH)
 endif
 
-.PHONY: build demo test race lint fuzz-short bench bench-peers generate generate-check tidy clean
+# How many seeds `make sim` plays.
+SEEDS ?= 100000
+
+.PHONY: build demo test race lint fuzz-short bench bench-peers sim generate generate-check tidy clean
 
 build: ## bin/pharos
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/pharos ./cmd/pharos
@@ -53,6 +56,9 @@ generate-check: ## the generated files are current
 
 bench-peers: build ## CPU per DNS query next to gdnsd; needs Debian's gdnsd
 	$(GO) run ./bench/dns -pharos bin/pharos
+
+sim: ## SEEDS seeds of bad weather, every invariant checked after every step (the nightly run)
+	$(GO) test ./internal/sim -run '^TestSeeds$$' -v -timeout 24h -seeds $(SEEDS)
 
 tidy: ## the house rules
 	$(GO) mod tidy -diff

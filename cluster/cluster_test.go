@@ -51,6 +51,10 @@ func fastPace() *pace {
 		leave:    600 * time.Millisecond,
 		reclaim:  100 * time.Millisecond,
 		dead:     300 * time.Millisecond,
+		discover: 200 * time.Millisecond,
+		repair:   50 * time.Millisecond,
+		tolerate: 100 * time.Millisecond,
+		resend:   200 * time.Millisecond,
 	}
 }
 

@@ -28,9 +28,7 @@ var errNotAdmitted = errors.New("too many members, or an address that cannot be"
 
 // NodeMeta implements memberlist.Delegate.
 func (d delegate) NodeMeta(limit int) []byte {
-	d.n.mu.Lock()
-	defer d.n.mu.Unlock()
-	b := d.n.meta.encode()
+	b := d.n.card().encode()
 	if len(b) > limit { // cannot be: maxEncodedMeta is less
 		return nil
 	}
@@ -39,7 +37,7 @@ func (d delegate) NodeMeta(limit int) []byte {
 
 // NotifyMsg implements memberlist.Delegate. msg belongs to memberlist.
 func (d delegate) NotifyMsg(msg []byte) {
-	if len(msg) > maxEntryFrame {
+	if len(msg) > maxFrame(msg) {
 		d.n.meters.dropped.WithLabelValues(dropOversize).Inc()
 		return
 	}
@@ -48,15 +46,13 @@ func (d delegate) NotifyMsg(msg []byte) {
 
 // GetBroadcasts implements memberlist.Delegate.
 func (d delegate) GetBroadcasts(overhead, limit int) [][]byte {
-	frames := d.n.news.GetBroadcasts(overhead, limit)
-	d.n.meters.messages.WithLabelValues("out", kindNews.String()).Add(float64(len(frames)))
-	return frames
+	return d.n.gossip(overhead, limit, time.Now())
 }
 
 // LocalState implements memberlist.Delegate. It is never empty: memberlist does
 // not hand on an empty state.
-func (d delegate) LocalState(bool) []byte {
-	return d.n.tableFrame(time.Now())
+func (d delegate) LocalState(join bool) []byte {
+	return d.n.stateFrame(time.Now(), join)
 }
 
 // MergeRemoteState implements memberlist.Delegate. buf is ours to keep.
@@ -87,6 +83,10 @@ func (d delegate) NotifyJoin(node *memberlist.Node) {
 		return
 	}
 	addr := d.n.roster.join(node, time.Now())
+	if d.n.roster.lowestWire() < wireNow {
+		// It could not read what waits, which goes its other ways, too.
+		d.n.news.forget()
+	}
 	d.n.log.Info("member joined", "member", node.Name, "address", addr)
 	d.n.greet(node.Name)
 }

@@ -230,7 +230,7 @@ func TestPartitionHeals(t *testing.T) {
 	rigs := []*rig{fra, iad, sin, nrt}
 	acquainted(t, rigs...)
 	for _, r := range rigs {
-		r.SetPeers([]netip.AddrPort{fra.Addr(), iad.Addr(), sin.Addr(), nrt.Addr()}, r.opt.Meta)
+		r.SetPeers([]netip.AddrPort{fra.Addr(), iad.Addr(), sin.Addr(), nrt.Addr()}, nil, r.opt.Meta)
 		r.say(1, 1, health.StatusUp)
 	}
 	everybodyHas(rigs, 1, 1)
@@ -273,7 +273,7 @@ func TestPartitionHeals(t *testing.T) {
 
 	healed := time.Now()
 	for _, r := range rigs {
-		r.sockets.cut.Store(nil)
+		r.transport.(*sockets).cut.Store(nil)
 	}
 	everybodyHas(rigs, 1, 2)
 	t.Logf("reports flowed %v after the heal", time.Since(healed))
@@ -287,7 +287,7 @@ func divide(some, others []*rig) {
 		return slices.ContainsFunc(others, func(r *rig) bool { return r.Addr() == to })
 	}
 	for _, r := range some {
-		r.sockets.cut.Store(&cut)
+		r.transport.(*sockets).cut.Store(&cut)
 	}
 }
 
@@ -334,9 +334,9 @@ func TestStreamsAreBounded(t *testing.T) {
 		conns = append(conns, c)
 	}
 	until(t, "the surplus is refused", func() bool { return fra.dropped(dropStreams) == maxStreamsPerAddr })
-	fra.sockets.mu.Lock()
-	total := fra.sockets.total
-	fra.sockets.mu.Unlock()
+	fra.transport.(*sockets).mu.Lock()
+	total := fra.transport.(*sockets).total
+	fra.transport.(*sockets).mu.Unlock()
 	if total != maxStreamsPerAddr {
 		t.Errorf("%d streams are served, want %d", total, maxStreamsPerAddr)
 	}
@@ -344,9 +344,9 @@ func TestStreamsAreBounded(t *testing.T) {
 		c.Close()
 	}
 	until(t, "the streams are given back", func() bool {
-		fra.sockets.mu.Lock()
-		defer fra.sockets.mu.Unlock()
-		return fra.sockets.total == 0 && fra.sockets.streamBytes.Load() == 0
+		fra.transport.(*sockets).mu.Lock()
+		defer fra.transport.(*sockets).mu.Unlock()
+		return fra.transport.(*sockets).total == 0 && fra.transport.(*sockets).streamBytes.Load() == 0
 	})
 }
 

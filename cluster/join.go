@@ -73,7 +73,7 @@ func (n *Node) join(ctx context.Context, protocol *memberlist.Memberlist) {
 // syncSeeds makes seeds what is configured; searches under way go on.
 func (n *Node) syncSeeds(seeds map[netip.AddrPort]*seed) {
 	wanted := make(map[netip.AddrPort]bool)
-	for _, addr := range n.otherSeeds() {
+	for _, addr := range n.wanted() {
 		wanted[addr] = true
 		if seeds[addr] == nil {
 			seeds[addr] = &seed{next: time.Now().Add(jitter(n.pace.retry[0]))}

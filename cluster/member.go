@@ -58,6 +58,13 @@ type Member struct {
 	Self bool
 	// Since is when it was first seen in its presence or absence.
 	Since time.Time
+	// Keys are the fingerprints of the gossip keys that it says it holds, as
+	// Node.KeyFingerprints gives them, the one it sends with first; empty if it
+	// tells none.
+	Keys []string
+	// Wire is the newest wire version it understands: 1 if it tells none, 0 for
+	// hearsay.
+	Wire uint8
 	// RTT is the last round trip to it; zero if none was measured.
 	RTT time.Duration
 	// Reported says that a report of it is held; the fields below describe it.
@@ -65,6 +72,10 @@ type Member struct {
 	Age        time.Duration
 	Epoch, Seq uint64
 	Flags      health.Flags
+	// Overrides is the digest of the overrides it holds durably, and Signed says
+	// that its report is signed with the key that its name has here.
+	Overrides uint64
+	Signed    bool
 	// ReportedConfig is the configuration hash in the report, which is newer than
 	// the one in Meta.
 	ReportedConfig uint64
@@ -89,7 +100,10 @@ func (n *Node) Members() []Member {
 	now := time.Now()
 	byName := map[string]*Member{n.opt.Name: n.self(now)}
 	for _, p := range n.roster.all() {
-		m := &Member{Name: p.name, Address: p.addr, Meta: p.meta, Since: p.since, RTT: p.rtt, State: StateDead}
+		m := &Member{
+			Name: p.name, Address: p.addr, Meta: p.Meta, Since: p.since, RTT: p.rtt, State: StateDead,
+			Wire: p.wire, Keys: spellFingerprints([]byte(p.keys)),
+		}
 		if p.present {
 			m.State = StateSuspect
 		}
@@ -116,6 +130,7 @@ func (m *Member) describe(h held, now time.Time) {
 	m.Reported, m.Age = true, h.ageAt(now)
 	m.Epoch, m.Seq, m.Flags = h.report.Epoch, h.report.Seq, h.report.Flags
 	m.ReportedConfig = h.report.Config
+	m.Overrides, m.Signed = h.report.Overrides, h.signed
 	leaving := m.Flags&health.FlagLeaving != 0
 	switch {
 	case m.Self:
@@ -133,7 +148,7 @@ func (n *Node) self(now time.Time) *Member {
 	n.mu.Unlock()
 	m := &Member{
 		Name: n.opt.Name, Address: n.advertise, Meta: meta,
-		State: StateAlive, Self: true, Since: n.born,
+		State: StateAlive, Self: true, Since: n.born, Wire: wireNow, Keys: n.KeyFingerprints(),
 	}
 	if own != nil {
 		m.describe(*own, now)

@@ -12,7 +12,7 @@ const (
 	maxSiteLen     = 63
 	maxVersionLen  = 63
 	metaFixedLen   = 1 + 8 + 1 + 1
-	maxEncodedMeta = metaFixedLen + maxSiteLen + maxVersionLen
+	maxEncodedMeta = metaFixedLen + maxSiteLen + maxVersionLen + 1 + 1 + maxKeys*fingerprintLen
 )
 
 // Meta is what a node tells of itself in its membership record, for display.
@@ -43,33 +43,59 @@ func (m Meta) clip() Meta {
 	return m
 }
 
-// encode returns the wire form of m: at most maxEncodedMeta bytes.
-func (m Meta) encode() []byte {
-	m = m.clip()
+// card is a node's membership record: its Meta and what the node adds to it.
+// Comparable.
+type card struct {
+	Meta
+	// wire is the newest wire version it understands; 1 if it tells none.
+	wire uint8
+	// keys are the fingerprints of its gossip keys, one after the other, the
+	// primary first; empty if it tells none.
+	keys string
+}
+
+// encode returns the wire form of c: at most maxEncodedMeta bytes. What follows
+// the version of pharos is not read by nodes of the first wire version.
+func (c card) encode() []byte {
+	m := c.clip()
 	b := make([]byte, 0, maxEncodedMeta)
 	b = append(b, metaVersion)
 	b = binary.BigEndian.AppendUint64(b, m.Config)
 	b = append(b, byte(len(m.Site)))
 	b = append(b, m.Site...)
 	b = append(b, byte(len(m.Version)))
-	return append(b, m.Version...)
+	b = append(b, m.Version...)
+	b = append(b, c.wire)
+	keys := c.keys[:min(len(c.keys), maxKeys*fingerprintLen)]
+	b = append(b, byte(len(keys)))
+	return append(b, keys...)
 }
 
-// parseMeta reads what encode wrote. Bytes after it are left to later versions.
-func parseMeta(b []byte) (Meta, bool) {
+// parseCard reads what encode wrote, or a node of the first wire version. Bytes
+// after it are left to later versions.
+func parseCard(b []byte) (card, bool) {
 	if len(b) < metaFixedLen || b[0] != metaVersion {
-		return Meta{}, false
+		return card{}, false
 	}
-	m := Meta{Config: binary.BigEndian.Uint64(b[1:])}
+	c := card{wire: wireFirst}
+	c.Config = binary.BigEndian.Uint64(b[1:])
 	rest := b[9:]
 	var ok bool
-	if m.Site, rest, ok = cutString(rest); !ok || len(m.Site) > maxSiteLen {
-		return Meta{}, false
+	if c.Site, rest, ok = cutString(rest); !ok || len(c.Site) > maxSiteLen {
+		return card{}, false
 	}
-	if m.Version, _, ok = cutString(rest); !ok || len(m.Version) > maxVersionLen {
-		return Meta{}, false
+	if c.Version, rest, ok = cutString(rest); !ok || len(c.Version) > maxVersionLen {
+		return card{}, false
 	}
-	return m, true
+	if len(rest) == 0 {
+		return c, true
+	}
+	c.wire = rest[0]
+	c.keys, _, ok = cutString(rest[1:])
+	if !ok || c.wire < wireNow || len(c.keys)%fingerprintLen != 0 || len(c.keys) > maxKeys*fingerprintLen {
+		return card{}, false
+	}
+	return c, true
 }
 
 // cutString takes a string off b that follows its length in one byte.

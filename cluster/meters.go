@@ -24,6 +24,10 @@ const (
 	dropTruncated = "truncated"  // did not fit into the table that was sent
 	dropRefused   = "refused"    // published by the wrong observer or not newer
 	dropNoise     = "protocol"   // other complaints of the membership protocol
+	dropSignature = "signature"  // not signed with the key of the node that it says it is from
+	dropSection   = "section"    // a section of a state that a newer pharos added
+	dropQuestion  = "question"   // more questions than are asked, taken or answered
+	dropAnswer    = "answer"     // to no question that is open
 )
 
 // dropReasons lists every reason, so that each is exported from the start.
@@ -31,6 +35,7 @@ func dropReasons() []string {
 	return []string{
 		dropMalformed, dropVersion, dropOversize, dropQueue, dropTable, dropStale, dropKey, dropLabel,
 		dropStreams, dropCourier, dropSend, dropMembers, dropTruncated, dropRefused, dropNoise,
+		dropSignature, dropSection, dropQuestion, dropAnswer,
 	}
 }
 
@@ -43,6 +48,9 @@ type meters struct {
 	conflicts *prometheus.CounterVec // what
 	joins     *prometheus.CounterVec // outcome
 	exchanges *prometheus.CounterVec // outcome
+	// duplicates are no drops: what arrives by several ways is one after the first.
+	duplicates *prometheus.CounterVec // what
+	repairs    prometheus.Counter
 
 	registerer prometheus.Registerer
 	registered []prometheus.Collector
@@ -55,12 +63,17 @@ func newMeters() *meters {
 		}, labels)
 	}
 	m := &meters{
-		messages:  counter("messages_total", "Frames sent and received, by kind.", "direction", "kind"),
-		bytes:     counter("bytes_total", "Payload bytes of gossip sent and received, without IP and UDP or TCP headers.", "direction", "protocol"),
-		dropped:   counter("dropped_total", "Things dropped, by reason.", "reason"),
-		conflicts: counter("conflicts_total", "Two nodes with one name (name), or two reports with one epoch and sequence number (report).", "what"),
-		joins:     counter("joins_total", "Attempts to join a configured node.", "outcome"),
-		exchanges: counter("exchanges_total", "Tables exchanged by push/pull.", "outcome"),
+		messages:   counter("messages_total", "Frames sent and received, by kind.", "direction", "kind"),
+		bytes:      counter("bytes_total", "Payload bytes of gossip sent and received, without IP and UDP or TCP headers.", "direction", "protocol"),
+		dropped:    counter("dropped_total", "Things dropped, by reason.", "reason"),
+		conflicts:  counter("conflicts_total", "Two nodes with one name (name), or two reports with one epoch and sequence number (report).", "what"),
+		joins:      counter("joins_total", "Attempts to join a configured node.", "outcome"),
+		exchanges:  counter("exchanges_total", "Tables exchanged by push/pull.", "outcome"),
+		duplicates: counter("duplicates_total", "Reports and overrides received that are not newer than what is held: come by a second way, late, or replayed.", "what"),
+		repairs: prometheus.NewCounter(prometheus.CounterOpts{
+			Namespace: "pharos", Subsystem: "cluster", Name: "repairs_total",
+			Help: "Whole sets of overrides sent to members that kept reporting another one.",
+		}),
 		delivered: prometheus.NewCounter(prometheus.CounterOpts{
 			Namespace: "pharos", Subsystem: "cluster", Name: "delivered_total",
 			Help: "Reports handed to the decider.",
@@ -72,12 +85,15 @@ func newMeters() *meters {
 	for _, what := range []string{"name", "report"} {
 		m.conflicts.WithLabelValues(what)
 	}
+	for _, what := range []string{"report", "override"} {
+		m.duplicates.WithLabelValues(what)
+	}
 	for _, outcome := range []string{"done", "failed"} {
 		m.joins.WithLabelValues(outcome)
 		m.exchanges.WithLabelValues(outcome)
 	}
 	for _, direction := range []string{"in", "out"} {
-		for _, kind := range []frameKind{kindReport, kindNews, kindTable} {
+		for _, kind := range frameKinds() {
 			m.messages.WithLabelValues(direction, kind.String())
 		}
 		for _, protocol := range []string{"udp", "tcp"} {
@@ -98,7 +114,7 @@ func (m *meters) register(r prometheus.Registerer, n *Node) error {
 		}, value)
 	}
 	collectors := []prometheus.Collector{
-		m.messages, m.bytes, m.dropped, m.delivered, m.conflicts, m.joins, m.exchanges,
+		m.messages, m.bytes, m.dropped, m.delivered, m.conflicts, m.joins, m.exchanges, m.duplicates, m.repairs,
 		gauge("members", "Other nodes, by presence.", prometheus.Labels{"state": "present"}, func() float64 {
 			present, _ := n.roster.count()
 			return float64(present)
@@ -110,8 +126,8 @@ func (m *meters) register(r prometheus.Registerer, n *Node) error {
 		gauge("exchange_age_seconds", "Time since the last table was received by push/pull, or since the start if none was.", nil, func() float64 {
 			return n.exchangeAge(time.Now()).Seconds()
 		}),
-		gauge("gossip_queue_length", "Reports waiting to be passed on.", nil, func() float64 {
-			return float64(n.news.NumQueued())
+		gauge("gossip_queue_length", "Reports and overrides waiting to be passed on.", nil, func() float64 {
+			return float64(n.news.queued())
 		}),
 	}
 	m.registerer = r

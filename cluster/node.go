@@ -2,9 +2,11 @@ package cluster
 
 import (
 	"context"
+	"crypto/ed25519"
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"net/netip"
 	"slices"
@@ -27,19 +29,27 @@ type Node struct {
 	log       *slog.Logger
 	advertise netip.AddrPort
 	born      time.Time
-	sockets   *sockets
-	keyring   *memberlist.Keyring // locks itself; keys may be added and used while running
+	transport transport
+	keyring   *memberlist.Keyring // locks itself; see SetKeys
 	meters    *meters
 	journal   *journal
 	inbox     *inbox
 	table     *table
+	registers *registers
 	roster    *roster
-	news      *memberlist.TransmitLimitedQueue // one report per observer, to be passed on
-	parcels   chan parcel                      // to the couriers
-	stir      chan struct{}                    // capacity 1: wakes the sender
-	seedsSet  chan struct{}                    // capacity 1: wakes the joiner
-	synced    chan struct{}
-	closed    chan struct{}
+	news      *grapevine
+	asks      *asks
+
+	parcels    chan parcel   // to the couriers
+	dispatches chan dispatch // to the messengers
+	questions  chan mail     // to the answerer
+	stir       chan struct{} // capacity 1: wakes the sender
+	ordered    chan struct{} // capacity 1: wakes the carrier of overrides
+	seedsSet   chan struct{} // capacity 1: wakes the joiner
+	synced     chan struct{}
+	closed     chan struct{}
+
+	keysMu sync.Mutex // held while keys are replaced
 
 	// Owned by the pump.
 	echo *health.Report // the newest report of our own name that was delivered
@@ -52,6 +62,9 @@ type Node struct {
 	urgent       bool  // own says something that was not sent yet
 	greetings    map[string]bool
 	seeds        []netip.AddrPort
+	found        []netip.AddrPort // by Options.Discover, last
+	publicKeys   map[string]ed25519.PublicKey
+	orders       map[health.Scope]record // ours, not yet told
 	meta         Meta
 	metaChanged  bool
 	lastExchange time.Time
@@ -89,15 +102,24 @@ func New(opt Options) (*Node, error) {
 		meters:    newMeters(),
 		inbox:     newInbox(maxInboxFrames, maxInboxBytes),
 		table:     newTable(),
+		registers: newRegisters(),
 		roster:    newRoster(),
-		parcels:   make(chan parcel, maxMembers),
-		stir:      make(chan struct{}, 1),
-		seedsSet:  make(chan struct{}, 1),
-		synced:    make(chan struct{}),
-		closed:    make(chan struct{}),
-		greetings: make(map[string]bool),
-		seeds:     slices.Clone(opt.Seeds),
-		meta:      opt.Meta,
+		asks:      &asks{pending: make(map[uint64]pendingAnswer)},
+
+		parcels:    make(chan parcel, maxMembers),
+		dispatches: make(chan dispatch, maxDispatches),
+		questions:  make(chan mail, maxQuestions),
+		stir:       make(chan struct{}, 1),
+		ordered:    make(chan struct{}, 1),
+		seedsSet:   make(chan struct{}, 1),
+		synced:     make(chan struct{}),
+		closed:     make(chan struct{}),
+
+		greetings:  make(map[string]bool),
+		seeds:      slices.Clone(opt.Seeds),
+		publicKeys: maps.Clone(opt.PublicKeys),
+		orders:     make(map[health.Scope]record),
+		meta:       opt.Meta,
 	}
 	if n.log == nil {
 		n.log = slog.New(slog.DiscardHandler)
@@ -106,18 +128,20 @@ func New(opt Options) (*Node, error) {
 		n.pace = *opt.pace
 	}
 	n.journal = newJournal(n.log, n.meters)
-	n.news = &memberlist.TransmitLimitedQueue{RetransmitMult: newsRetransmits, NumNodes: func() int {
+	n.news = newGrapevine(func() int {
 		present, _ := n.roster.count()
 		return present + 1
-	}}
-	if n.sockets, err = bindSockets(opt.Bind, opt.Advertise, n.meters); err != nil {
-		return nil, err
+	}, n.born)
+	if n.transport = opt.transport; n.transport == nil {
+		if n.transport, err = bindSockets(opt.Bind, opt.Advertise, n.meters); err != nil {
+			return nil, err
+		}
 	}
-	n.advertise = n.sockets.advertise
+	n.advertise = n.transport.addr()
 	if err := n.meters.register(opt.Registerer, n); err != nil {
-		return nil, errors.Join(err, n.sockets.Shutdown())
+		return nil, errors.Join(err, n.transport.Shutdown())
 	}
-	if len(n.otherSeeds()) == 0 {
+	if len(n.otherSeeds()) == 0 && opt.Discover == nil {
 		n.markSynced()
 	}
 	return n, nil
@@ -144,9 +168,9 @@ func (n *Node) Run(ctx context.Context) error {
 
 	protocol, err := memberlist.Create(n.memberlistConfig())
 	if err != nil {
-		return fmt.Errorf("cluster: start membership protocol: %w", errors.Join(err, n.sockets.Shutdown()))
+		return fmt.Errorf("cluster: start membership protocol: %w", errors.Join(err, n.transport.Shutdown()))
 	}
-	n.sockets.start()
+	n.transport.start()
 
 	running, stop := context.WithCancel(ctx)
 	defer stop()
@@ -154,8 +178,18 @@ func (n *Node) Run(ctx context.Context) error {
 	own.Go(func() { n.pump(running) })
 	own.Go(func() { n.send(running, protocol) })
 	own.Go(func() { n.join(running, protocol) })
+	own.Go(func() { n.carryOverrides(running, protocol) })
+	if n.opt.Discover != nil {
+		own.Go(func() { n.discover(running) })
+	}
+	if n.opt.Answer != nil {
+		own.Go(func() { n.answerQuestions(running) })
+	}
 	for range maxCouriers {
 		own.Go(func() { n.deliverParcels(running, protocol) })
+	}
+	for range maxMessengers {
+		own.Go(func() { n.deliverDispatches(running, protocol) })
 	}
 
 	select {
@@ -192,8 +226,9 @@ func (n *Node) farewell(protocol *memberlist.Memberlist) {
 }
 
 // Publish makes r the report that is sent to the others every second and is
-// part of every exchanged table; its age counts from now. If its statements or
-// flags differ from the last one it is also sent at once. A report that is not
+// part of every exchanged state; its age counts from now. If its statements, its
+// flags or its digest of overrides differ from the last one it is also sent at
+// once, or in a storm of changes shortly. A report that is not
 // newer than the last one, or of another observer, is ignored and counted. r
 // must not be changed afterwards. Publish never blocks.
 func (n *Node) Publish(r *health.Report) {
@@ -201,12 +236,13 @@ func (n *Node) Publish(r *health.Report) {
 		n.meters.dropped.WithLabelValues(dropRefused).Inc()
 		return
 	}
-	raw, err := r.AppendBinary(nil)
+	raw, err := encodeReport(r, wireNow)
 	if err != nil {
 		n.meters.dropped.WithLabelValues(dropRefused).Inc()
 		n.log.Error("own report cannot be sent", "error", err)
 		return
 	}
+	seal := n.sign(sealReport, raw)
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.own != nil && !r.Newer(n.own.report) {
@@ -217,28 +253,28 @@ func (n *Node) Publish(r *health.Report) {
 		n.urgent = true
 		wake(n.stir)
 	}
-	n.own = &held{report: r, raw: raw, born: time.Now()}
+	n.own = &held{report: r, raw: raw, seal: seal, signed: seal != nil, born: time.Now()}
 }
 
-// saysOther reports whether b says anything else than a.
-func saysOther(a, b *health.Report) bool {
-	return a.Flags != b.Flags || a.Layout != b.Layout || a.Epoch != b.Epoch || !slices.Equal(a.States, b.States)
-}
-
-// SetPeers replaces the configured nodes and what this node tells of itself,
-// after a reload. It cannot fail: what exceeds a limit is cut off and logged.
+// SetPeers replaces the configured nodes, the public keys of Options.PublicKeys
+// and what this node tells of itself, after a reload. A key that is none stands
+// for one that nobody has: nothing is taken of its observer. It cannot fail: what exceeds a limit is cut off and logged.
 // Nodes that are not configured any more are no longer looked for; they remain
 // members until they go.
-func (n *Node) SetPeers(seeds []netip.AddrPort, meta Meta) {
+func (n *Node) SetPeers(seeds []netip.AddrPort, publicKeys map[string]ed25519.PublicKey, meta Meta) {
 	if len(seeds) > maxSeeds {
 		n.log.Error("too many configured nodes", "nodes", len(seeds), "limit", maxSeeds)
 		seeds = seeds[:maxSeeds]
+	}
+	if err := checkPublicKeys(publicKeys); err != nil {
+		n.log.Error("a node's public key is none; nothing is taken of that node", "error", err)
 	}
 	if err := meta.check(); err != nil {
 		n.log.Error("what this node tells of itself is cut off", "error", err)
 	}
 	n.mu.Lock()
 	n.seeds = slices.Clone(seeds)
+	n.publicKeys = maps.Clone(publicKeys)
 	if meta = meta.clip(); meta != n.meta {
 		n.meta, n.metaChanged = meta, true
 	}
@@ -266,18 +302,38 @@ func (n *Node) Close() error {
 	close(n.closed)
 	n.mu.Unlock()
 	n.meters.unregister()
-	if err := n.sockets.Shutdown(); err != nil && !errors.Is(err, net.ErrClosed) {
+	if err := n.transport.Shutdown(); err != nil && !errors.Is(err, net.ErrClosed) {
 		return fmt.Errorf("cluster: close: %w", err)
 	}
 	return nil
+}
+
+// card returns what this node tells of itself.
+func (n *Node) card() card {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return card{Meta: n.meta, wire: wireNow, keys: string(n.fingerprints())}
 }
 
 // otherSeeds returns the configured addresses that are not our own.
 func (n *Node) otherSeeds() []netip.AddrPort {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	others := make([]netip.AddrPort, 0, len(n.seeds))
-	for _, s := range n.seeds {
+	return n.others(n.seeds)
+}
+
+// wanted returns the addresses of nodes to join: those configured, and those
+// found.
+func (n *Node) wanted() []netip.AddrPort {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.others(slices.Concat(n.seeds, n.found))
+}
+
+// others returns the addresses that are not our own, each once.
+func (n *Node) others(all []netip.AddrPort) []netip.AddrPort {
+	others := make([]netip.AddrPort, 0, len(all))
+	for _, s := range all {
 		s = netip.AddrPortFrom(s.Addr().Unmap(), s.Port())
 		if s.IsValid() && s.Port() != 0 && s != n.advertise && s != n.opt.Bind && !slices.Contains(others, s) {
 			others = append(others, s)

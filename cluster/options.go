@@ -1,6 +1,8 @@
 package cluster
 
 import (
+	"context"
+	"crypto/ed25519"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -54,13 +56,38 @@ type Options struct {
 	// is now. For one observer (epoch, seq) never decreases. Deliver is called by
 	// one goroutine, must not block, and must not change the report.
 	Deliver func(r *health.Report, age time.Duration)
+	// DeliverOverrides receives override registers of others that differ from what
+	// was published here last; nil means that they are not carried. Each could be
+	// read, is properly signed if it must be, and may well be older than ours.
+	// Whoever takes one over calls PublishOverrides. It is called by the goroutine
+	// that calls Deliver, must not block, and may keep the slice.
+	DeliverOverrides func([]health.Override)
+	// SignKey signs our reports and the registers that we wrote; nil means that
+	// they go without signature.
+	SignKey ed25519.PrivateKey
+	// PublicKeys are those of the observers, by name, whose reports and registers
+	// must be signed: what says to be theirs and is not changes nothing. Of those
+	// without a key everything is taken, so keys protect a fleet once every node
+	// has one. Nodes of the first wire version cannot sign.
+	PublicKeys map[string]ed25519.PublicKey
+	// Discover finds further nodes to join, in addition to Seeds: it is asked at
+	// the start and every 10 to 15 s, and has 5 s to answer. What it found last
+	// stands if it finds nothing. It is called by a goroutine of its own. Nil
+	// means none.
+	Discover func(ctx context.Context) []netip.AddrPort
+	// Answer answers a question of another node, see Node.Ask. from is what the
+	// asking node calls itself. It is called by one goroutine of its own, at most
+	// 20 times a second; nil as an answer means none, as does more than 64 KiB.
+	// Nil means that no question is answered.
+	Answer func(from string, question []byte) []byte
 	// Log receives transitions; nil discards them.
 	Log *slog.Logger
 	// Registerer receives the metrics; nil means none.
 	Registerer prometheus.Registerer
 
-	// pace replaces defaultPace in tests.
-	pace *pace
+	// pace replaces defaultPace, and transport the network, in tests.
+	pace      *pace
+	transport transport
 }
 
 // validate returns everything that is wrong with o.
@@ -81,13 +108,17 @@ func (o Options) validate() error {
 	if o.Advertise.IsValid() && o.Advertise.Addr().IsUnspecified() {
 		bad("address to advertise %s reaches nobody", o.Advertise)
 	}
-	if len(o.Keys) > maxKeys {
-		bad("%d gossip keys, at most %d", len(o.Keys), maxKeys)
+	if err := checkKeys(o.Keys); err != nil {
+		bad("%w", err)
 	}
-	for i, key := range o.Keys[:min(len(o.Keys), maxKeys)] {
-		if memberlist.ValidateKey(key) != nil {
-			bad("gossip key %d has %d bytes, want 16, 24 or 32", i+1, len(key))
-		}
+	if n := len(o.SignKey); n != 0 && n != ed25519.PrivateKeySize {
+		bad("key to sign with has %d bytes, want %d", n, ed25519.PrivateKeySize)
+	}
+	if len(o.PublicKeys) > maxMembers {
+		bad("%d public keys, at most %d", len(o.PublicKeys), maxMembers)
+	}
+	if err := checkPublicKeys(o.PublicKeys); err != nil {
+		bad("%w", err)
 	}
 	if len(o.Seeds) > maxSeeds {
 		bad("%d nodes to look for, at most %d", len(o.Seeds), maxSeeds)

@@ -32,6 +32,10 @@ type pace struct {
 	leave    time.Duration // for the farewell
 	reclaim  time.Duration // before a dead node's name may come from another address
 	dead     time.Duration // for which a dead node is told that it is held dead
+	discover time.Duration // between two searches for further nodes; jittered by a tenth
+	repair   time.Duration // between two looks at who holds other overrides; jittered by a tenth
+	tolerate time.Duration // for which a member may hold others before it is sent ours
+	resend   time.Duration // least time between two such sendings to one member
 }
 
 // defaultPace is for sites on several continents and up to some 200 nodes.
@@ -50,6 +54,10 @@ func defaultPace() pace {
 		leave:    600 * time.Millisecond,
 		reclaim:  2 * time.Second,
 		dead:     time.Minute,
+		discover: 12 * time.Second,
+		repair:   500 * time.Millisecond,
+		tolerate: time.Second,
+		resend:   2 * time.Second,
 	}
 }
 
@@ -61,6 +69,56 @@ func jitter(d time.Duration) time.Duration {
 	return d - d/10 + rand.N(d/5+1)
 }
 
+const (
+	// paceBurst is how many changed reports go out at once after a calm.
+	paceBurst = 4
+	// pacePerMember is, for each member, the least mean time between two sendings
+	// of changed reports while a storm lasts: at 100 members the storm then costs
+	// what calm does, and with fewer less than that. stormGap is the least for few
+	// members, so that no change waits for long.
+	pacePerMember = 11 * time.Millisecond
+	stormGap      = 300 * time.Millisecond
+)
+
+// pacer holds changed reports back in a storm, and never a lone one. The zero
+// pacer has no sending left.
+type pacer struct {
+	left    float64 // sendings
+	counted time.Time
+	last    time.Time
+}
+
+// every returns the least mean time between two sendings.
+func (pacer) every(p pace, members int) time.Duration {
+	return min(max(time.Duration(members)*pacePerMember, stormGap), p.report)
+}
+
+// refill counts what time has brought.
+func (pc *pacer) refill(p pace, members int, now time.Time) {
+	pc.left = min(pc.left+now.Sub(pc.counted).Seconds()/pc.every(p, members).Seconds(), paceBurst)
+	pc.counted = now
+}
+
+// wait returns how long a changed report is held back from now.
+func (pc *pacer) wait(p pace, members int, now time.Time) time.Duration {
+	pc.refill(p, members, now)
+	wait := p.gap - now.Sub(pc.last)
+	if pc.left < 1 {
+		wait = max(wait, time.Duration((1-pc.left)*float64(pc.every(p, members))))
+	}
+	return wait
+}
+
+// sent counts a sending. A regular one costs nothing: each sending of a changed
+// report puts the next regular one off by as much.
+func (pc *pacer) sent(p pace, members int, changed bool, now time.Time) {
+	pc.refill(p, members, now)
+	pc.last = now
+	if changed {
+		pc.left = max(pc.left-1, 0)
+	}
+}
+
 // memberlistConfig returns the settings of the membership protocol. It is used
 // to find the other nodes and to reach them; failures of nodes are not read off
 // it, so it may be slow to give one up.
@@ -69,7 +127,7 @@ func (n *Node) memberlistConfig() *memberlist.Config {
 	c := memberlist.DefaultLANConfig()
 	c.Name = n.opt.Name
 	c.Label = n.opt.Label
-	c.Transport = n.sockets
+	c.Transport = n.transport
 	c.BindPort = int(n.advertise.Port())
 	c.Logger = log.New(n.journal, "", 0)
 

@@ -3,14 +3,28 @@ package cluster
 import (
 	"bytes"
 	"context"
-	"errors"
 	"time"
 
 	"github.com/pharos-lb/pharos/internal/health"
 )
 
 // maxEntryFrame is the largest frame with one report.
-const maxEntryFrame = frameHeaderLen + entryHeaderLen + health.MaxReportLen
+const maxEntryFrame = frameHeaderLen + entryHeaderLen + sealHeaderLen + sealLen + health.MaxReportLen
+
+// maxFrame returns the largest frame of the kind that b, not yet read, says to be.
+func maxFrame(b []byte) int {
+	if len(b) < frameHeaderLen {
+		return maxEntryFrame
+	}
+	switch frameKind(b[3]) {
+	case kindOverrides:
+		return maxOverridesFrame
+	case kindQuestion, kindAnswer:
+		return maxMailFrame
+	default:
+		return maxEntryFrame
+	}
+}
 
 // receive hands a letter to the pump. It never blocks.
 func (n *Node) receive(l letter) {
@@ -39,20 +53,20 @@ func (n *Node) pump(ctx context.Context) {
 
 // open reads one letter.
 func (n *Node) open(l letter) {
-	kind, entries, err := parseFrame(l.frame)
+	f, err := parseFrame(l.frame)
 	if err != nil {
-		reason := dropMalformed
-		if errors.Is(err, errFrameVersion) {
-			reason = dropVersion
-		}
-		n.meters.dropped.WithLabelValues(reason).Inc()
 		n.meters.messages.WithLabelValues("in", "other").Inc()
-		n.complain("gossip cannot be read", err)
+		n.refuse("gossip cannot be read", err)
 		return
 	}
-	n.meters.messages.WithLabelValues("in", kind.String()).Inc()
-	for _, e := range entries {
-		n.take(kind, e, l.arrived)
+	n.meters.messages.WithLabelValues("in", f.kind.String()).Inc()
+	n.meters.dropped.WithLabelValues(dropSection).Add(float64(f.skipped))
+	n.takeOverrides(f.overrides)
+	for _, e := range f.entries {
+		n.take(f.kind, e, l.arrived)
+	}
+	if f.kind == kindQuestion || f.kind == kindAnswer {
+		n.takeMail(f.kind, f.mail)
 	}
 	if l.exchange {
 		n.meters.exchanges.WithLabelValues("done").Inc()
@@ -68,21 +82,26 @@ func (n *Node) open(l letter) {
 func (n *Node) take(kind frameKind, e entry, arrived time.Time) {
 	r, err := health.ParseReport(e.report)
 	if err != nil {
-		reason := dropMalformed
-		if newer := (*health.VersionError)(nil); errors.As(err, &newer) {
-			reason = dropVersion
-		}
-		n.meters.dropped.WithLabelValues(reason).Inc()
-		n.complain("report cannot be read", err)
+		n.refuse("report cannot be read", err)
 		return
 	}
 	now := time.Now()
 	born := arrived.Add(-e.age)
 	if r.Observer == n.opt.Name {
-		n.takeEcho(r, e.report, now.Sub(born))
+		n.takeEcho(r, e, now.Sub(born))
 		return
 	}
-	switch n.table.offer(r, e.report, born, now) {
+	o := held{report: r, raw: e.report, seal: e.seal, born: born}
+	settled := n.table.settled(r, e.report)
+	if !settled {
+		genuine := n.verify(sealReport, r.Observer, e.report, e.seal)
+		if genuine == forged {
+			n.refuseSignature("report", r.Observer)
+			return
+		}
+		o.signed = genuine == authentic
+	}
+	switch n.table.offer(o, now) {
 	case tookNewer:
 		n.deliver(r, now.Sub(born))
 	case tookConflict:
@@ -93,16 +112,18 @@ func (n *Node) take(kind frameKind, e entry, arrived time.Time) {
 	case refusedFull:
 		n.meters.dropped.WithLabelValues(dropTable).Inc()
 	case refusedOld:
+		n.meters.duplicates.WithLabelValues("report").Inc()
+	case tookVersion:
 	}
-	if n.table.passOn(r, kind) {
-		n.spreadNews(r.Observer, e.report, born)
+	if h, ok := n.table.passOn(r, kind); ok {
+		n.spreadNews(h)
 	}
 }
 
 // takeEcho reads a report of our own name that came from outside. One of a
 // higher epoch was ours before this node lost its memory; one that is ahead of
 // us in our epoch was made by somebody else.
-func (n *Node) takeEcho(r *health.Report, raw []byte, age time.Duration) {
+func (n *Node) takeEcho(r *health.Report, e entry, age time.Duration) {
 	n.mu.Lock()
 	own, epoch := n.own, n.opt.Epoch
 	n.mu.Unlock()
@@ -110,6 +131,10 @@ func (n *Node) takeEcho(r *health.Report, raw []byte, age time.Duration) {
 		epoch = max(epoch, own.report.Epoch)
 	}
 	if r.Epoch > epoch {
+		if n.verify(sealReport, r.Observer, e.report, e.seal) == forged {
+			n.refuseSignature("report", r.Observer)
+			return
+		}
 		if r.Newer(n.echo) {
 			n.echo = r
 			n.deliver(r, age)
@@ -119,9 +144,14 @@ func (n *Node) takeEcho(r *health.Report, raw []byte, age time.Duration) {
 	if own == nil || r.Epoch != own.report.Epoch || own.report.Newer(r) {
 		return
 	}
-	if r.Newer(own.report) || !bytes.Equal(raw, own.raw) {
-		n.rivalSeenAt("unknown address", time.Now())
+	if !r.Newer(own.report) && (bytes.Equal(e.report, own.raw) || saysSame(r, own.report)) {
+		return
 	}
+	if n.verify(sealReport, r.Observer, e.report, e.seal) == forged {
+		n.refuseSignature("report", r.Observer)
+		return
+	}
+	n.rivalSeenAt("unknown address", time.Now())
 }
 
 func (n *Node) deliver(r *health.Report, age time.Duration) {

@@ -14,9 +14,9 @@ const maxMembers = 1024
 
 // peer is what the membership protocol knows of another node.
 type peer struct {
-	name    string
-	addr    netip.AddrPort
-	meta    Meta
+	name string
+	addr netip.AddrPort
+	card
 	present bool
 	since   time.Time // of present
 	rtt     time.Duration
@@ -45,7 +45,8 @@ func (ro *roster) admits(name string) bool {
 // join notes that node is present and returns its address.
 func (ro *roster) join(node *memberlist.Node, now time.Time) netip.AddrPort {
 	addr := addressOf(node)
-	meta, _ := parseMeta(node.Meta)
+	c, _ := parseCard(node.Meta)
+	c.wire = max(c.wire, wireFirst) // a record that cannot be read tells nothing
 	ro.mu.Lock()
 	defer ro.mu.Unlock()
 	p := ro.peers[node.Name]
@@ -56,7 +57,7 @@ func (ro *roster) join(node *memberlist.Node, now time.Time) netip.AddrPort {
 	if !p.present || p.addr != addr {
 		p.since, p.rtt = now, 0
 	}
-	p.addr, p.meta, p.present = addr, meta, true
+	p.addr, p.card, p.present = addr, c, true
 	return addr
 }
 
@@ -100,6 +101,47 @@ func (ro *roster) all() []peer {
 		all = append(all, *p)
 	}
 	return all
+}
+
+// wires returns the wire version of every peer that is present, and of those
+// that are gone, by address.
+func (ro *roster) wires() (present, gone map[netip.AddrPort]uint8) {
+	ro.mu.Lock()
+	defer ro.mu.Unlock()
+	present, gone = make(map[netip.AddrPort]uint8, len(ro.peers)), make(map[netip.AddrPort]uint8)
+	for _, p := range ro.peers {
+		if p.present {
+			present[p.addr] = p.wire
+		} else {
+			gone[p.addr] = p.wire
+		}
+	}
+	return present, gone
+}
+
+// lowestWire returns the oldest wire version among the peers that are present,
+// our own if there is none.
+func (ro *roster) lowestWire() uint8 {
+	ro.mu.Lock()
+	defer ro.mu.Unlock()
+	lowest := uint8(wireNow)
+	for _, p := range ro.peers {
+		if p.present {
+			lowest = min(lowest, p.wire)
+		}
+	}
+	return lowest
+}
+
+// find returns a copy of a peer that is present.
+func (ro *roster) find(name string) (peer, bool) {
+	ro.mu.Lock()
+	defer ro.mu.Unlock()
+	p := ro.peers[name]
+	if p == nil || !p.present {
+		return peer{}, false
+	}
+	return *p, true
 }
 
 // presentAddrs returns the addresses of the peers that are present.

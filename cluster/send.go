@@ -10,11 +10,6 @@ import (
 )
 
 const (
-	// newsRetransmits scales how often a changed report is passed on by each
-	// node: this many times the decimal logarithm of the number of nodes.
-	newsRetransmits = 4
-	// newsMargin is what memberlist adds to a frame that shares its datagram.
-	newsMargin = 8
 	// maxCouriers is how many reports that are too large for a datagram are being
 	// delivered over TCP at a time.
 	maxCouriers = 4
@@ -25,7 +20,7 @@ const (
 func (n *Node) send(ctx context.Context, protocol *memberlist.Memberlist) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
-	var last time.Time
+	pacer := pacer{left: paceBurst, counted: time.Now()}
 	for {
 		select {
 		case <-ctx.Done():
@@ -37,13 +32,16 @@ func (n *Node) send(ctx context.Context, protocol *memberlist.Memberlist) {
 				continue
 			}
 			// A storm of changes is sent as one.
-			if wait := n.pace.gap - time.Since(last); wait > 0 {
+			present, _ := n.roster.count()
+			if wait := pacer.wait(n.pace, present, time.Now()); wait > 0 {
 				timer.Reset(wait)
 				continue
 			}
 		}
+		changed := n.hurries()
 		n.spread(protocol)
-		last = time.Now()
+		present, _ := n.roster.count()
+		pacer.sent(n.pace, present, changed, time.Now())
 		timer.Reset(jitter(n.pace.report))
 	}
 }
@@ -68,8 +66,8 @@ func (n *Node) spread(protocol *memberlist.Memberlist) {
 		return
 	}
 	if n.fitsDatagram(own) {
-		for addr := range n.targets() {
-			n.sendDatagram(protocol, own, addr)
+		for addr, wire := range n.targets() {
+			n.sendDatagram(protocol, own, addr, wire)
 		}
 	} else {
 		for _, p := range n.roster.all() {
@@ -77,15 +75,17 @@ func (n *Node) spread(protocol *memberlist.Memberlist) {
 		}
 	}
 	if urgent {
-		n.spreadNews(n.opt.Name, own.raw, own.born)
+		n.spreadNews(*own)
 	}
 }
 
-// targets returns where our report goes.
-func (n *Node) targets() map[netip.AddrPort]bool {
-	targets := n.roster.presentAddrs()
+// targets returns where our report goes, and in which version.
+func (n *Node) targets() map[netip.AddrPort]uint8 {
+	targets, gone := n.roster.wires()
 	for _, s := range n.otherSeeds() {
-		targets[s] = true
+		if _, ok := targets[s]; !ok {
+			targets[s] = n.wireTo(gone[s])
+		}
 	}
 	delete(targets, n.advertise)
 	return targets
@@ -114,7 +114,7 @@ func (n *Node) greetNewcomers(protocol *memberlist.Memberlist) {
 		switch {
 		case !names[p.name] || !p.present:
 		case n.fitsDatagram(own):
-			n.sendDatagram(protocol, own, p.addr)
+			n.sendDatagram(protocol, own, p.addr, p.wire)
 		default:
 			n.sendParcel(own, p)
 		}
@@ -122,18 +122,25 @@ func (n *Node) greetNewcomers(protocol *memberlist.Memberlist) {
 }
 
 func (n *Node) fitsDatagram(h *held) bool {
-	return frameHeaderLen+entryHeaderLen+len(h.raw) <= n.frameBudget()
+	e := entry{report: h.raw, seal: h.seal}
+	return frameHeaderLen+e.size(wireNow) <= n.frameBudget()
 }
 
 // sendDatagram sends h once, unconfirmed.
-func (n *Node) sendDatagram(protocol *memberlist.Memberlist, h *held, to netip.AddrPort) {
-	frame := appendEntryFrame(nil, kindReport, h.ageAt(time.Now()), h.raw)
-	if err := protocol.SendToAddress(memberlist.Address{Addr: to.String()}, frame); err != nil {
-		n.meters.dropped.WithLabelValues(dropSend).Inc()
-		n.complain("report cannot be sent", err)
-		return
+func (n *Node) sendDatagram(protocol *memberlist.Memberlist, h *held, to netip.AddrPort, wire uint8) {
+	if frame, ok := h.reportFrame(wire); ok {
+		n.sendFrame(protocol, frame, kindReport, to)
 	}
-	n.meters.messages.WithLabelValues("out", kindReport.String()).Inc()
+}
+
+// reportFrame returns h as its observer sends it to a node of that version.
+func (h *held) reportFrame(wire uint8) (frame []byte, ok bool) {
+	wire = min(wire, wireNow)
+	e, ok := h.entryFor(wire, time.Now())
+	if !ok {
+		return nil, false
+	}
+	return appendEntryFrame(make([]byte, 0, frameHeaderLen+e.size(wire)), wire, kindReport, e), true
 }
 
 // parcel is a report that is too large for a datagram, on its way to one member.
@@ -174,7 +181,10 @@ func (n *Node) deliverParcels(ctx context.Context, protocol *memberlist.Memberli
 
 func (n *Node) deliverParcel(protocol *memberlist.Memberlist, p parcel) {
 	defer n.roster.release(p.to.name)
-	frame := appendEntryFrame(nil, kindReport, p.held.ageAt(time.Now()), p.held.raw)
+	frame, ok := p.held.reportFrame(p.to.wire)
+	if !ok {
+		return
+	}
 	to := &memberlist.Node{Name: p.to.name, Addr: net.IP(p.to.addr.Addr().AsSlice()), Port: p.to.addr.Port()}
 	if err := protocol.SendReliable(to, frame); err != nil {
 		n.meters.dropped.WithLabelValues(dropSend).Inc()
@@ -182,68 +192,4 @@ func (n *Node) deliverParcel(protocol *memberlist.Memberlist, p parcel) {
 		return
 	}
 	n.meters.messages.WithLabelValues("out", kindReport.String()).Inc()
-}
-
-// spreadNews has a report passed on by gossip, in place of an older one of the
-// same observer. One that is too large goes its other ways only; memberlist
-// would keep it for ever.
-func (n *Node) spreadNews(observer string, raw []byte, born time.Time) {
-	if frameHeaderLen+entryHeaderLen+len(raw) > n.frameBudget()-newsMargin {
-		return
-	}
-	n.news.QueueBroadcast(&news{
-		observer: observer,
-		frame:    appendEntryFrame(nil, kindNews, 0, raw),
-		born:     born,
-	})
-}
-
-// news is a report being passed on by gossip.
-type news struct {
-	// Immutable.
-	observer string
-	frame    []byte
-	born     time.Time
-}
-
-var _ memberlist.NamedBroadcast = (*news)(nil)
-
-// Name implements memberlist.NamedBroadcast.
-func (b *news) Name() string { return b.observer }
-
-// Invalidates implements memberlist.Broadcast.
-func (b *news) Invalidates(other memberlist.Broadcast) bool {
-	o, ok := other.(*news)
-	return ok && o.observer == b.observer
-}
-
-// Message implements memberlist.Broadcast: the report as old as it is now.
-func (b *news) Message() []byte { return withAge(b.frame, time.Since(b.born)) }
-
-// Finished implements memberlist.Broadcast.
-func (b *news) Finished() {}
-
-// tableFrame returns every report held, our own first, the oldest left out if
-// they are too many.
-func (n *Node) tableFrame(now time.Time) []byte {
-	n.mu.Lock()
-	own := n.own
-	n.mu.Unlock()
-	var entries []entry
-	size := 0
-	if own != nil {
-		entries = append(entries, entry{age: own.ageAt(now), report: own.raw})
-		size += len(own.raw)
-	}
-	for _, h := range n.table.all(now) {
-		entries = append(entries, entry{age: h.ageAt(now), report: h.raw})
-		size += len(h.raw)
-	}
-	size += frameHeaderLen + tableCountLen + len(entries)*(tableSizeLen+entryHeaderLen)
-	frame, left := appendTableFrame(make([]byte, 0, min(size, maxTableBytes)), entries, maxTableBytes)
-	if left > 0 {
-		n.meters.dropped.WithLabelValues(dropTruncated).Add(float64(left))
-	}
-	n.meters.messages.WithLabelValues("out", kindTable.String()).Inc()
-	return frame
 }

@@ -58,7 +58,16 @@ type sockets struct {
 	total  int                  // sum of served
 }
 
-var _ memberlist.NodeAwareTransport = (*sockets)(nil)
+// transport is the network under memberlist.
+type transport interface {
+	memberlist.NodeAwareTransport
+	// start begins to receive.
+	start()
+	// addr returns where the others reach this node.
+	addr() netip.AddrPort
+}
+
+var _ transport = (*sockets)(nil)
 
 // bindSockets binds UDP and TCP to bind. It reads nothing before start.
 func bindSockets(bind, advertise netip.AddrPort, m *meters) (*sockets, error) {
@@ -114,6 +123,9 @@ func bindError(network string, bind netip.AddrPort, err error) error {
 	}
 	return fmt.Errorf("bind gossip %s %s: %w%s", network, bind, err, hint)
 }
+
+// addr implements transport.
+func (s *sockets) addr() netip.AddrPort { return s.advertise }
 
 // start begins to read.
 func (s *sockets) start() {

@@ -41,7 +41,7 @@ func TestReportsReachEveryNodeWithinASecond(t *testing.T) {
 	m := iad.member("sin")
 	want := Member{
 		Name: "sin", Address: sin.Addr(), Meta: Meta{Site: "s", Version: "v1", Config: 9}, State: StateAlive,
-		Since: m.Since, RTT: m.RTT, Reported: true, Age: m.Age, Epoch: 1, Seq: 1, ReportedConfig: 9,
+		Since: m.Since, RTT: m.RTT, Reported: true, Age: m.Age, Epoch: 1, Seq: 1, ReportedConfig: 9, Wire: wireNow, Keys: sin.KeyFingerprints(),
 	}
 	if diff := cmp.Diff(want, m, cmp.Comparer(func(a, b netip.AddrPort) bool { return a == b })); diff != "" {
 		t.Errorf("member (-want +got):\n%s", diff)
@@ -132,7 +132,7 @@ func TestAgeTravelsInTables(t *testing.T) {
 	fra := start(t, opt)
 	old := &health.Report{Observer: "gone", Epoch: 3, Seq: 4, States: []byte{2}}
 	raw, _ := old.AppendBinary(nil)
-	frame, _ := appendTableFrame(nil, []entry{{age: 10 * time.Minute, report: raw}}, maxTableBytes)
+	frame, _ := appendState(nil, []entry{{age: 10 * time.Minute, report: raw}}, nil, maxTableBytes)
 	fra.receive(letter{frame: frame, arrived: time.Now()})
 	fra.mail.atLeast("gone", 3, 4)
 
@@ -207,7 +207,7 @@ func TestLargeReportGoesOverTCP(t *testing.T) {
 	until(t, "sent again", func() bool {
 		return fra.metric("pharos_cluster_messages_total", "out", "report") > before
 	})
-	if fra.news.NumQueued() != 0 {
+	if fra.news.queued() != 0 {
 		t.Error("a report that fits no datagram waits to be gossiped")
 	}
 }
@@ -267,14 +267,14 @@ func TestSetPeers(t *testing.T) {
 	default:
 		t.Error("a node without seeds is not synced from the start")
 	}
-	iad.SetPeers([]netip.AddrPort{fra.Addr(), iad.Addr()}, opt.Meta)
+	iad.SetPeers([]netip.AddrPort{fra.Addr(), iad.Addr()}, nil, opt.Meta)
 	acquainted(t, fra, iad)
 	want := Meta{Site: "iad", Version: "v2", Config: 5}
-	iad.SetPeers([]netip.AddrPort{fra.Addr()}, want)
+	iad.SetPeers([]netip.AddrPort{fra.Addr()}, nil, want)
 	until(t, "new meta", func() bool { return fra.member("iad").Meta == want })
 	// What is too long cannot break a reload.
 	long := string(make([]byte, 500))
-	iad.SetPeers(nil, Meta{Site: long, Version: long, Config: 6})
+	iad.SetPeers(nil, nil, Meta{Site: long, Version: long, Config: 6})
 	until(t, "clipped meta", func() bool { return fra.member("iad").Config == 6 })
 	if got := fra.member("iad").Meta; got.Site != long[:maxSiteLen] || got.Version != long[:maxVersionLen] {
 		t.Errorf("clipped meta = %+v", got)

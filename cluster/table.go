@@ -24,6 +24,7 @@ type verdict uint8
 const (
 	tookNewer    verdict = iota + 1 // it replaces what was held
 	tookConflict                    // same epoch and seq, other content
+	tookVersion                     // the same in a newer wire version
 	refusedOld                      // the same or a newer one is held
 	refusedStale                    // older than forgetAfter
 	refusedFull                     // maxObservers are held, all of them alive
@@ -32,7 +33,9 @@ const (
 // held is the newest report of one observer.
 type held struct {
 	report *health.Report
-	raw    []byte    // report encoded; never changed
+	raw    []byte    // report encoded, as it came; never changed
+	seal   []byte    // the observer's signature of raw; empty for none
+	signed bool      // seal was found valid
 	born   time.Time // when it was made, on this node's monotonic clock
 	// conflict says that another report with the same epoch and seq was seen.
 	conflict bool
@@ -53,12 +56,54 @@ type table struct {
 
 func newTable() *table { return &table{held: make(map[string]*held)} }
 
-// offer takes r, encoded as raw, which was made at born. It keeps r and a copy
-// of raw. A report does not get younger by being heard again.
-func (t *table) offer(r *health.Report, raw []byte, born, now time.Time) verdict {
-	if now.Sub(born) > forgetAfter {
+// entry returns h as it is sent to nodes of our version.
+func (h *held) entry(now time.Time) entry {
+	return entry{age: h.ageAt(now), report: h.raw, seal: h.seal}
+}
+
+// firstEntry returns h as it is sent to nodes of the first wire version.
+func (h *held) firstEntry(now time.Time) (e entry, ok bool) {
+	e = entry{age: h.ageAt(now), report: h.raw}
+	if reportWire(h.raw) == wireFirst {
+		return e, true
+	}
+	var err error
+	e.report, err = encodeReport(h.report, wireFirst)
+	return e, err == nil
+}
+
+// entryFor returns h as it is sent to nodes of that version.
+func (h *held) entryFor(wire uint8, now time.Time) (e entry, ok bool) {
+	if wire < wireNow {
+		return h.firstEntry(now)
+	}
+	return h.entry(now), true
+}
+
+// settled reports whether e, which is r, can change nothing: a newer one is
+// held or the very same, or the same in a newer version. Whether it is genuine
+// is then of no interest.
+func (t *table) settled(r *health.Report, raw []byte) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	h := t.held[r.Observer]
+	if h == nil || r.Newer(h.report) {
+		return false
+	}
+	return h.report.Newer(r) || bytes.Equal(raw, h.raw) ||
+		reportWire(raw) < reportWire(h.raw) && saysSame(r, h.report)
+}
+
+// offer takes r, encoded as o.raw, which was made at o.born. It keeps r and
+// copies of o.raw and o.seal. A report does not get younger by being heard again. One in the
+// first version that is newer takes over the digest that the one before had,
+// which its version cannot say.
+func (t *table) offer(o held, now time.Time) verdict {
+	if now.Sub(o.born) > forgetAfter {
 		return refusedStale
 	}
+	r := o.report
+	o.raw, o.seal = bytes.Clone(o.raw), bytes.Clone(o.seal)
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	h := t.held[r.Observer]
@@ -66,25 +111,36 @@ func (t *table) offer(r *health.Report, raw []byte, born, now time.Time) verdict
 		if len(t.held) >= maxObservers && t.forget(now) == 0 {
 			return refusedFull
 		}
-		t.held[r.Observer] = &held{report: r, raw: bytes.Clone(raw), born: born}
+		t.held[r.Observer] = &o
 		return tookNewer
 	}
 	if r.Newer(h.report) {
-		*h = held{report: r, raw: bytes.Clone(raw), born: born, changed: saysOther(h.report, r)}
+		if reportWire(o.raw) == wireFirst && r.Epoch == h.report.Epoch {
+			r.Overrides = h.report.Overrides
+		}
+		o.changed = saysOther(h.report, r)
+		*h = o
 		return tookNewer
 	}
 	if h.report.Newer(r) {
 		return refusedOld
 	}
-	if born.Before(h.born) {
-		h.born = born
+	if o.born.Before(h.born) {
+		h.born = o.born
 	}
-	order := bytes.Compare(raw, h.raw)
+	if reportWire(o.raw) != reportWire(h.raw) && saysSame(r, h.report) {
+		if reportWire(o.raw) < reportWire(h.raw) {
+			return refusedOld
+		}
+		h.report, h.raw, h.seal, h.signed = r, o.raw, o.seal, o.signed
+		return tookVersion
+	}
+	order := bytes.Compare(o.raw, h.raw)
 	if order == 0 {
 		return refusedOld
 	}
 	if order < 0 { // the same one everywhere, whatever the order of arrival
-		h.report, h.raw = r, bytes.Clone(raw)
+		h.report, h.raw, h.seal, h.signed = r, o.raw, o.seal, o.signed
 	} else if h.conflict {
 		return refusedOld
 	}
@@ -133,16 +189,16 @@ func (t *table) all(now time.Time) []held {
 }
 
 // passOn reports, once for each report, whether r, which came as kind, is to be
-// passed on: it is the newest of its observer, and news to us or to whoever
-// passed it on to us. So a change that its observer could tell to a single node
-// only still reaches all.
-func (t *table) passOn(r *health.Report, kind frameKind) bool {
+// passed on, and returns what is held of it: it is the newest of its observer,
+// and news to us or to whoever passed it on to us. So a change that its observer
+// could tell to a single node only still reaches all.
+func (t *table) passOn(r *health.Report, kind frameKind) (held, bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	h := t.held[r.Observer]
 	if h == nil || h.passedOn || h.report.Newer(r) || r.Newer(h.report) {
-		return false
+		return held{}, false
 	}
 	h.passedOn = kind == kindNews || kind == kindReport && h.changed
-	return h.passedOn
+	return *h, h.passedOn
 }

@@ -49,7 +49,7 @@ func TestTableMerge(t *testing.T) {
 			newest := make(map[string]*health.Report)
 			for _, i := range order {
 				r := reports[i]
-				got := tb.offer(r, encoded(t, r), born(r), now)
+				got := tb.offer(held{report: r, raw: encoded(t, r), born: born(r)}, now)
 				old := newest[r.Observer]
 				if (got == tookNewer) != r.Newer(old) {
 					t.Fatalf("(%d, %d) offered: %d", r.Epoch, r.Seq, got)
@@ -81,12 +81,12 @@ func TestReportDoesNotGetYounger(t *testing.T) {
 	tb, now := newTable(), time.Now()
 	r := &health.Report{Observer: "a", Epoch: 1, Seq: 1}
 	raw := encoded(t, r)
-	tb.offer(r, raw, now.Add(-10*time.Second), now)
-	tb.offer(r, raw, now, now)
+	tb.offer(held{report: r, raw: raw, born: now.Add(-10 * time.Second)}, now)
+	tb.offer(held{report: r, raw: raw, born: now}, now)
 	if h, _ := tb.get("a"); h.ageAt(now) != 10*time.Second {
 		t.Errorf("age = %v, want 10s", h.ageAt(now))
 	}
-	tb.offer(r, raw, now.Add(-20*time.Second), now)
+	tb.offer(held{report: r, raw: raw, born: now.Add(-20 * time.Second)}, now)
 	if h, _ := tb.get("a"); h.ageAt(now) != 20*time.Second {
 		t.Errorf("age = %v, want 20s", h.ageAt(now))
 	}
@@ -96,7 +96,7 @@ func TestTableIsFullOfTheLiving(t *testing.T) {
 	tb, now := newTable(), time.Now()
 	offer := func(name string, born, at time.Time) verdict {
 		r := &health.Report{Observer: name, Epoch: 1, Seq: 1}
-		return tb.offer(r, encoded(t, r), born, at)
+		return tb.offer(held{report: r, raw: encoded(t, r), born: born}, at)
 	}
 	for i := range maxObservers {
 		if got := offer(fmt.Sprint(i), now, now); got != tookNewer {
@@ -124,7 +124,7 @@ func TestConflictIsToldOnce(t *testing.T) {
 	high := &health.Report{Observer: "a", Epoch: 1, Seq: 1, States: []byte{2}}
 	for i, want := range []verdict{tookNewer, tookConflict, refusedOld, refusedOld} {
 		r := []*health.Report{low, high, high, low}[i]
-		if got := tb.offer(r, encoded(t, r), now, now); got != want {
+		if got := tb.offer(held{report: r, raw: encoded(t, r), born: now}, now); got != want {
 			t.Errorf("offer %d: %d, want %d", i, got, want)
 		}
 	}
@@ -150,8 +150,8 @@ func TestWhatIsPassedOn(t *testing.T) {
 		{report(5, 1), kindTable, false},
 		{report(5, 1), kindReport, true},
 	} {
-		tb.offer(tt.report, encoded(t, tt.report), now, now)
-		if got := tb.passOn(tt.report, tt.kind); got != tt.want {
+		tb.offer(held{report: tt.report, raw: encoded(t, tt.report), born: now}, now)
+		if _, got := tb.passOn(tt.report, tt.kind); got != tt.want {
 			t.Errorf("step %d: %v, want %v", i, got, tt.want)
 		}
 	}
@@ -200,7 +200,7 @@ func TestOverflowIsCountedAndTheNewestSurvives(t *testing.T) {
 	const surplus = 10
 	for seq := range uint64(maxInboxFrames + surplus) {
 		r := &health.Report{Observer: "iad", Epoch: 1, Seq: seq + 1}
-		msg := appendEntryFrame(nil, kindReport, 0, encoded(t, r))
+		msg := appendEntryFrame(nil, wireNow, kindReport, entry{report: encoded(t, r)})
 		d.NotifyMsg(msg)
 		clear(msg) // memberlist may reuse it
 	}
@@ -224,7 +224,8 @@ func TestOneBadReportDoesNotSpoilItsTable(t *testing.T) {
 	defer fra.Close()
 	good := encoded(t, &health.Report{Observer: "iad", Epoch: 1, Seq: 1})
 	later := append([]byte{99}, good[1:]...)
-	frame, _ := appendTableFrame(nil, []entry{{0, []byte{0, 1, 2}}, {0, later}, {2 * forgetAfter, good}, {0, good}}, maxTableBytes)
+	entries := []entry{{report: []byte{0, 1, 2}}, {report: later}, {age: 2 * forgetAfter, report: good}, {report: good}}
+	frame, _ := appendState(nil, entries, nil, maxTableBytes)
 	fra.open(letter{frame: frame, arrived: time.Now(), exchange: true})
 	if _, n := fra.mail.get("iad"); n != 1 {
 		t.Errorf("the good report was delivered %d times", n)
@@ -249,23 +250,23 @@ func TestExchangedTableIsBounded(t *testing.T) {
 	const observers = 40
 	for i := range observers {
 		r := &health.Report{Observer: fmt.Sprint("o", i), Epoch: 1, Seq: 1, States: make([]byte, health.MaxTargets/4)}
-		fra.table.offer(r, encoded(t, r), now.Add(-time.Duration(i)*time.Second), now)
+		fra.table.offer(held{report: r, raw: encoded(t, r), born: now.Add(-time.Duration(i) * time.Second)}, now)
 	}
 	frame := delegate{fra.Node}.LocalState(false)
 	if len(frame) > maxTableBytes {
 		t.Fatalf("table of %d bytes, at most %d", len(frame), maxTableBytes)
 	}
-	_, entries, err := parseFrame(frame)
+	f, err := parseFrame(frame)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := fra.dropped(dropTruncated); len(entries) < 2 || int(got) != observers+1-len(entries) {
-		t.Errorf("%d entries sent, %v counted as left out", len(entries), got)
+	if got := fra.dropped(dropTruncated); len(f.entries) < 2 || int(got) != observers+1-len(f.entries) {
+		t.Errorf("%d entries sent, %v counted as left out", len(f.entries), got)
 	}
-	if r, _ := health.ParseReport(entries[0].report); r.Observer != "fra" {
+	if r, _ := health.ParseReport(f.entries[0].report); r.Observer != "fra" {
 		t.Errorf("our own report is not the first but %s", r.Observer)
 	}
-	if r, _ := health.ParseReport(entries[1].report); r.Observer != "o0" {
+	if r, _ := health.ParseReport(f.entries[1].report); r.Observer != "o0" {
 		t.Errorf("the youngest report is not the second but %s", r.Observer)
 	}
 }

@@ -2,10 +2,12 @@ package forward
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
 	"sync/atomic"
+	"syscall"
 	"time"
 )
 
@@ -26,8 +28,14 @@ type Backend struct {
 	stale     atomic.Uint64
 	connFails atomic.Uint64
 	outcomes  [outcomeCount]atomic.Uint64
+	ramping   atomic.Pointer[ramp] // of the newest plan; nil before the first
 
 	idle idleStack
+
+	// registry.mu guards the rest: the newest plan gives it no work, and the
+	// registry time at which a plan gave it work again (0 = long ago).
+	out  bool
+	back int64
 }
 
 // An Outcome is the fact that one unit of work leaves behind about its backend.
@@ -60,6 +68,8 @@ type Status struct {
 	Address netip.AddrPort
 	// Active: the newest plan gives it new connections.
 	Active bool
+	// Share is how much of its weight counts, above 0 … 1: less than 1 in a slow start.
+	Share float64
 	// Retired: it has left the plan and only finishes what it has.
 	Retired bool
 	// InFlight counts leases not yet released: L4 connections and L7 requests.
@@ -93,6 +103,22 @@ func (b *Backend) Report(o Outcome) {
 	}
 }
 
+// ReportAnswer counts the outcome of a request, and tells Options.Outcome what it
+// says about the backend: nothing if it is the client's.
+func (b *Backend) ReportAnswer(o Outcome) {
+	b.Report(o)
+	if o != OutcomeClient {
+		b.Tell(o == OutcomeServed)
+	}
+}
+
+// Tell tells Options.Outcome whether the backend did its work.
+func (b *Backend) Tell(ok bool) {
+	if tell := b.registry.outcome; tell != nil {
+		tell(b.id.service, b.id.address, ok)
+	}
+}
+
 // dial opens a fresh connection and notes the result.
 func (b *Backend) dial(ctx context.Context, timeout time.Duration) (*Stream, error) {
 	d := net.Dialer{Timeout: timeout}
@@ -102,6 +128,9 @@ func (b *Backend) dial(ctx context.Context, timeout time.Duration) (*Stream, err
 		if ctx.Err() == nil { // otherwise it is we who gave up
 			b.connFails.Add(1)
 			b.failedAt.Store(b.registry.now())
+			if !isLocal(err) {
+				b.Tell(false)
+			}
 		}
 		return nil, fmt.Errorf("connect to backend %s: %w", b.text, err)
 	}
@@ -110,6 +139,19 @@ func (b *Backend) dial(ctx context.Context, timeout time.Duration) (*Stream, err
 		b.failedAt.Store(0)
 	}
 	return NewStream(conn), nil
+}
+
+// isLocal reports whether a connection could not be opened for want of something
+// on this machine, which says nothing about the backend.
+func isLocal(err error) bool {
+	for _, want := range []syscall.Errno{
+		syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM, syscall.EADDRNOTAVAIL, syscall.EACCES, syscall.EPERM,
+	} {
+		if errors.Is(err, want) {
+			return true
+		}
+	}
+	return false
 }
 
 // penalised reports whether it refused a connection a moment ago.
@@ -129,13 +171,21 @@ func (b *Backend) end() {
 	}
 }
 
+// share returns how much of its weight counts now, in rampFull-ths.
+func (b *Backend) share() uint64 {
+	if r := b.ramping.Load(); r != nil && *r != (ramp{}) {
+		return r.share(b.registry.now())
+	}
+	return rampFull
+}
+
 func (b *Backend) status() Status {
 	s := Status{
 		Service: b.id.service, Address: b.id.address,
 		Active: b.active.Load() && !b.retired.Load(), Retired: b.retired.Load(),
 		InFlight: b.inFlight.Load(), Idle: b.idle.len(),
 		Leases: b.leases.Load(), Connects: b.connects.Load(), Reuses: b.reuses.Load(),
-		Stale: b.stale.Load(), ConnectFailures: b.connFails.Load(), IdleDropped: b.idle.dropped.Load(),
+		Share: float64(b.share()) / rampFull, Stale: b.stale.Load(), ConnectFailures: b.connFails.Load(), IdleDropped: b.idle.dropped.Load(),
 	}
 	for i := range b.outcomes {
 		s.Outcomes[i] = b.outcomes[i].Load()

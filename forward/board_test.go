@@ -25,7 +25,7 @@ func TestFromBoard(t *testing.T) {
 		Sites: []config.Site{site("fra", 1), site("iad", 2)},
 		Services: []config.Service{{
 			Name: "web", Policy: []config.Policy{{Kind: config.PolicyGeo}},
-			Check: config.Check{Kind: config.CheckTCP, VIPPort: 80},
+			Check: config.Check{Kind: config.CheckTCP, VIPPort: 80, SlowStart: time.Hour},
 			Pools: []config.Pool{
 				{Site: "fra", Backends: []config.Backend{{Address: first, Weight: 1}, {Address: second, Weight: 3}}},
 				{Site: "iad", Backends: []config.Backend{{Address: nobody(t), Weight: 1}}},
@@ -67,9 +67,36 @@ func TestFromBoard(t *testing.T) {
 	if got := used(); len(got) != 1 || !got[first] {
 		t.Errorf("one down: got %v, want only %v", got, first)
 	}
+	if s := r.Snapshot(); s[0].Share != 1 || s[1].Share != 1 {
+		t.Errorf("shares are %v and %v", s[0].Share, s[1].Share)
+	}
 	// A plan that was not decided after the others has their generation and still counts.
 	board.Publish(steer.Decide(topology, view, steer.Facts{Ready: true}, plan))
-	if got := used(); len(got) != 2 {
+	if got := used(); len(got) == 0 {
 		t.Errorf("up again: got %v", got)
+	}
+	for _, s := range r.Snapshot() {
+		if came := s.Address == second; came != (s.Share < 0.1) {
+			t.Errorf("up again: %s has a share of %v", s.Address, s.Share)
+		}
+	}
+	facts := steer.Facts{Ready: true, Weights: make([]uint8, len(topology.Layout.Targets))}
+	for i, target := range topology.Layout.Targets {
+		if facts.Weights[i] = 50; target.Addr == first {
+			facts.Weights[i] = 0
+		}
+	}
+	board.Publish(steer.Decide(topology, view, facts, plan))
+	if got := used(); len(got) != 1 || !got[second] {
+		t.Errorf("one asks for nothing: got %v, want only %v", got, second)
+	}
+	pool := r.Load().pools["web"]
+	if len(pool.weights) != 1 || pool.weights[0] != 3*50 {
+		t.Errorf("weights are %v, want 3 × 50", pool.weights)
+	}
+	clear(facts.Weights)
+	board.Publish(steer.Decide(topology, view, facts, plan))
+	if got := r.Load().pools["web"].active; len(got) != 2 {
+		t.Errorf("all ask for nothing: %d work, want 2", len(got))
 	}
 }

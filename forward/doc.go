@@ -6,13 +6,14 @@
 // A Registry answers "which backends has this service now?" from the newest
 // plan, and keeps what must outlive plans and reloads, by backend identity
 // (service and address): connections and requests in flight, failures, idle
-// upstream connections. A Front owns listening sockets and the connections
-// accepted on them; package l4 and package l7 give it a function that speaks
-// their protocol.
+// upstream connections, and since when a backend that came back grows into its
+// weight. A Front owns listening sockets and the connections accepted on them;
+// package l4 and package l7 give it a function that speaks their protocol.
 //
-// It never decides whether a backend is healthy: plans say that. It only avoids
-// for a moment a backend that has just refused a connection. It never parses
-// what it carries.
+// It never decides whether a backend is healthy: plans say that. It tells what
+// became of the work (Options.Outcome) to whoever wants to judge by it, and only
+// avoids for a moment a backend that has just refused a connection. It never
+// parses what it carries.
 //
 // Callers: forward/l4, forward/l7, and the node, which makes the one Registry:
 //

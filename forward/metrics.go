@@ -8,7 +8,7 @@ type collector struct{ registry *Registry }
 
 // The descriptions are built per scrape rather than kept in globals.
 type descriptions struct {
-	inFlight, idle, active, leases, connects, failures, reuses, stale, dropped, outcomes *prometheus.Desc
+	inFlight, idle, active, share, leases, connects, failures, reuses, stale, dropped, outcomes *prometheus.Desc
 }
 
 func describe() descriptions {
@@ -20,6 +20,7 @@ func describe() descriptions {
 		inFlight: d("inflight_leases", "L4 connections and L7 requests that the backend is carrying."),
 		idle:     d("idle_connections", "Upstream connections waiting to be used again."),
 		active:   d("active_backend", "1 while the newest plan gives the backend new connections."),
+		share:    d("weight_share_ratio", "How much of its weight counts: less than 1 in a slow start."),
 		leases:   d("leases_total", "L4 connections and L7 requests given to the backend."),
 		connects: d("connects_total", "Connections opened to the backend."),
 		failures: d("connect_failures_total", "Connections to the backend that could not be opened."),
@@ -32,7 +33,7 @@ func describe() descriptions {
 
 func (d descriptions) all() []*prometheus.Desc {
 	return []*prometheus.Desc{
-		d.inFlight, d.idle, d.active, d.leases, d.connects, d.failures, d.reuses, d.stale, d.dropped, d.outcomes,
+		d.inFlight, d.idle, d.active, d.share, d.leases, d.connects, d.failures, d.reuses, d.stale, d.dropped, d.outcomes,
 	}
 }
 
@@ -58,6 +59,7 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 		send(d.inFlight, prometheus.GaugeValue, float64(s.InFlight))
 		send(d.idle, prometheus.GaugeValue, float64(s.Idle))
 		send(d.active, prometheus.GaugeValue, active)
+		send(d.share, prometheus.GaugeValue, s.Share)
 		send(d.leases, prometheus.CounterValue, float64(s.Leases))
 		send(d.connects, prometheus.CounterValue, float64(s.Connects))
 		send(d.failures, prometheus.CounterValue, float64(s.ConnectFailures))

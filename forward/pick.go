@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"sync/atomic"
 	"time"
 )
 
@@ -35,9 +36,30 @@ type pool struct {
 	active  []*Backend
 	weights []uint64
 	sums    []uint64 // sums[i] is the sum of weights[:i+1]
+
+	// ramps are those of active. ramping is false once all are over, which is at
+	// over. first is the one that is furthest; −1 if some backend has none.
+	ramps   []ramp
+	ramping atomic.Bool
+	over    int64
+	first   int
+	now     func() int64
 }
 
-func (p *pool) add(b *Backend, weight int) {
+func (p *pool) add(b *Backend, weight int, r ramp) {
+	if r != (ramp{}) {
+		p.ramping.Store(true)
+		p.over = max(p.over, r.over)
+	}
+	switch n := len(p.ramps); {
+	case r == (ramp{}):
+		p.first = -1
+	case n == 0:
+		p.first = 0
+	case p.first >= 0 && r.from < p.ramps[p.first].from:
+		p.first = n
+	}
+	p.ramps = append(p.ramps, r)
 	w := uint64(max(weight, 1))
 	p.active = append(p.active, b)
 	p.weights = append(p.weights, w)
@@ -166,26 +188,32 @@ func (p *pool) pick(tried []*Backend) *Backend {
 		}
 		return p.active[0]
 	}
-	i, j := p.draw(), p.draw()
+	now := p.rampTime()
+	i, j := 0, 0
+	if now == 0 {
+		i, j = p.draw(), p.draw()
+	} else {
+		i, j = p.drawShare(now), p.drawShare(now)
+	}
 	if j == i { // the neighbour, so that two are always compared
 		j = (i + 1 + rand.IntN(n-1)) % n
-		if p.weights[j]*8 < p.weights[i] {
+		if p.weight(j, now)*8 < p.weight(i, now) {
 			j = i // too small to be half of a fair pair
 		}
 	}
-	if p.lessLoaded(j, i) {
+	if p.lessLoaded(j, i, now) {
 		i = j
 	}
 	b := p.active[i]
 	if !b.penalised() && !slices.Contains(tried, b) {
 		return b
 	}
-	return p.scan(tried)
+	return p.scan(tried, now)
 }
 
 // scan goes through all backends: the least loaded one that is neither tried
 // nor penalised, else the least loaded one that is not tried.
-func (p *pool) scan(tried []*Backend) *Backend {
+func (p *pool) scan(tried []*Backend, now int64) *Backend {
 	best, fallback := -1, -1
 	offset := rand.IntN(len(p.active))
 	for k := range p.active {
@@ -194,10 +222,10 @@ func (p *pool) scan(tried []*Backend) *Backend {
 		if slices.Contains(tried, b) {
 			continue
 		}
-		if fallback < 0 || p.lessLoaded(i, fallback) {
+		if fallback < 0 || p.lessLoaded(i, fallback, now) {
 			fallback = i
 		}
-		if !b.penalised() && (best < 0 || p.lessLoaded(i, best)) {
+		if !b.penalised() && (best < 0 || p.lessLoaded(i, best, now)) {
 			best = i
 		}
 	}
@@ -225,9 +253,10 @@ func (p *pool) draw() int {
 	return i
 }
 
-// lessLoaded reports whether backend i carries less for its weight than j.
-func (p *pool) lessLoaded(i, j int) bool {
+// lessLoaded reports whether backend i carries less for its weight than j, at a
+// time of rampTime.
+func (p *pool) lessLoaded(i, j int, now int64) bool {
 	a := uint64(max(p.active[i].inFlight.Load(), 0))
 	b := uint64(max(p.active[j].inFlight.Load(), 0))
-	return a*p.weights[j] < b*p.weights[i]
+	return a*p.weight(j, now) < b*p.weight(i, now)
 }

@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/pharos-lb/pharos/internal/steer"
 )
@@ -23,7 +24,10 @@ type Pools interface {
 // A ServicePool is the backends of one service at this node's site.
 type ServicePool struct {
 	Service string
-	Members []Member
+	// SlowStart is how long a backend that gets work again takes to reach its
+	// weight, from a twentieth of it; 0 = at once.
+	SlowStart time.Duration
+	Members   []Member
 }
 
 // A Member is one backend of a pool.
@@ -33,6 +37,9 @@ type Member struct {
 	Weight int
 	// Active members take new connections; the others only finish what they have.
 	Active bool
+	// Resting members are well but ask for no new work: they get it while no other
+	// is active.
+	Resting bool
 }
 
 // FromBoard reads the pools of the newest plan on board.
@@ -90,14 +97,17 @@ func (b *boardPools) Edition() (uint64, []ServicePool) {
 			continue
 		}
 		sp := ServicePool{
-			Service: plan.Topology.Services[i].Config.Name,
-			Members: make([]Member, len(pool.Backends)),
+			Service:   plan.Topology.Services[i].Config.Name,
+			SlowStart: plan.Topology.Services[i].Config.Check.SlowStart,
+			Members:   make([]Member, len(pool.Backends)),
 		}
 		for j := range pool.Backends {
+			weight := plan.Weight(i, j)
 			sp.Members[j] = Member{
 				Address: pool.Backends[j].Address,
-				Weight:  pool.Backends[j].Weight,
+				Weight:  weight,
 				Active:  j < len(site.Backends) && site.Backends[j].Active,
+				Resting: weight == 0,
 			}
 		}
 		pools = append(pools, sp)

@@ -35,6 +35,13 @@ type Options struct {
 	// Penalty is how long a backend that refused a connection is passed over
 	// while others are left; 0 means DefaultPenalty.
 	Penalty time.Duration
+	// Outcome is told whether a backend of a service did its work, so that passive
+	// checks can count: false when it refused a connection, or broke off, said nothing
+	// or answered with an error; true when an L4 connection to it was opened or it
+	// answered a request. What a client, or this machine, is to blame for is not told. It
+	// is called on the way of every unit of work, by any number of goroutines, and
+	// must not block. nil = nobody asks.
+	Outcome func(service string, address netip.AddrPort, ok bool)
 	// Registerer takes the metrics; nil = none.
 	Registerer prometheus.Registerer
 }
@@ -54,7 +61,8 @@ type Registry struct {
 	idleFor time.Duration
 	penalty time.Duration
 	shards  int
-	start   time.Time // what the monotonic times of backends count from
+	outcome func(service string, address netip.AddrPort, ok bool) // nil = nobody asks
+	start   time.Time                                             // what the monotonic times of backends count from
 
 	edition atomic.Pointer[Edition]
 
@@ -78,6 +86,7 @@ func New(opts Options) (*Registry, error) {
 		maxIdle:  cmp.Or(opts.MaxIdle, DefaultMaxIdle),
 		idleFor:  cmp.Or(opts.IdleTimeout, DefaultIdleTimeout),
 		penalty:  cmp.Or(opts.Penalty, DefaultPenalty),
+		outcome:  opts.Outcome,
 		shards:   min(runtime.GOMAXPROCS(0), maxIdleShards),
 		start:    time.Now(),
 		backends: make(map[identity]*Backend),
@@ -134,7 +143,10 @@ func (r *Registry) refresh(have *Edition) *Edition {
 
 // assemble turns a ServicePool into the form that is picked from. r.mu is held.
 func (r *Registry) assemble(sp *ServicePool, listed map[identity]bool) *pool {
-	p := &pool{service: sp.Service, members: len(sp.Members)}
+	p := &pool{service: sp.Service, members: len(sp.Members), now: r.now, first: -1}
+	now := r.now()
+	// One that asks for no new work gets it if nobody else is there to do it.
+	working := slices.ContainsFunc(sp.Members, func(m Member) bool { return m.Active && !m.Resting })
 	for _, m := range sp.Members {
 		id := identity{service: sp.Service, address: m.Address}
 		if listed[id] {
@@ -147,12 +159,14 @@ func (r *Registry) assemble(sp *ServicePool, listed map[identity]bool) *pool {
 			r.backends[id] = b
 		}
 		b.retired.Store(false)
-		b.active.Store(m.Active)
-		if !m.Active {
+		ramp := b.turn(m.Active, sp.SlowStart, now)
+		works := m.Active && !(m.Resting && working)
+		b.active.Store(works)
+		if !works {
 			b.idle.closeAll()
 			continue
 		}
-		p.add(b, m.Weight)
+		p.add(b, m.Weight, ramp)
 	}
 	return p
 }

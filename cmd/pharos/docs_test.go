@@ -94,7 +94,7 @@ func checkCommand(line string, whole bool) error {
 	if i := strings.Index(line, " #"); i >= 0 {
 		line = line[:i]
 	}
-	words := strings.Fields(line)[1:]
+	words := shellWords(line)[1:]
 	if i := slices.IndexFunc(words, func(w string) bool { return strings.ContainsAny(w, "|>&;") }); i >= 0 {
 		words = words[:i]
 	}
@@ -117,6 +117,32 @@ func checkCommand(line string, whole bool) error {
 		return nil
 	}
 	return cmd.ValidateArgs(args)
+}
+
+// shellWords splits a line as a shell does, as far as our documents need it:
+// quotes keep blanks together, and nothing is expanded.
+func shellWords(line string) (words []string) {
+	var word strings.Builder
+	var quote rune
+	begun := false
+	for _, c := range line + " " {
+		switch {
+		case quote == 0 && (c == '"' || c == '\''):
+			quote, begun = c, true
+		case c == quote:
+			quote = 0
+		case quote == 0 && c == ' ':
+			if begun {
+				words = append(words, word.String())
+			}
+			word.Reset()
+			begun = false
+		default:
+			word.WriteRune(c)
+			begun = true
+		}
+	}
+	return words
 }
 
 var (
@@ -168,6 +194,8 @@ func TestCheckCommand(t *testing.T) {
 		{"pharos status -o json | jq .degraded", true},
 		{"pharos explain www.example.com AAAA --from ::1", true},
 		{"pharos completion bash", true},
+		{`pharos drain 'backend/web/fra/*' --reason "kernel update"   # tonight`, true},
+		{"pharos drain backend/web/fra/* --reason kernel update", false},
 		{"pharos frobnicate", false},
 		{"pharos demo brake fra", false},
 		{"pharos status --colour", false},

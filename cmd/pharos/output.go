@@ -6,6 +6,8 @@ import (
 	"io"
 	"os"
 	"strings"
+	"text/tabwriter"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -73,4 +75,15 @@ func findClient(cmd *cobra.Command, socket string) *admin.Client {
 		}
 	}
 	return admin.NewClient(socket)
+}
+
+// newTable returns a writer that aligns columns.
+func newTable(out io.Writer) *tabwriter.Writer { return tabwriter.NewWriter(out, 0, 0, 2, ' ', 0) }
+
+// ago writes how long something has been so.
+func ago(t, now time.Time) string {
+	if t.IsZero() {
+		return "–"
+	}
+	return since(t, now) + " ago"
 }

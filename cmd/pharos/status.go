@@ -59,11 +59,12 @@ func printStatus(out io.Writer, st *admin.Status, now time.Time) error {
 	for _, d := range st.Degraded {
 		fmt.Fprintln(w, "! "+d)
 	}
+	printOrders(w, st)
 	fmt.Fprintln(w, "\nSERVICE\tSITE\tANSWERED\tVIP\tBACKENDS\tWHY")
 	for _, svc := range st.Services {
 		for _, site := range svc.Sites {
 			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", svc.Name, site.Site, yesNo(site.Eligible),
-				targets(site.VIPs), targets(site.Backends), site.Why)
+				targets(site.VIPs), targets(site.Backends), with(site.Why.String(), site.Override))
 		}
 	}
 	if len(st.Routes) > 0 {
@@ -83,7 +84,7 @@ func printStatus(out io.Writer, st *admin.Status, now time.Time) error {
 		if r.Blame != "" {
 			why = "service " + r.Blame + ": " + why
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\n", r.Prefix, yesNo(announced), why)
+		fmt.Fprintf(w, "%s\t%s\t%s\n", r.Prefix, yesNo(announced), with(why, r.Override))
 	}
 	if st.Speaker != nil {
 		fmt.Fprintln(w, "\nBGP PEER\tASN\tSESSION\tSINCE\tSENT\tLAST ERROR")
@@ -102,7 +103,25 @@ func printStatus(out io.Writer, st *admin.Status, now time.Time) error {
 	return w.Flush()
 }
 
-// targets writes "2 of 2 up", or names what is not.
+// printOrders lists the operators' orders, which explain much of what follows.
+func printOrders(w io.Writer, st *admin.Status) {
+	if len(st.Overrides) > 0 {
+		fmt.Fprintln(w, "\nSCOPE\tORDER")
+	}
+	for _, o := range st.Overrides {
+		fmt.Fprintf(w, "%s\t%s\n", o.Scope, o.Text())
+	}
+}
+
+// with adds the order that stands on something to what is said of it.
+func with(text, override string) string {
+	if override == "" {
+		return text
+	}
+	return text + " (" + override + ")"
+}
+
+// targets writes "2 of 2 up", and names what is not or has an order on it.
 func targets(list []admin.TargetStatus) string {
 	if len(list) == 0 {
 		return "–"
@@ -112,8 +131,9 @@ func targets(list []admin.TargetStatus) string {
 	for _, t := range list {
 		if t.Status == "up" {
 			up++
-		} else {
-			rest = append(rest, t.Address.String()+" "+t.Status)
+		}
+		if t.Status != "up" || t.Override != "" {
+			rest = append(rest, with(t.Address.String()+" "+t.Status, t.Override))
 		}
 	}
 	text := fmt.Sprintf("%d of %d up", up, len(list))

@@ -97,6 +97,7 @@ type fixture struct {
 	*Server
 	pools    *fakePools
 	registry *forward.Registry
+	told     told
 	addr     netip.AddrPort
 	stop     func() // ends Run and waits for it
 }
@@ -107,7 +108,8 @@ func start(t *testing.T, opts Options, members ...netip.AddrPort) *fixture {
 	f := &fixture{pools: &fakePools{}}
 	f.pools.publish(members...)
 	var err error
-	if f.registry, err = forward.New(forward.Options{Pools: f.pools}); err != nil {
+	outcome := func(_ string, _ netip.AddrPort, ok bool) { f.told.add(ok) }
+	if f.registry, err = forward.New(forward.Options{Pools: f.pools, Outcome: outcome}); err != nil {
 		t.Fatal(err)
 	}
 	opts.Registry = f.registry

@@ -17,6 +17,7 @@ func (s *Server) serve(ctx context.Context, c *forward.Conn[Listener]) {
 		return
 	}
 	defer lease.Release(false)
+	lease.Backend.Tell(true) // it has accepted; how the connection ends may be anybody's doing
 	c.Hold(lease.Stream)
 	tunnel := forward.Tunnel{Client: c.Stream, Backend: lease.Stream, Idle: set.Idle}
 	err = tunnel.Run()

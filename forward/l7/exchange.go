@@ -198,7 +198,11 @@ func (s *session) conclude(w *work, t trouble, keepBackend bool, service string)
 			w.keep, keepBackend = false, false
 		}
 	}
-	w.lease.Backend.Report(t.outcome(w.res.status))
+	if t == troubleReset && w.lease.Reused && w.back == nil {
+		w.lease.Backend.Report(forward.OutcomeReset) // it may just have tired of an idle connection
+	} else {
+		w.lease.Backend.ReportAnswer(t.outcome(w.res.status))
+	}
 	switch {
 	case t == troubleNone:
 		w.lease.Release(keepBackend)

@@ -53,6 +53,7 @@ type fixture struct {
 	*Server
 	pools    *fakePools
 	registry *forward.Registry
+	told     told
 	addr     string
 	stop     func() // ends Run and waits for it
 }
@@ -66,7 +67,8 @@ func start(t testing.TB, opts Options, members ...netip.AddrPort) *fixture {
 	f := &fixture{pools: &fakePools{}}
 	f.pools.publish(members...)
 	var err error
-	if f.registry, err = forward.New(forward.Options{Pools: f.pools}); err != nil {
+	outcome := func(_ string, _ netip.AddrPort, ok bool) { f.told.add(ok) }
+	if f.registry, err = forward.New(forward.Options{Pools: f.pools, Outcome: outcome}); err != nil {
 		t.Fatal(err)
 	}
 	opts.Registry = f.registry

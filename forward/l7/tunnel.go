@@ -13,6 +13,7 @@ func (s *session) tunnel(ctx context.Context, w *work) {
 	m := s.server.metrics
 	m.answered(w.res.status)
 	m.upgrades.Add(1)
+	w.lease.Backend.Tell(true) // it has answered; how the tunnel ends may be anybody's doing
 	up := w.lease.Stream
 	defer w.lease.Release(false)
 	w.out = appendResponse(w.out[:0], &w.res, w.req.minor, false, -1, true)

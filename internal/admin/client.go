@@ -2,6 +2,7 @@ package admin
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -11,6 +12,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"os"
 	"strings"
 	"syscall"
 	"time"
@@ -48,6 +50,9 @@ func NewClient(socket string) *Client {
 const (
 	answerWithin = 5 * time.Second
 	reloadWithin = time.Minute
+	// An order waits for a majority of the nodes, a check for every observer.
+	overrideWithin = 20 * time.Second
+	checkWithin    = 15 * time.Second
 )
 
 // Alive reports whether the node answers at all.
@@ -87,6 +92,68 @@ func (c *Client) Explain(ctx context.Context, r ExplainRequest) (*steer.Explanat
 	return &out, c.call(ctx, http.MethodGet, "/v1/explain", q, &out)
 }
 
+// Override gives an order, or says what it would do (DryRun). If By is empty, the
+// user who called is named: $SUDO_USER, else $USER.
+func (c *Client) Override(ctx context.Context, r OverrideRequest) (*OverrideResult, error) {
+	body := overrideBody{
+		Scopes: r.Scopes, Order: r.Order.String(), By: r.By, Reason: r.Reason,
+		Local: r.Local, Force: r.Force, DryRun: r.DryRun,
+	}
+	if r.For != 0 {
+		body.For = r.For.String()
+	}
+	if body.By == "" {
+		body.By = cmp.Or(os.Getenv("SUDO_USER"), os.Getenv("USER"))
+	}
+	ctx, cancel := context.WithTimeout(ctx, overrideWithin)
+	defer cancel()
+	var out OverrideResult
+	return &out, c.post(ctx, "/v1/overrides", body, &out)
+}
+
+// Overrides lists the orders that stand; with cleared, those too that were.
+func (c *Client) Overrides(ctx context.Context, cleared bool) (*OverrideList, error) {
+	q := url.Values{}
+	if cleared {
+		q.Set("all", "true")
+	}
+	ctx, cancel := context.WithTimeout(ctx, answerWithin)
+	defer cancel()
+	var out OverrideList
+	return &out, c.call(ctx, http.MethodGet, "/v1/overrides", q, &out)
+}
+
+// Check returns the health opinions on the targets that match.
+func (c *Client) Check(ctx context.Context, r CheckRequest) (*CheckResult, error) {
+	q := url.Values{}
+	if r.Target != "" {
+		q.Set("target", r.Target)
+	}
+	if r.Local {
+		q.Set("local", "true")
+	}
+	ctx, cancel := context.WithTimeout(ctx, checkWithin)
+	defer cancel()
+	var out CheckResult
+	return &out, c.call(ctx, http.MethodGet, "/v1/check", q, &out)
+}
+
+// Keys returns who holds which gossip keys.
+func (c *Client) Keys(ctx context.Context) (*KeyStatus, error) {
+	ctx, cancel := context.WithTimeout(ctx, answerWithin)
+	defer cancel()
+	var out KeyStatus
+	return &out, c.call(ctx, http.MethodGet, "/v1/keys", nil, &out)
+}
+
+// ChangeKeys changes the node's gossip keys.
+func (c *Client) ChangeKeys(ctx context.Context, r KeyChange) (*KeyStatus, error) {
+	ctx, cancel := context.WithTimeout(ctx, answerWithin)
+	defer cancel()
+	var out KeyStatus
+	return &out, c.post(ctx, "/v1/keys", r, &out)
+}
+
 // Reload makes the node read its configuration again.
 func (c *Client) Reload(ctx context.Context, allowRemove bool) (*ReloadResult, error) {
 	q := url.Values{}
@@ -104,6 +171,23 @@ func (c *Client) call(ctx context.Context, method, path string, q url.Values, in
 	if err != nil {
 		return fmt.Errorf("ask the node: %w", err)
 	}
+	return c.do(req, into)
+}
+
+func (c *Client) post(ctx context.Context, path string, body, into any) error {
+	data, err := json.Marshal(body)
+	if err != nil {
+		return fmt.Errorf("ask the node: %w", err)
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://pharos"+path, bytes.NewReader(data))
+	if err != nil {
+		return fmt.Errorf("ask the node: %w", err)
+	}
+	req.Header.Set("Content-Type", "application/json")
+	return c.do(req, into)
+}
+
+func (c *Client) do(req *http.Request, into any) error {
 	resp, err := c.http.Do(req)
 	if err != nil {
 		return c.explainDial(err)

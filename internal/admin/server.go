@@ -36,6 +36,18 @@ type Options struct {
 	Status  func() *Status
 	Explain func(ExplainRequest) (*steer.Explanation, error)
 	Reload  func(ctx context.Context, allowRemove bool) (*ReloadResult, error)
+	// Override gives orders, or says what they would do. All of a request is done
+	// or, on an error, nothing. It may take some seconds. This function and those
+	// that follow may be nil: the API then answers 501 for it.
+	Override func(context.Context, OverrideRequest) (*OverrideResult, error)
+	// Overrides lists the orders that stand; with cleared, every register.
+	Overrides func(cleared bool) *OverrideList
+	// Check returns the health opinions on the targets that match. A pattern that
+	// matches nothing is an error.
+	Check func(context.Context, CheckRequest) (*CheckResult, error)
+	// Keys returns who holds which gossip keys; ChangeKeys changes this node's.
+	Keys       func() *KeyStatus
+	ChangeKeys func(KeyChange) (*KeyStatus, error)
 	// Ready returns nil when the node serves.
 	Ready    func() error
 	Gatherer prometheus.Gatherer
@@ -115,8 +127,8 @@ func (s *Server) Addr() netip.AddrPort {
 
 // Run serves until ctx ends, then gives running requests two seconds.
 func (s *Server) Run(ctx context.Context) error {
-	local := s.serverFor(s.routes())
-	remote := s.serverFor(s.guard(s.routes()))
+	local := s.serverFor(s.routes("unix"))
+	remote := s.serverFor(s.guard(s.routes("tcp")))
 	var wg sync.WaitGroup
 	errs := make(chan error, 2)
 	serve := func(srv *http.Server, l net.Listener) {
@@ -166,7 +178,8 @@ func (s *Server) serverFor(h http.Handler) *http.Server {
 	}
 }
 
-func (s *Server) routes() http.Handler {
+// routes are the API for callers that come via "unix" or "tcp".
+func (s *Server) routes(via string) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
@@ -180,6 +193,11 @@ func (s *Server) routes() http.Handler {
 	mux.HandleFunc("GET /v1/status", func(w http.ResponseWriter, _ *http.Request) { reply(w, s.opts.Status()) })
 	mux.HandleFunc("GET /v1/explain", s.explain)
 	mux.HandleFunc("POST /v1/reload", s.reload)
+	mux.HandleFunc("GET /v1/overrides", s.overrides)
+	mux.HandleFunc("POST /v1/overrides", func(w http.ResponseWriter, r *http.Request) { s.override(w, r, via) })
+	mux.HandleFunc("GET /v1/check", s.check)
+	mux.HandleFunc("GET /v1/keys", s.keys)
+	mux.HandleFunc("POST /v1/keys", s.changeKeys)
 	return mux
 }
 

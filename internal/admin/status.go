@@ -27,6 +27,18 @@ type Status struct {
 	Routes     []RouteStatus   `json:"routes"`
 	// Speaker is the BGP child process; nil without BGP.
 	Speaker *SpeakerStatus `json:"speaker,omitempty"`
+	// Overrides are the operators' orders that stand, sorted by scope.
+	Overrides []OverrideStatus `json:"overrides"`
+	// Sites is how many sites the fleet has, Heard of how many a fresh report is
+	// held. Minority: so few that only this node's own site is judged anew.
+	Sites    int  `json:"sites"`
+	Heard    int  `json:"heard"`
+	Minority bool `json:"minority,omitempty"`
+	// Doubt is why this node does not trust its own probes; "" = it does.
+	Doubt string `json:"doubt,omitempty"`
+	// StateTrouble is why the state folder cannot be written or was not trusted;
+	// "" = nothing.
+	StateTrouble string `json:"state_trouble,omitempty"`
 	// Members are the nodes of the cluster that this one knows of, itself too.
 	Members []MemberStatus `json:"members"`
 }
@@ -66,6 +78,9 @@ type SiteStatus struct {
 	Why      steer.Reason   `json:"why"`
 	VIPs     []TargetStatus `json:"vips"`
 	Backends []TargetStatus `json:"backends"`
+	// Override is the order that stands on the service here, on the service or on
+	// the site, as OverrideStatus.Text says it; "" = none.
+	Override string `json:"override,omitempty"`
 }
 
 // TargetStatus is the verdict on one address.
@@ -78,6 +93,8 @@ type TargetStatus struct {
 	// Error is what this node's own probe last failed with; "" if it does not
 	// probe the target or the probe succeeds.
 	Error string `json:"error,omitempty"`
+	// Override is the order that stands on the backend itself; "" = none.
+	Override string `json:"override,omitempty"`
 }
 
 // RouteStatus is one prefix at this node.
@@ -89,6 +106,8 @@ type RouteStatus struct {
 	// Installed: the speaker holds it, so it was sent to every established peer.
 	Installed bool   `json:"installed"`
 	Error     string `json:"error,omitempty"`
+	// Override is the order that stands on the prefix; "" = none.
+	Override string `json:"override,omitempty"`
 }
 
 // SpeakerStatus is the BGP child process and its sessions.
@@ -126,6 +145,14 @@ type MemberStatus struct {
 	AgeSeconds float64 `json:"age_seconds"`
 	// Config is the hash of its configuration; another one than ours is skew.
 	Config string `json:"config"`
+	// OverridesInSync: it holds the same orders as this node, on disk.
+	OverridesInSync bool `json:"overrides_in_sync"`
+	// Signed: its messages are proven to be its own.
+	Signed bool `json:"signed"`
+	// Abstains is why its votes are not counted; "" = they are.
+	Abstains string `json:"abstains,omitempty"`
+	// Keys are the fingerprints of its gossip keys, the one it sends with first.
+	Keys []string `json:"keys,omitempty"`
 }
 
 // ExplainRequest is the query of /v1/explain.

@@ -2,11 +2,9 @@ package config
 
 import (
 	"cmp"
-	"encoding/base64"
 	"net/netip"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/pharos-lb/pharos/geo"
 )
@@ -62,7 +60,8 @@ func build(r *reading, top *value) *Config {
 	b.buildBGP()
 	b.buildAdmin()
 	b.buildTests()
-	b.checkVIPs()
+	b.checkServices()
+	b.checkCanaries()
 	b.checkClaims()
 	for _, d := range b.order {
 		b.cfg.Services = append(b.cfg.Services, d.Service)
@@ -74,6 +73,7 @@ func build(r *reading, top *value) *Config {
 func (b *builder) buildSites() {
 	nodes := make(map[string]*value)
 	addrs := make(map[netip.Addr]*value)
+	signers := make(map[string]*value)
 	for name, at := range b.top.entry("sites").chosen {
 		if name == vipAnycast {
 			b.refuseKey(at, refuse("no site can be called %s: services use the word for their shared addresses", name))
@@ -89,51 +89,27 @@ func (b *builder) buildSites() {
 				continue
 			}
 			nodes[node] = at
-			addr, ok := at.data.(netip.Addr)
+			addr, where, ok := nodeAddress(at)
 			if !ok {
 				continue
 			}
 			if first := addrs[addr]; first != nil {
-				b.refuse(at, refuse("%s is already the address of %s", addr, first.path()))
+				b.refuse(where, refuse("%s is already the address of %s", addr, first.path()))
 				continue
 			}
 			addrs[addr] = at
 			b.nodeAddrs = append(b.nodeAddrs, addr)
-			site.Nodes = append(site.Nodes, Node{Name: node, Address: addr})
+			n := Node{Name: node, Address: addr, PublicKey: get[[]byte](at, "public_key")}
+			if first := signers[string(n.PublicKey)]; first != nil && n.PublicKey != nil {
+				b.refuse(at.entry("public_key"), refuse("is already the key of %s: each node has its own", first.path()))
+			}
+			signers[string(n.PublicKey)] = at
+			site.Nodes = append(site.Nodes, n)
 		}
 		slices.SortFunc(site.Nodes, func(x, y Node) int { return strings.Compare(x.Name, y.Name) })
 		b.cfg.Sites = append(b.cfg.Sites, site)
 	}
 	slices.SortFunc(b.cfg.Sites, func(x, y Site) int { return strings.Compare(x.Name, y.Name) })
-}
-
-func (b *builder) buildCluster() {
-	at := b.top.section("cluster")
-	b.cfg.Cluster = Cluster{
-		Name: get[string](at, "name"),
-		Port: uint16(get[int](at, "port")),
-		Wait: get[time.Duration](at, "wait"),
-	}
-	b.claim(at, "port", Bind{Host: bindNode, Port: b.cfg.Cluster.Port}, nil)
-	text, from := b.readSecretOf(at, "secret")
-	if from != nil && text != "" {
-		key, err := base64.StdEncoding.DecodeString(text)
-		if n := len(key); err != nil || n != 16 && n != 24 && n != 32 {
-			b.refuse(from, refuse("the gossip key is not 16, 24 or 32 bytes in base64: make one with `head -c 32 /dev/urandom | base64`"))
-		}
-		b.cfg.Cluster.Key = NewSecret(string(key))
-	}
-	if from != nil || at.isMeant("secret_file", "secret") || b.top.isMeant("cluster") {
-		return
-	}
-	for _, site := range b.cfg.Sites {
-		for _, node := range site.Nodes {
-			if !node.Address.IsLoopback() {
-				b.refuseKey(at, refuse("secret_file is missing: node %s (%s) is not on loopback, so gossip must be encrypted", node.Name, node.Address))
-				return
-			}
-		}
-	}
 }
 
 // readSecretOf returns the secret that KEY_file or KEY gives, trimmed, and the
@@ -164,6 +140,15 @@ func (b *builder) readSecretOf(at *value, key string) (string, *value) {
 		return text, file
 	}
 	return "", file
+}
+
+// nodeAddress returns a node's address and the value that it is in.
+func nodeAddress(at *value) (netip.Addr, *value, bool) {
+	if addr, short := at.data.(netip.Addr); short {
+		return addr, at, true
+	}
+	where := at.entry("address")
+	return get[netip.Addr](at, "address"), where, where != nil && where.data != nil
 }
 
 func (b *builder) buildNetworks() {

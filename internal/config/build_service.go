@@ -1,12 +1,10 @@
 package config
 
 import (
-	"cmp"
 	"maps"
 	"net/netip"
 	"slices"
 	"strings"
-	"time"
 )
 
 // vipAnycast is the key beside the sites in a service's vip.
@@ -21,7 +19,8 @@ func (b *builder) buildServices() {
 		b.buildPools(d)
 		b.buildAddresses(d, owners)
 		b.buildPolicy(d)
-		b.buildCheck(d)
+		b.buildMinSites(d)
+		d.Check = b.check(d)
 	}
 }
 
@@ -51,6 +50,13 @@ func (b *builder) buildPools(d *draft) {
 		d.Pools = append(d.Pools, pool)
 	}
 	slices.SortFunc(d.Pools, func(x, y Pool) int { return strings.Compare(x.Site, y.Site) })
+}
+
+func (b *builder) buildMinSites(d *draft) {
+	d.MinSites = get[int](d.at, "min_sites")
+	if at := d.at.entry("min_sites"); at != nil && len(d.pools) > 0 && d.MinSites > len(d.pools) {
+		b.refuse(at, refuse("%d is more sites than %s has backends at (%d)", d.MinSites, d.Name, len(d.pools)))
+	}
 }
 
 // A vipOwner is whose address it is: a site's, or everybody's.
@@ -179,115 +185,4 @@ func (b *builder) refuseForeign(d *draft, at *value, data any, atKey bool) {
 	} else {
 		b.refuse(at, p)
 	}
-}
-
-func (b *builder) buildCheck(d *draft) {
-	at := d.at.section("check")
-	word, short := at.data.(string)
-	check := Check{
-		Kind:    CheckTCP,
-		Every:   get[time.Duration](at, "every"),
-		Timeout: get[time.Duration](at, "timeout"),
-		Jitter:  get[float64](at, "jitter"),
-		Rise:    get[int](at, "rise"),
-		Fall:    get[int](at, "fall"),
-		Recheck: get[time.Duration](at, "recheck"),
-		VIPPort: uint16(get[int](at, "vip_port")),
-	}
-	if short {
-		check.Kind = CheckKind(word)
-	}
-	for _, kind := range []CheckKind{CheckTCP, CheckHTTP, CheckHTTPS} {
-		if at.entry(string(kind)) != nil {
-			check.Kind = kind
-		}
-	}
-	if check.Kind != CheckTCP {
-		check.HTTP = b.httpCheck(at.section(string(check.Kind)))
-	}
-	if at.entry("timeout") == nil {
-		check.Timeout = min(check.Every, defaultTimeout)
-	} else if at.sound("every", "timeout") && check.Timeout > check.Every {
-		b.refuse(at.entry("timeout"), refuse("%s is longer than every (%s): a probe must end before the next begins", plain(check.Timeout), plain(check.Every)))
-	}
-	if at.entry("recheck") == nil {
-		check.Recheck = min(check.Every, defaultRecheck)
-	} else if at.sound("every", "recheck") && check.Recheck > check.Every {
-		b.refuse(at.entry("recheck"), refuse("%s is longer than every (%s): rechecks come faster", plain(check.Recheck), plain(check.Every)))
-	}
-	d.Check = check
-}
-
-func (b *builder) httpCheck(at *value) HTTPCheck {
-	check := HTTPCheck{
-		Method: get[string](at, "method"),
-		Path:   get[string](at, "path"),
-		Host:   get[string](at, "host"),
-		Body:   get[string](at, "body"),
-		Status: each[StatusRange](at.list("status")),
-	}
-	if check.Status == nil {
-		check.Status = defaultStatus()
-	}
-	if at.shape.field("sni") != nil {
-		check.SNI = cmp.Or(get[string](at, "sni"), hostOnly(check.Host))
-		check.Insecure = get[bool](at, "insecure")
-	}
-	seen := make(map[string]bool)
-	for name, header := range at.entry("headers").chosen {
-		text, _ := header.data.(string)
-		if low := strings.ToLower(name); seen[low] {
-			b.refuseKey(header, refuse("%s is given twice: case does not matter in headers", name))
-		} else {
-			seen[low] = true
-		}
-		check.Headers = append(check.Headers, Header{Name: name, Value: text})
-	}
-	slices.SortFunc(check.Headers, func(x, y Header) int { return strings.Compare(x.Name, y.Name) })
-	if check.Method == "HEAD" && check.Body != "" {
-		b.refuse(at.entry("body"), refuse("a HEAD request has no body to search: use method GET"))
-	}
-	return check
-}
-
-// hostOnly returns a Host header without its port, as TLS wants it; addresses
-// are no server names (RFC 6066).
-func hostOnly(host string) string {
-	if _, err := netip.ParseAddr(host); err == nil {
-		return ""
-	}
-	name, _, _ := strings.Cut(host, ":")
-	return strings.TrimSuffix(name, ".")
-}
-
-// checkVIPs checks what a steered service needs at each site, and that the other
-// sites can know which port of a VIP to probe.
-func (b *builder) checkVIPs() {
-	for _, d := range b.order {
-		if d.named != nil && !d.at.isMeant("vip") {
-			for _, pool := range d.Pools {
-				if d.vips[pool.Site] == nil {
-					b.refuseKey(d.pools[pool.Site], refuse("%s is answered with the VIPs of %s, which has none at %s: add vip.%s",
-						plainName(d.named.FQDN), d.Name, pool.Site, pool.Site))
-				}
-			}
-		}
-		if len(d.VIPs) > 0 && len(b.cfg.Sites) > 1 && !d.listened && d.at.section("check").entry("vip_port") == nil && !d.onePort() {
-			b.refuseKey(d.at.entry("vip"), refuse("the port to probe the VIPs at is not known: no listener serves %s and its backends have several ports; set check.vip_port", d.Name))
-		}
-	}
-}
-
-// onePort reports whether all backends have the same port.
-func (d *draft) onePort() bool {
-	port := uint16(0)
-	for _, pool := range d.Pools {
-		for _, backend := range pool.Backends {
-			if port != 0 && backend.Address.Port() != port {
-				return false
-			}
-			port = backend.Address.Port()
-		}
-	}
-	return true
 }

@@ -39,6 +39,27 @@ type Cluster struct {
 	// decoded from the file's base64. None = not encrypted, which is only possible
 	// while every node's address is loopback.
 	Key Secret
+	// Keys are all keys of the ring, each like Key, which is the first and the one to
+	// send with; at most 16, all different.
+	Keys []Secret
+	// KeyFile is the secret file, for `pharos keys`; "" if the key came from elsewhere.
+	// In it is one key in base64 a line; # begins a comment. It and the files below
+	// have been joined to the folder of the configuration if they were relative.
+	KeyFile string
+	// SignKeyFile holds this node's Ed25519 seed in base64; "" = reports are not signed,
+	// and no node has a PublicKey. {node} in it stands for the node's name. It has
+	// not been read: it is there on its node only.
+	SignKeyFile string
+	// SeedsDNS and SeedsFile name further places to look for nodes: a fully qualified
+	// DNS name (A, AAAA; or SRV when it begins with "_") and a file with one
+	// address:port a line. "" = none.
+	SeedsDNS, SeedsFile string
+	// Canaries are address:ports outside the fleet, at most 16. While most of them
+	// accept connections this node takes itself as connected; while none does it
+	// doubts itself.
+	Canaries []netip.AddrPort
+	// OverridesFile is a file form of overrides for automation; "" = none.
+	OverridesFile string
 	// Wait bounds how long a starting node stays silent while it waits for its
 	// first verdicts; default 5s.
 	Wait time.Duration
@@ -55,6 +76,8 @@ type Site struct {
 type Node struct {
 	Name    string
 	Address netip.Addr // gossip and BGP source address
+	// PublicKey is the node's Ed25519 key in 32 bytes, no other node's; nil = its reports are not signed.
+	PublicKey []byte
 }
 
 // A Service is what users reach by name or VIP.
@@ -67,6 +90,8 @@ type Service struct {
 	VIPs []VIP
 	// Anycast are the addresses shared by all sites; may be empty.
 	Anycast []netip.Addr
+	// MinSites is how many sites answer at least, whatever the checks say; 1 … number of pools; default 1.
+	MinSites int
 }
 
 // A Pool is the backends of a service at a site.
@@ -126,51 +151,6 @@ type SiteWeight struct {
 	Site   string
 	Weight int
 }
-
-// CheckKind names a health check.
-type CheckKind string
-
-// The kinds of check.
-const (
-	CheckTCP   CheckKind = "tcp"
-	CheckHTTP  CheckKind = "http"
-	CheckHTTPS CheckKind = "https"
-)
-
-// A Check is a service's health check.
-type Check struct {
-	Kind CheckKind // default tcp
-	HTTP HTTPCheck // for http and https
-
-	Every   time.Duration // 100ms … 1h; default 2s
-	Timeout time.Duration // 10ms … 1m, at most Every; default min(Every, 2s)
-	Jitter  float64       // share of Every, 0 … 0.5; default 0.1
-	Rise    int           // successes to come up, 1 … 100; default 2
-	Fall    int           // failures to go down, 1 … 100; default 3
-	Recheck time.Duration // interval after a first failure until decided; 10ms … Every; default min(Every, 250ms)
-	// VIPPort is the port at which other sites probe the service's VIPs; 0 = the
-	// port of the listener that serves it, else the port its backends share.
-	VIPPort uint16
-}
-
-// HTTPCheck is the HTTP part of a check.
-type HTTPCheck struct {
-	Method   string   // GET or HEAD; default GET
-	Path     string   // default "/"
-	Host     string   // Host header; "" = the address
-	SNI      string   // TLS server name, for https; default Host without its port, "" if that is an address
-	Headers  []Header // sent; sorted by Name
-	Status   []StatusRange
-	Body     string // must occur in the first 64 KiB of the body; "" = any
-	Insecure bool   // https: do not verify the certificate
-}
-
-// A Header is one header field. Its value may be a credential (from ${ENV}), so,
-// like a Secret, it is never printed.
-type Header struct{ Name, Value string }
-
-// A StatusRange is an inclusive range of HTTP status codes; default 200–399.
-type StatusRange struct{ From, To int }
 
 // A Zone is one authoritative zone.
 type Zone struct {

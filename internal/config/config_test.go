@@ -66,6 +66,7 @@ bgp:
 tests: [{name: www.example.com, from: DE, expect: fra}]
 `)
 	backends := []config.Pool{{Site: "fra", Backends: []config.Backend{{Address: netip.MustParseAddrPort("10.0.0.1:80"), Weight: 1}}}}
+	flap := config.FlapDamping{Limit: 6, HalfLife: time.Minute}
 	policy := []config.Policy{{Kind: config.PolicyGeo}, {Kind: config.PolicyNearest}}
 	want := &config.Config{
 		File:    "/etc/pharos/pharos.yaml",
@@ -77,21 +78,22 @@ tests: [{name: www.example.com, from: DE, expect: fra}]
 		}},
 		Services: []config.Service{
 			{
-				Name: "tls", Policy: policy, Pools: backends,
+				Name: "tls", Policy: policy, Pools: backends, MinSites: 1,
 				Check: config.Check{
 					Kind: config.CheckHTTPS, Every: 100 * time.Millisecond, Timeout: 100 * time.Millisecond,
-					Jitter: 0.1, Rise: 2, Fall: 3, Recheck: 100 * time.Millisecond,
+					Jitter: 0.1, Rise: 2, Fall: 3, Recheck: 100 * time.Millisecond, Flap: flap,
 					HTTP: config.HTTPCheck{
 						Method: "GET", Path: "/", Host: "www.example.com:8443", SNI: "www.example.com",
-						Status: []config.StatusRange{{From: 200, To: 399}},
+						Status: []config.StatusRange{{From: 200, To: 399}}, Version: 1,
 					},
+					TLS: config.TLSCheck{SNI: "www.example.com"},
 				},
 			},
 			{
-				Name: "web", Policy: policy, Pools: backends,
+				Name: "web", Policy: policy, Pools: backends, MinSites: 1,
 				Check: config.Check{
 					Kind: config.CheckTCP, Every: 2 * time.Second, Timeout: 2 * time.Second,
-					Jitter: 0.1, Rise: 2, Fall: 3, Recheck: 250 * time.Millisecond,
+					Jitter: 0.1, Rise: 2, Fall: 3, Recheck: 250 * time.Millisecond, Flap: flap,
 				},
 				VIPs: []config.VIP{{Site: "fra", Addresses: []netip.Addr{netip.MustParseAddr("127.0.1.1")}}},
 			},
@@ -125,6 +127,10 @@ tests: [{name: www.example.com, from: DE, expect: fra}]
 func TestEverything(t *testing.T) {
 	cfg := good(t, "everything.yaml")
 	addr, addrPort := netip.MustParseAddr, netip.MustParseAddrPort
+	publicKey := make([]byte, 32)
+	for i := range publicKey {
+		publicKey[i] = byte(i + 1)
+	}
 	var web config.Service
 	for _, s := range cfg.Services {
 		if s.Name == "web" {
@@ -139,8 +145,13 @@ func TestEverything(t *testing.T) {
 		name      string
 		want, got any
 	}{
-		{"cluster", config.Cluster{Name: "prod", Port: 7947, Key: config.NewSecret("0123456789abcdef")}, cfg.Cluster},
-		{"nodes", []config.Node{{Name: "fra1", Address: addr("198.51.100.11")}, {Name: "fra2.example.net", Address: addr("2001:db8::12")}}, cfg.Sites[0].Nodes},
+		{"cluster", config.Cluster{
+			Name: "prod", Port: 7947, Key: config.NewSecret("0123456789abcdef"), Keys: []config.Secret{config.NewSecret("0123456789abcdef")},
+			SignKeyFile: "testdata/keys/{node}.key", SeedsDNS: "_gossip._udp.example.com.", SeedsFile: "/etc/pharos/seeds",
+			Canaries:      []netip.AddrPort{addrPort("192.0.2.251:443"), addrPort("[2001:db8::251]:53")},
+			OverridesFile: "testdata/overrides",
+		}, cfg.Cluster},
+		{"nodes", []config.Node{{Name: "fra1", Address: addr("198.51.100.11"), PublicKey: publicKey}, {Name: "fra2.example.net", Address: addr("2001:db8::12")}}, cfg.Sites[0].Nodes},
 		{"country", "FR EU", cfg.Sites[0].Location.Country + " " + cfg.Sites[0].Location.Continent},
 		{"network names", []string{"berlin", "branch", "lab", "office"}, []string{cfg.Networks[0].Name, cfg.Networks[1].Name, cfg.Networks[2].Name, cfg.Networks[3].Name}},
 		{"network by location", "SG AS", cfg.Networks[1].Place.Country + " " + cfg.Networks[1].Place.Continent},
@@ -162,12 +173,17 @@ func TestEverything(t *testing.T) {
 		{"check", config.Check{
 			Kind: config.CheckHTTPS, Every: 5 * time.Second, Timeout: time.Second, Jitter: 0.25, Rise: 1, Fall: 5,
 			Recheck: 100 * time.Millisecond, VIPPort: 8443,
+			Passive: config.PassiveCheck{Fall: 7, For: time.Minute}, Weight: config.WeightSource{Header: "X-Weight"},
+			From: config.VantageAll, VIPFrom: 2, SlowStart: 30 * time.Second, Flap: config.FlapDamping{Limit: 10, HalfLife: 30 * time.Second},
+			TLS: config.TLSCheck{SNI: "probe.example.com", Insecure: true, MinValid: 336 * time.Hour},
 			HTTP: config.HTTPCheck{
 				Method: "HEAD", Path: "/healthz?full=1", Host: "www.example.com:8443", SNI: "probe.example.com", Insecure: true,
 				Headers: []config.Header{{Name: "X-Dollar", Value: "${PORT}"}, {Name: "X-Number", Value: "7"}, {Name: "X-Probe", Value: "pharos"}, {Name: "X-True", Value: "true"}},
 				Status:  []config.StatusRange{{From: 200, To: 200}, {From: 300, To: 304}},
+				Version: 3,
 			},
 		}, web.Check},
+		{"min_sites", 2, web.MinSites},
 		{"pools", []config.Pool{
 			{Site: "fra", Backends: []config.Backend{{Address: addrPort("10.0.1.10:8080"), Weight: 1}, {Address: addrPort("10.0.1.11:8080"), Weight: 3}}},
 			{Site: "iad", Backends: []config.Backend{{Address: addrPort("10.1.1.10:8080"), Weight: 1}}},
@@ -205,7 +221,7 @@ func TestEverything(t *testing.T) {
 			},
 		}, cfg.BGP},
 		{"admin", config.Admin{Socket: "testdata/pharos.sock", Listen: config.Bind{Addr: addr("127.0.0.1"), Port: 9153}, Token: config.NewSecret("0123456789abcdef")}, cfg.Admin},
-		{"test", config.Test{Name: "a.b.eu.example.com.", Type: "A", From: "network:office", Down: []string{"fra", "iad"}, Expect: []string{"sin"}, Line: 98}, cfg.Tests[2]},
+		{"test", config.Test{Name: "a.b.eu.example.com.", Type: "A", From: "network:office", Down: []string{"fra", "iad"}, Expect: []string{"sin"}, Line: 147}, cfg.Tests[2]},
 	} {
 		if diff := cmp.Diff(c.want, c.got, same); diff != "" {
 			t.Errorf("%s: -want +got:\n%s", c.name, diff)

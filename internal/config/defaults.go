@@ -19,6 +19,15 @@ const (
 	defaultURLPath = "/"
 	defaultWeight  = 1
 
+	defaultMinSites     = 1
+	defaultVersion      = 1
+	defaultRCode        = "NOERROR"
+	defaultFlapLimit    = 6
+	defaultHalfLife     = time.Minute
+	defaultPassiveFall  = 5
+	defaultPassiveFor   = 10 * time.Second
+	defaultAgeIntervals = 3 // a verdict file may be this many times every old
+
 	defaultTTL    = 30 * time.Second
 	defaultAnswer = answerSteered
 

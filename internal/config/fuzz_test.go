@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -87,7 +88,7 @@ func checkConfig(t *testing.T, cfg *config.Config) {
 		}
 	}
 	sites, services, networks := map[string]bool{}, map[string]*config.Service{}, map[string]bool{}
-	nodes, loopback := map[string]bool{}, true
+	nodes, loopback, signs := map[string]bool{}, true, false
 	must(len(cfg.Sites) > 0, "no site")
 	for _, s := range cfg.Sites {
 		must(!sites[s.Name] && len(s.Nodes) > 0 && !s.Location.Point.IsZero(), "site", s)
@@ -95,11 +96,16 @@ func checkConfig(t *testing.T, cfg *config.Config) {
 		for _, n := range s.Nodes {
 			must(!nodes[n.Name] && n.Address.IsValid() && !n.Address.IsUnspecified(), "node", n)
 			nodes[n.Name] = true
+			must(n.PublicKey == nil || len(n.PublicKey) == 32, "public key", n)
+			signs = signs || n.PublicKey != nil
 			loopback = loopback && n.Address.IsLoopback()
 		}
 	}
 	must(slices.IsSortedFunc(cfg.Sites, func(a, b config.Site) int { return strings.Compare(a.Name, b.Name) }), "sites are not sorted")
 	must(loopback || slices.Contains([]int{16, 24, 32}, len(cfg.Cluster.Key.Reveal())), "gossip in the clear")
+	must(len(cfg.Cluster.Keys) <= 16 && (len(cfg.Cluster.Keys) == 0) == !cfg.Cluster.Key.IsSet(), "keys", cfg.Cluster)
+	must(len(cfg.Cluster.Keys) == 0 || cfg.Cluster.Keys[0] == cfg.Cluster.Key, "first key", cfg.Cluster)
+	must(!signs || cfg.Cluster.SignKeyFile != "", "nothing to sign with", cfg.Cluster)
 	must(cfg.Cluster.Port > 0 && cfg.Cluster.Name != "", "cluster", cfg.Cluster)
 	for _, n := range cfg.Networks {
 		must(!networks[n.Name] && len(n.Prefixes) > 0, "network", n)
@@ -203,7 +209,58 @@ func checkService(must mustFunc, s *config.Service, sites map[string]bool, where
 	c := s.Check
 	must(c.Every >= 100*time.Millisecond && c.Every <= time.Hour && c.Timeout >= 10*time.Millisecond && c.Timeout <= c.Every && c.Timeout <= time.Minute &&
 		c.Recheck >= 10*time.Millisecond && c.Recheck <= c.Every && c.Rise >= 1 && c.Fall >= 1 && c.Jitter >= 0 && c.Jitter <= 0.5, "check", c)
-	must(c.Kind == config.CheckTCP || len(c.HTTP.Status) > 0 && strings.HasPrefix(c.HTTP.Path, "/") && c.HTTP.Method != "", "check", c)
+	must(s.MinSites >= 1 && s.MinSites <= len(s.Pools), "min_sites", s.MinSites)
+	must(int(c.From) >= -1 && int(c.From) <= len(sites) && c.VIPFrom >= 0 && int(c.VIPFrom) < max(len(sites), 1)+1, "vantage", c)
+	must(c.SlowStart >= 0 && c.SlowStart <= time.Hour, "slow start", c)
+	must(c.Flap == config.FlapDamping{} || c.Flap.Limit >= 2 && c.Flap.Limit <= 100 && c.Flap.HalfLife >= time.Second, "flap", c)
+	must((c.Passive == config.PassiveCheck{}) && c.Kind != config.CheckPassive || c.Passive.Fall >= 1 && c.Passive.For >= time.Second, "passive", c)
+	must(c.Weight.Header == "" || c.Weight.JSON == "", "weight", c)
+	must(checkKind(must, c, 0) <= 16, "parts", c)
+}
+
+// checkKind checks the part of a check that belongs to its kind, and returns how
+// many checks it combines.
+func checkKind(must mustFunc, c config.Check, depth int) int {
+	must(depth <= 3, "depth", depth)
+	switch c.Kind {
+	case config.CheckTCP, config.CheckICMP:
+	case config.CheckHTTP, config.CheckHTTPS:
+		must(len(c.HTTP.Status) > 0 && strings.HasPrefix(c.HTTP.Path, "/") && c.HTTP.Method != "", "http", c)
+		must(c.HTTP.Version == 1 || c.HTTP.Version == 2 || c.HTTP.Version == 3 && c.Kind == config.CheckHTTPS, "version", c)
+		must(c.HTTP.Method != "HEAD" || c.HTTP.Body == "" && c.HTTP.BodyRegexp == "" && len(c.HTTP.JSON) == 0, "HEAD", c)
+		_, err := regexp.Compile(c.HTTP.BodyRegexp)
+		must(err == nil, "regexp", err)
+		for _, m := range c.HTTP.JSON {
+			must(strings.HasPrefix(m.Path, "$") && m.Value != "", "json", m)
+		}
+	case config.CheckTLS:
+		must(c.TLS.MinValid >= 0 && c.TLS.MinValid <= 365*24*time.Hour, "tls", c)
+	case config.CheckDNS:
+		must(strings.HasSuffix(c.DNS.Name, ".") && c.DNS.Type != "" && c.DNS.RCode != "", "dns", c)
+	case config.CheckUDP:
+		must(c.UDP.Send != "" && len(c.UDP.Send) <= 1024, "udp", c)
+	case config.CheckGRPC:
+		must(c.GRPC.TLS || c.GRPC.SNI == "" && !c.GRPC.Insecure, "grpc", c)
+	case config.CheckExec:
+		must(len(c.Exec.Command) > 0 && filepath.IsAbs(c.Exec.Command[0]), "exec", c)
+	case config.CheckFile:
+		must(filepath.IsAbs(c.File.Path) && c.File.MaxAge > 0, "file", c)
+	case config.CheckPassive:
+		must(depth == 0, "passive inside", c)
+	case config.CheckAll, config.CheckAny, config.CheckAtLeast:
+		parts, weight := len(c.Of), 0
+		must(len(c.Of) > 0, "nothing combined", c)
+		for _, part := range c.Of {
+			must(part.Weight >= 1 && part.Check.Every == 0 && part.Check.Flap.Limit == 0, "part", part)
+			parts += checkKind(must, part.Check, depth+1)
+			weight += part.Weight
+		}
+		must((c.Need > 0) == (c.Kind == config.CheckAtLeast) && c.Need <= weight, "need", c)
+		return parts
+	default:
+		must(false, "kind", c.Kind)
+	}
+	return 0
 }
 
 func checkBGP(must mustFunc, bgp config.BGP, sites map[string]bool, services map[string]*config.Service) {

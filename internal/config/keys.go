@@ -28,20 +28,42 @@ func clusterKeys() *shape {
 		with("name", one(label("a cluster's name")), defaultClusterName, "The cluster; members of others are refused"),
 		with("port", one(port()), defaultClusterPort, "Gossip port, UDP and TCP, on every node's address"),
 		may("secret_file", one(fileName("a file", maxPath)),
-			"A file with the gossip key: 16, 24 or 32 bytes in base64. Needed as soon as a node is not on loopback"),
+			"A file with the gossip key: 16, 24 or 32 bytes in base64. Needed as soon as a node is not on loopback. With several keys, one a line, the first is used to send"),
 		may("secret", one(secret("the gossip key")), "The gossip key as ${NAME}; secret_file is the better place"),
 		with("wait", one(duration("wait", minWait, maxWait, time.Millisecond)), defaultWait,
 			"How long a starting node may stay silent while it waits for its first verdicts"),
+		may("sign_key_file", one(nodeFile()),
+			"A file with this node's Ed25519 seed in base64; {node} stands for the node's name. Needed as soon as a node has a public_key"),
+		may("seeds", seedKeys(), "Where to look for nodes besides the sites"),
+		may("canaries", list(one(addressPort()), 1, maxCanaries),
+			"Addresses with ports outside the fleet: a node that reaches none of them doubts itself, not the others"),
+		may("overrides_file", one(fileName("a file", maxPath)), "A file with standing orders, for automation"),
 	).atMostOne("secret_file", "secret")
+}
+
+func seedKeys() *shape {
+	s := object(
+		may("dns", one(dnsName("a DNS name", false)), "A name with the nodes' addresses (A, AAAA), or with SRV records if it begins with _"),
+		may("file", one(fileName("a file", maxPath)), "A file with one address:port a line"),
+	)
+	s.least = 1 // the builder says so
+	return s
 }
 
 func siteKeys() *shape {
 	return object(
 		need("location", one(location()), `Where the site is: an IATA code (FRA), a cloud region (aws:us-east-1) or coordinates ("1.35,103.99")`),
 		may("country", one(country()), "The site's country, when it is not that of its location"),
-		need("nodes", dict(nodeName(), one(address("a node's address")), 1, maxNodes),
+		need("nodes", dict(nodeName(), nodeKeys(), 1, maxNodes),
 			"The machines that run pharos: name to address"),
 	)
+}
+
+func nodeKeys() *shape {
+	return object(
+		need("address", one(address("a node's address")), "The address that gossip and BGP use"),
+		may("public_key", one(publicKey()), "The node's Ed25519 key in base64: reports in its name count only if they are signed with it"),
+	).orShort(address("a node's address"))
 }
 
 func networkKeys() *shape {

@@ -37,6 +37,13 @@ const (
 	maxHeaders     = 32
 	maxStatuses    = 32
 	maxTests       = 10_000
+	maxParts       = 16 // checks that one check combines, on all levels together
+	maxNesting     = 3  // checks inside checks
+	maxMatches     = 16 // conditions on a JSON body
+	maxExpect      = 16 // records that a DNS check wants
+	maxArguments   = 64 // of a command, with its name
+	maxKeys        = 16 // in the secret file
+	maxCanaries    = 16
 
 	maxPath   = 4096 // bytes of a file name
 	maxSocket = 107  // bytes of a unix socket's name (sockaddr_un)
@@ -44,6 +51,14 @@ const (
 	maxHeader = 1024 // bytes of a header's value
 	maxBody   = 1024 // bytes searched for in a body
 	maxWeight = 1000
+
+	maxRegexp   = 1024 // bytes of a regular expression
+	maxJSONPath = 256  // bytes of a path in a JSON body
+	maxSteps    = 16   // steps of a path in a JSON body
+	maxPayload  = 1024 // bytes of a datagram, sent or looked for
+	maxRecord   = 512  // bytes of a record's data
+	maxArgument = 1024 // bytes of an argument of a command
+	maxGRPCName = 256  // bytes of a gRPC service's name
 )
 
 // The ranges of the durations.
@@ -57,6 +72,12 @@ const (
 	minConnect, maxConnect = 10 * time.Millisecond, time.Minute
 	minHold, maxHold       = 3 * time.Second, 65535 * time.Second
 	minLease, maxLease     = 100 * time.Millisecond, time.Minute
+
+	minAge, maxAge           = 100 * time.Millisecond, 24 * time.Hour
+	minValid, maxValid       = 0, 365 * 24 * time.Hour
+	minFor, maxFor           = time.Second, time.Hour
+	minHalfLife, maxHalfLife = time.Second, time.Hour
+	minSlow, maxSlow         = 0, time.Hour
 )
 
 // minToken is the least number of characters in the admin token.

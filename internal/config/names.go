@@ -212,7 +212,7 @@ func checkHost() *scalar {
 // statusRange is an HTTP status code, or two with a hyphen.
 func statusRange() *scalar {
 	return &scalar{
-		noun: "a status code", kind: kindAny, pattern: `^[1-5][0-9]{2}(-[1-5][0-9]{2})?$`, example: "200-299",
+		noun: "a status code", kind: kindAny, least: 100, most: 599, pattern: `^[1-5][0-9]{2}(-[1-5][0-9]{2})?$`, example: "200-299",
 		read: func(s string) (any, *problem) {
 			first, last, isRange := strings.Cut(s, "-")
 			if !isRange {

@@ -1,6 +1,8 @@
 package config_test
 
 import (
+	"bytes"
+	"encoding/base64"
 	"errors"
 	"flag"
 	"io/fs"
@@ -16,6 +18,15 @@ import (
 
 var update = flag.Bool("update", false, "rewrite the golden files")
 
+// manyKeys is a secret file with n keys.
+func manyKeys(n int) string {
+	var b strings.Builder
+	for i := range n {
+		b.WriteString(base64.StdEncoding.EncodeToString(bytes.Repeat([]byte{byte(i)}, 16)) + "\n")
+	}
+	return b.String()
+}
+
 // sources serves the files and variables that the examples in testdata name.
 func sources() config.Sources {
 	files := map[string]string{
@@ -23,6 +34,11 @@ func sources() config.Sources {
 		"short.key":         "c2hvcnQ=\n",
 		"empty.key":         " \n",
 		"two-lines.key":     "a\nb\n",
+		"ring.key":          "# until Friday\r\nMDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY= # new\r\n\n  MDEyMzQ1Njc4OWFiY2RlZg==\n",
+		"other-ring.key":    "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=\n",
+		"twice.key":         "MDEyMzQ1Njc4OWFiY2RlZg==\n# again\nMDEyMzQ1Njc4OWFiY2RlZg==\n",
+		"no-key.key":        "# nothing yet\n",
+		"many.key":          manyKeys(17),
 		"token":             "0123456789abcdef\n",
 		"short.token":       "abc\n",
 		"password":          "hunter2hunter2\n",

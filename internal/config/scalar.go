@@ -1,6 +1,7 @@
 package config
 
 import (
+	"encoding/base64"
 	"fmt"
 	"math"
 	"slices"
@@ -115,6 +116,20 @@ func integer(what string, least, most int) *scalar {
 	}
 }
 
+// publicKey is an Ed25519 key.
+func publicKey() *scalar {
+	return &scalar{noun: "a public key", kind: kindString, pattern: `^[A-Za-z0-9+/]{43}=$`, read: func(s string) (any, *problem) {
+		key, err := base64.StdEncoding.Strict().DecodeString(s)
+		switch {
+		case err != nil || strings.ContainsAny(s, "\r\n"):
+			return nil, refuse("%q is not a public key: 32 bytes in base64", clip(s))
+		case len(key) != 32:
+			return nil, refuse("is a key of %d bytes: Ed25519 has public keys of 32", len(key))
+		}
+		return key, nil
+	}}
+}
+
 func port() *scalar { return integer("a port", 1, 65535) }
 
 // number is a decimal fraction. what names it in messages.
@@ -156,6 +171,9 @@ func duration(what string, least, most, step time.Duration) *scalar {
 		read: func(s string) (any, *problem) {
 			if _, err := strconv.ParseFloat(s, 64); err == nil {
 				return nil, refuse("%q has no unit: write %ss for seconds or %sms for milliseconds", clip(s), clip(s), clip(s))
+			}
+			if days, err := strconv.ParseUint(strings.TrimSuffix(s, "d"), 10, 16); err == nil {
+				return nil, refuse("%q is in days: write hours", clip(s)).try(fmt.Sprintf("%dh", 24*days))
 			}
 			d, err := time.ParseDuration(s)
 			if err != nil || strings.ContainsAny(s, "+-nuµμ") || !wholeNumbers(s) {

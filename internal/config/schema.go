@@ -24,6 +24,9 @@ func Schema() ([]byte, error) {
 	top.Definitions = jsonschema.Definitions{
 		"env": {Type: "string", Pattern: envPattern, Description: "A value completed by ${NAME} from the environment"},
 	}
+	for s := range fileKeys().named {
+		top.Definitions[s.name] = schemaOfForms(s)
+	}
 	text, err := json.MarshalIndent(top, "", "  ")
 	if err != nil {
 		return nil, fmt.Errorf("encode schema: %w", err)
@@ -32,6 +35,13 @@ func Schema() ([]byte, error) {
 }
 
 func schemaOf(s *shape) *jsonschema.Schema {
+	if s.name != "" {
+		return &jsonschema.Schema{Ref: "#/$defs/" + s.name}
+	}
+	return schemaOfForms(s)
+}
+
+func schemaOfForms(s *shape) *jsonschema.Schema {
 	var forms []*jsonschema.Schema
 	if s.scalar != nil {
 		forms = append(forms, schemasOf(s.scalar)...)
@@ -124,8 +134,9 @@ func schemasOf(s *scalar) []*jsonschema.Schema {
 	case kindAny:
 		own.Type = "string"
 		numeric := &jsonschema.Schema{Type: "number"}
-		if s.pattern != "" { // a status code
-			return []*jsonschema.Schema{own, {Type: "integer", Minimum: "100", Maximum: "599"}, env}
+		if s.pattern != "" { // a status code, or a number of sites
+			whole := &jsonschema.Schema{Type: "integer", Minimum: jsonNumber(s.least), Maximum: jsonNumber(s.most)}
+			return []*jsonschema.Schema{own, whole, env}
 		}
 		return []*jsonschema.Schema{own, numeric, {Type: "boolean"}}
 	case kindString:
@@ -140,11 +151,12 @@ func schemasOf(s *scalar) []*jsonschema.Schema {
 		if s.kind == kindInteger {
 			own.Type = "integer"
 		}
-		own.Minimum = json.Number(strconv.FormatFloat(s.least, 'f', -1, 64))
-		own.Maximum = json.Number(strconv.FormatFloat(s.most, 'f', -1, 64))
+		own.Minimum, own.Maximum = jsonNumber(s.least), jsonNumber(s.most)
 	}
 	return []*jsonschema.Schema{own, env}
 }
+
+func jsonNumber(n float64) json.Number { return json.Number(strconv.FormatFloat(n, 'f', -1, 64)) }
 
 // schemaDefault writes a default as it would be written in the file.
 func schemaDefault(def any) any {

@@ -22,6 +22,11 @@ type shape struct {
 	// least and most bound the number of list items or of chosen keys; most 0 is
 	// no bound beyond the fixed keys.
 	least, most int
+
+	// name is set for a shape that contains itself: the schema defines it once under
+	// that name. nest is how many values of such shapes may be inside each other.
+	name string
+	nest int
 }
 
 // A field is one fixed key of a mapping.
@@ -146,4 +151,28 @@ func (s *shape) keys(yield func(string) bool) {
 			return
 		}
 	}
+}
+
+// named yields the shapes below s that contain themselves, each once.
+func (s *shape) named(yield func(*shape) bool) {
+	seen := make(map[*shape]bool)
+	var walk func(*shape) bool
+	walk = func(s *shape) bool {
+		if s == nil || seen[s] {
+			return true
+		}
+		if s.name != "" {
+			seen[s] = true
+			if !yield(s) {
+				return false
+			}
+		}
+		for i := range s.fields {
+			if !walk(s.fields[i].shape) {
+				return false
+			}
+		}
+		return walk(s.rest) && walk(s.item)
+	}
+	walk(s)
 }

@@ -103,6 +103,8 @@ func (r *reading) read(v *value) {
 		return
 	}
 	switch {
+	case s.nest > 0 && v.depth() > s.nest:
+		r.refuse(v, refuse("is too deep: checks are at most %d deep in each other", s.nest))
 	case n.Kind == yaml.ScalarNode && n.Tag == "!!null":
 		r.refuse(v, refuse("has no value: write %s%s", s.want(), v.orNothing()))
 	case n.Kind == yaml.MappingNode && s.mapping:
@@ -123,6 +125,17 @@ func (r *reading) read(v *value) {
 	default:
 		r.refuse(v, refuse("is %s: write %s", kindOf(n), s.want()))
 	}
+}
+
+// depth counts the values of shapes that contain themselves, from v upwards.
+func (v *value) depth() int {
+	n := 0
+	for ; v != nil; v = v.parent {
+		if v.shape.nest > 0 {
+			n++
+		}
+	}
+	return n
 }
 
 func (r *reading) readItem(v *value, n *yaml.Node, i int) {

@@ -16,12 +16,27 @@ const (
 	MaxReportLen = reportFixedLen + MaxObserverLen + MaxTargets/4
 )
 
-// reportVersion is the first byte of every encoded report.
-const reportVersion = 1
+// The versions of an encoded report, its first byte.
+const (
+	// ReportVersion is what AppendBinary writes.
+	ReportVersion = 2
+	// OldestReportVersion is the oldest that is read, and that AppendVersion can
+	// write for nodes that read nothing newer: it has no Overrides.
+	OldestReportVersion = 1
+)
 
 // reportFixedLen is the size of everything but the name and the states:
-// version, flags, epoch, seq, layout, config, name length, states length.
-const reportFixedLen = 1 + 1 + 4*8 + 1 + 4
+// version, flags, epoch, seq, layout, config, overrides, name length, states
+// length.
+const reportFixedLen = 1 + 1 + 5*8 + 1 + 4
+
+// fixedLen is reportFixedLen of a version.
+func fixedLen(version byte) int {
+	if version == 1 {
+		return reportFixedLen - 8
+	}
+	return reportFixedLen
+}
 
 // ErrReport is wrapped by every error about bytes that are not a report.
 var ErrReport = errors.New("malformed report")
@@ -108,43 +123,56 @@ func (r *Report) check() error {
 	return nil
 }
 
-// AppendBinary appends the wire form of r to b: a version byte, the flags, four
-// big-endian 64-bit words (epoch, seq, layout, config), the observer's name
-// after its length in one byte, and the states after their length in four. It
-// is the only encoding of r, 39 bytes plus the name plus a quarter byte per
-// target. The error wraps ErrReport and b is then returned unchanged.
-func (r *Report) AppendBinary(b []byte) ([]byte, error) {
+// AppendBinary appends the wire form of r to b: a version byte, the flags, five
+// big-endian 64-bit words (epoch, seq, layout, config, overrides), the observer's
+// name after its length in one byte, and the states after their length in four. It
+// is the only encoding of r in this version, 47 bytes plus the name plus a quarter
+// byte per target. The error wraps ErrReport and b is then returned unchanged.
+func (r *Report) AppendBinary(b []byte) ([]byte, error) { return r.AppendVersion(b, ReportVersion) }
+
+// AppendVersion is AppendBinary for a node that reads no newer version than this
+// one: version 1 leaves out the overrides and is 8 bytes shorter. A version that
+// does not exist is an error.
+func (r *Report) AppendVersion(b []byte, version byte) ([]byte, error) {
+	if version < OldestReportVersion || version > ReportVersion {
+		return b, fmt.Errorf("encode report: %w: version %d, want %d to %d", ErrReport, version, OldestReportVersion, ReportVersion)
+	}
 	if err := r.check(); err != nil {
 		return b, fmt.Errorf("encode report: %w", err)
 	}
-	b = append(b, reportVersion, byte(r.Flags))
+	b = append(b, version, byte(r.Flags))
 	b = binary.BigEndian.AppendUint64(b, r.Epoch)
 	b = binary.BigEndian.AppendUint64(b, r.Seq)
 	b = binary.BigEndian.AppendUint64(b, r.Layout)
 	b = binary.BigEndian.AppendUint64(b, r.Config)
+	if version > 1 {
+		b = binary.BigEndian.AppendUint64(b, r.Overrides)
+	}
 	b = append(b, byte(len(r.Observer)))
 	b = append(b, r.Observer...)
 	b = binary.BigEndian.AppendUint32(b, uint32(len(r.States)))
 	return append(b, r.States...), nil
 }
 
-// ParseReport reads what AppendBinary wrote, and nothing else: a length that
+// ParseReport reads what AppendVersion wrote, and nothing else: a length that
 // does not fit, an empty name or a byte too many is an error that wraps
-// ErrReport, a version of the future a *VersionError. Flags that are not known
-// are kept (the report may be passed on) and make its observer abstain. The
-// report keeps no part of b.
+// ErrReport, a version of the future a *VersionError. In version 1 Overrides is 0.
+// Flags that are not known are kept (the report may be passed on) and make its
+// observer abstain. The report keeps no part of b.
 func ParseReport(b []byte) (*Report, error) {
 	if len(b) == 0 {
 		return nil, fmt.Errorf("parse report: %w: empty", ErrReport)
 	}
-	if b[0] > reportVersion {
-		return nil, &VersionError{What: "report", Got: b[0], Want: reportVersion}
+	version := b[0]
+	if version > ReportVersion {
+		return nil, &VersionError{What: "report", Got: version, Want: ReportVersion}
 	}
-	if b[0] != reportVersion {
-		return nil, fmt.Errorf("parse report: %w: version %d does not exist", ErrReport, b[0])
+	if version < OldestReportVersion {
+		return nil, fmt.Errorf("parse report: %w: version %d does not exist", ErrReport, version)
 	}
-	if len(b) < reportFixedLen || len(b) > MaxReportLen {
-		return nil, fmt.Errorf("parse report: %w: %d bytes, want %d to %d", ErrReport, len(b), reportFixedLen, MaxReportLen)
+	head, longest := fixedLen(version), MaxReportLen-reportFixedLen+fixedLen(version)
+	if len(b) < head || len(b) > longest {
+		return nil, fmt.Errorf("parse report: %w: %d bytes, want %d to %d", ErrReport, len(b), head, longest)
 	}
 	r := &Report{
 		Flags:  Flags(b[1]),
@@ -153,7 +181,10 @@ func ParseReport(b []byte) (*Report, error) {
 		Layout: binary.BigEndian.Uint64(b[18:]),
 		Config: binary.BigEndian.Uint64(b[26:]),
 	}
-	nameLen, rest := int(b[34]), b[35:]
+	if version > 1 {
+		r.Overrides = binary.BigEndian.Uint64(b[34:])
+	}
+	nameLen, rest := int(b[head-5]), b[head-4:]
 	if len(rest) < nameLen+4 {
 		return nil, fmt.Errorf("parse report: %w: cut off in the observer name", ErrReport)
 	}

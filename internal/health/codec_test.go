@@ -22,13 +22,14 @@ func vip(service, site string) Target {
 
 func drawReport(t *rapid.T) *Report {
 	return &Report{
-		Observer: rapid.StringMatching(`[a-z0-9]{1,63}`).Draw(t, "observer"),
-		Epoch:    rapid.Uint64().Draw(t, "epoch"),
-		Seq:      rapid.Uint64().Draw(t, "seq"),
-		Layout:   rapid.Uint64().Draw(t, "layout"),
-		Config:   rapid.Uint64().Draw(t, "config"),
-		Flags:    Flags(rapid.Byte().Draw(t, "flags")),
-		States:   rapid.SliceOfN(rapid.Byte(), 0, 300).Draw(t, "states"),
+		Observer:  rapid.StringMatching(`[a-z0-9]{1,63}`).Draw(t, "observer"),
+		Epoch:     rapid.Uint64().Draw(t, "epoch"),
+		Seq:       rapid.Uint64().Draw(t, "seq"),
+		Layout:    rapid.Uint64().Draw(t, "layout"),
+		Config:    rapid.Uint64().Draw(t, "config"),
+		Overrides: rapid.Uint64().Draw(t, "overrides"),
+		Flags:     Flags(rapid.Byte().Draw(t, "flags")),
+		States:    rapid.SliceOfN(rapid.Byte(), 0, 300).Draw(t, "states"),
 	}
 }
 
@@ -36,9 +37,14 @@ func TestReportRoundTrip(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		want := drawReport(t)
 		prefix := []byte("kept")
-		b, err := want.AppendBinary(prefix)
+		version := rapid.ByteRange(OldestReportVersion, ReportVersion).Draw(t, "version")
+		b, err := want.AppendVersion(prefix, version)
 		if err != nil {
 			t.Fatal(err)
+		}
+		length := len(prefix) + reportFixedLen + len(want.Observer) + len(want.States)
+		if version == 1 {
+			want.Overrides, length = 0, length-8
 		}
 		got, err := ParseReport(b[len(prefix):])
 		if err != nil {
@@ -50,7 +56,7 @@ func TestReportRoundTrip(t *testing.T) {
 		if diff := cmp.Diff(want, got); diff != "" {
 			t.Fatal(diff)
 		}
-		if len(b) != len(prefix)+reportFixedLen+len(want.Observer)+len(want.States) {
+		if len(b) != length {
 			t.Fatalf("%d bytes", len(b))
 		}
 	})
@@ -87,10 +93,10 @@ func TestParseReportRefuses(t *testing.T) {
 		{"trailing byte", edit(func(b []byte) []byte { return append(b, 0) }), "3 bytes of states announced, 4 present"},
 		{"a byte short", good[:len(good)-1], "3 bytes of states announced, 2 present"},
 		{"cut in the name", good[:reportFixedLen], "cut off in the observer name"},
-		{"cut in the head", good[:20], "20 bytes, want 39 to"},
-		{"no name", edit(func(b []byte) []byte { b[34] = 0; return append(b[:35], 0, 0, 0, 0) }), "no observer name"},
+		{"cut in the head", good[:20], "20 bytes, want 47 to"},
+		{"no name", edit(func(b []byte) []byte { b[42] = 0; return append(b[:43], 0, 0, 0, 0) }), "no observer name"},
 		{"long name", longName(64), "observer name of 64 bytes, at most 63"},
-		{"huge length", edit(func(b []byte) []byte { binary.BigEndian.PutUint32(b[39:], 1<<31); return b }), "announced"},
+		{"huge length", edit(func(b []byte) []byte { binary.BigEndian.PutUint32(b[47:], 1<<31); return b }), "announced"},
 		{"too many targets", manyStates(MaxTargets/4 + 1), "bytes of states, at most"},
 		{"far too large", make([]byte, MaxReportLen+1), "version 0"},
 	} {
@@ -104,21 +110,21 @@ func TestParseReportRefuses(t *testing.T) {
 }
 
 func longName(n int) []byte {
-	b := append([]byte{reportVersion, 0}, make([]byte, 32)...)
+	b := append([]byte{ReportVersion, 0}, make([]byte, 40)...)
 	b = append(append(b, byte(n)), strings.Repeat("x", n)...)
 	return append(b, 0, 0, 0, 0)
 }
 
 func manyStates(n int) []byte {
-	b := append([]byte{reportVersion, 0}, make([]byte, 32)...)
+	b := append([]byte{ReportVersion, 0}, make([]byte, 40)...)
 	b = binary.BigEndian.AppendUint32(append(b, 1, 'a'), uint32(n))
 	return append(b, make([]byte, n)...)
 }
 
 func TestParseReportOfTheFuture(t *testing.T) {
 	var version *VersionError
-	_, err := ParseReport([]byte{reportVersion + 1, 1, 2, 3})
-	if !errors.As(err, &version) || version.Got != 2 || version.Want != 1 || errors.Is(err, ErrReport) {
+	_, err := ParseReport([]byte{ReportVersion + 1, 1, 2, 3})
+	if !errors.As(err, &version) || version.Got != 3 || version.Want != 2 || errors.Is(err, ErrReport) {
 		t.Errorf("got %v, want a VersionError", err)
 	}
 }
@@ -130,6 +136,28 @@ func TestAppendBinaryRefuses(t *testing.T) {
 		b, err := r.AppendBinary([]byte("kept"))
 		if !errors.Is(err, ErrReport) || string(b) != "kept" {
 			t.Errorf("got %q, %v", b, err)
+		}
+	}
+}
+
+// TestReportOfVersionOne pins what nodes of the minor version before write and read.
+func TestReportOfVersionOne(t *testing.T) {
+	r := &Report{
+		Observer: "fra1", Epoch: 1, Seq: 2, Layout: 3, Config: 4, Overrides: 5, Flags: FlagDoubt,
+		States: []byte{0xab},
+	}
+	b, err := r.AppendVersion(nil, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := "\x01\x01" + "\x00\x00\x00\x00\x00\x00\x00\x01" + "\x00\x00\x00\x00\x00\x00\x00\x02" +
+		"\x00\x00\x00\x00\x00\x00\x00\x03" + "\x00\x00\x00\x00\x00\x00\x00\x04" + "\x04fra1" + "\x00\x00\x00\x01\xab"
+	if string(b) != want {
+		t.Errorf("got %x, want %x", b, want)
+	}
+	for _, version := range []byte{0, ReportVersion + 1} {
+		if got, err := r.AppendVersion([]byte("kept"), version); !errors.Is(err, ErrReport) || string(got) != "kept" {
+			t.Errorf("version %d: %q, %v", version, got, err)
 		}
 	}
 }
@@ -208,7 +236,10 @@ func FuzzParseReport(f *testing.F) {
 	f.Add(b[:40])
 	f.Add(longName(63))
 	f.Add(longName(64))
-	f.Add([]byte{2})
+	f.Add([]byte{ReportVersion})
+	f.Add([]byte{ReportVersion + 1})
+	old, _ := (&Report{Observer: "fra1", Epoch: 1, Seq: 2, States: []byte{1, 2, 3}}).AppendVersion(nil, 1)
+	f.Add(old)
 	f.Fuzz(func(t *testing.T, b []byte) {
 		r, err := ParseReport(b)
 		if err != nil {
@@ -217,7 +248,7 @@ func FuzzParseReport(f *testing.F) {
 			}
 			return
 		}
-		again, err := r.AppendBinary(nil)
+		again, err := r.AppendVersion(nil, b[0])
 		if err != nil || !bytes.Equal(again, b) {
 			t.Fatalf("re-encoded %x, %v; from %x", again, err, b)
 		}

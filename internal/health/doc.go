@@ -5,7 +5,9 @@
 // about all targets, two bits each, indexed by a [Layout]. A [Ledger] keeps
 // the newest report of each observer; [Ledger.Judge] makes from it and from
 // the previous [View] a new View with a [Verdict] for each target. The rules of
-// judgement are the comment of Judge.
+// judgement are the comment of Judge. Which sites have a say on a target is its
+// [Vantage]. What a judgement has to know of the ones before is in the View, so
+// the same reports after the same View give the same View.
 //
 // What it never does: it starts no goroutine, reads no clock, does no I/O and
 // draws no random number. Times come in as arguments and are only ever
@@ -30,6 +32,6 @@
 //		ledger.Merge(peer, age, now)
 //	}
 //
-//	view := ledger.Judge(previous, now)
+//	view := ledger.Judge(previous, health.Moment{Now: now})
 //	fmt.Println(view.Of(layout.Targets[0]).Status) // up
 package health

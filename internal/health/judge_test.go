@@ -22,12 +22,14 @@ var (
 // one target, into a ledger of exactly these nodes. What may follow the status:
 // stale, doubt, leaving, future (an unknown flag), conflict, other (layout).
 // "-" is a node that was never heard.
-func hear(target Target, nodes string) *Ledger {
+func hear(target Target, nodes string) *Ledger { return hearIn(webLayout, target, nodes) }
+
+func hearIn(layout *Layout, target Target, nodes string) *Ledger {
 	var names []string
 	for _, n := range strings.Fields(nodes) {
 		names = append(names, strings.Split(n, ":")[0])
 	}
-	l := NewLedger(fleetOf(names...), webLayout)
+	l := NewLedger(fleetOf(names...), layout)
 	for _, n := range strings.Fields(nodes) {
 		name, say, _ := strings.Cut(n, ":")
 		words := strings.Split(say, ",")
@@ -35,7 +37,7 @@ func hear(target Target, nodes string) *Ledger {
 			continue
 		}
 		status := map[string]Status{"up": StatusUp, "down": StatusDown, "unknown": StatusUnknown, "none": StatusNone}[words[0]]
-		r := saying(name, webLayout, 1, 1, map[Target]Status{target: status})
+		r := saying(name, layout, 1, 1, map[Target]Status{target: status})
 		age := time.Duration(0)
 		for _, w := range words[1:] {
 			switch w {
@@ -50,7 +52,7 @@ func hear(target Target, nodes string) *Ledger {
 			case "other":
 				r.Layout++
 			case "conflict":
-				rival := saying(name, webLayout, 1, 1, map[Target]Status{target: StatusUnknown})
+				rival := saying(name, layout, 1, 1, map[Target]Status{target: StatusUnknown})
 				l.Merge(rival, 0, t0)
 			default:
 				panic(w)
@@ -109,7 +111,7 @@ func TestJudgeBackend(t *testing.T) {
 		{"no observers at the site", "iad1:down", up, up, WhyStale, [3]int{0, 0, 0}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			got := hear(webBackend, tt.nodes).Judge(was(webBackend, tt.last), t0).Of(webBackend)
+			got := hear(webBackend, tt.nodes).Judge(was(webBackend, tt.last), Moment{Now: t0}).Of(webBackend)
 			checkVerdict(t, got, tt.last, tt.want, tt.why, tt.votes)
 		})
 	}
@@ -121,6 +123,9 @@ func checkVerdict(t *testing.T, got Verdict, last, status Status, why Why, votes
 	switch {
 	case status == last:
 		want.Since = t0.Add(-time.Minute)
+		if why == WhyRising {
+			want.Rising = t0
+		}
 	case status != StatusUnknown:
 		want.Since = t0
 	}
@@ -146,11 +151,14 @@ func TestJudgeVIP(t *testing.T) {
 		{"one mad site of two", "iad1:up sin1:down", up, up, WhyProbes, [3]int{1, 1, 0}},
 		{"one mad node in a site", "iad1:down iad2:down sin1:up sin2:down sin3:up", up, up, WhyProbes, [3]int{1, 1, 0}},
 		{"many nodes are one vote", "iad1:down iad2:down iad3:down iad4:down sin1:up", up, up, WhyProbes, [3]int{1, 1, 0}},
-		{"up share 20 %", "a1x:up b1x:down c1x:down d1x:down e1x:down", down, up, WhyProbes, [3]int{1, 4, 0}},
+		{"up share 20 %", "a1x:up b1x:down c1x:down d1x:down e1x:down", up, up, WhyProbes, [3]int{1, 4, 0}},
+		{"up share 20 %, at the beginning", "a1x:up b1x:down c1x:down d1x:down e1x:down", none, up, WhyProbes, [3]int{1, 4, 0}},
+		{"up share 20 % does not revive", "a1x:up b1x:down c1x:down d1x:down e1x:down", down, down, WhyHeld, [3]int{1, 4, 0}},
+		{"half does not revive", "iad1:up sin1:down", down, down, WhyHeld, [3]int{1, 1, 0}},
 		{"up share 16 %", "a1x:up b1x:down c1x:down d1x:down e1x:down f1x:down", up, down, WhyProbes, [3]int{1, 5, 0}},
 		{"up share 18 %, exactly", shares(9, 41), up, down, WhyProbes, [3]int{9, 41, 0}},
-		{"up share 19 %", shares(19, 81), down, up, WhyProbes, [3]int{19, 81, 0}},
-		{"up share above 18 %", shares(10, 40), down, up, WhyProbes, [3]int{10, 40, 0}},
+		{"up share 19 %", shares(19, 81), up, up, WhyProbes, [3]int{19, 81, 0}},
+		{"up share above 18 %", shares(10, 40), up, up, WhyProbes, [3]int{10, 40, 0}},
 		{"half is not more than half", "iad1:down sin1:up sin2:down", up, up, WhyHeld, [3]int{0, 1, 1}},
 		{"a split site counts as voting", "iad1:down sin1:up sin2:down lax:down", up, down, WhyProbes, [3]int{0, 2, 1}},
 		{"all sites split", "iad1:up iad2:down", none, unknown, WhyHeld, [3]int{0, 0, 1}},
@@ -162,10 +170,12 @@ func TestJudgeVIP(t *testing.T) {
 		{"leaving abstains", "iad1:down,leaving", up, up, WhyHeld, [3]int{0, 0, 1}},
 		{"conflict abstains", "iad1:down,conflict", up, up, WhyHeld, [3]int{0, 0, 1}},
 		{"undecided abstains", "iad1:down sin1:unknown fra1:-", up, down, WhyProbes, [3]int{0, 1, 1}},
-		{"a single outside site ups", "iad1:up", down, up, WhyProbes, [3]int{1, 0, 0}},
+		{"more than half waits for it to last", "iad1:up sin1:down lax:up", down, down, WhyRising, [3]int{2, 1, 0}},
+		{"a single outside site waits for it to last", "iad1:up", down, down, WhyRising, [3]int{1, 0, 0}},
+		{"a single outside site ups", "iad1:up", none, up, WhyProbes, [3]int{1, 0, 0}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			got := hear(webVIP, tt.nodes).Judge(was(webVIP, tt.last), t0).Of(webVIP)
+			got := hear(webVIP, tt.nodes).Judge(was(webVIP, tt.last), Moment{Now: t0, Connected: true}).Of(webVIP)
 			checkVerdict(t, got, tt.last, tt.want, tt.why, tt.votes)
 		})
 	}
@@ -224,7 +234,7 @@ func TestJudgeOwnSiteGuard(t *testing.T) {
 				l.Merge(saying(node, layout, 1, 1, map[Target]Status{webVIP: StatusDown}), 0, t0)
 			}
 			tt.own(l)
-			got := l.Judge(was(webVIP, StatusUp), t0).Of(webVIP)
+			got := l.Judge(was(webVIP, StatusUp), Moment{Now: t0, Connected: true}).Of(webVIP)
 			if got.Status != tt.want || got.Why != tt.why {
 				t.Errorf("got %v (%v), want %v (%v)", got.Status, got.Why, tt.want, tt.why)
 			}
@@ -243,12 +253,12 @@ func ownSays(s Status, flags Flags, age time.Duration) func(*Ledger) {
 // TestJudgeConflictEnds: an observer in conflict is back with its next report.
 func TestJudgeConflictEnds(t *testing.T) {
 	l := hear(webBackend, "fra1:down,conflict")
-	view := l.Judge(was(webBackend, StatusUp), t0)
+	view := l.Judge(was(webBackend, StatusUp), Moment{Now: t0})
 	if view.Of(webBackend).Status != StatusUp {
 		t.Fatal("believed an observer that contradicts itself")
 	}
 	l.Merge(saying("fra1", webLayout, 1, 2, map[Target]Status{webBackend: StatusDown}), 0, t0)
-	if l.Judge(view, t0).Of(webBackend).Status != StatusDown {
+	if l.Judge(view, Moment{Now: t0}).Of(webBackend).Status != StatusDown {
 		t.Error("not believed again")
 	}
 }
@@ -256,20 +266,20 @@ func TestJudgeConflictEnds(t *testing.T) {
 // TestJudgeRecheck: Recheck is the first moment at which a report is stale.
 func TestJudgeRecheck(t *testing.T) {
 	l := NewLedger(fleetOf("fra1", "fra2", "fra3"), webLayout)
-	if got := l.Judge(nil, t0).Recheck; !got.IsZero() {
+	if got := l.Judge(nil, Moment{Now: t0}).Recheck; !got.IsZero() {
 		t.Errorf("nothing heard: recheck at %v", got)
 	}
 	l.Merge(saying("fra2", webLayout, 1, 1, map[Target]Status{webBackend: StatusDown}), time.Second, t0)
 	l.Merge(saying("fra1", webLayout, 1, 1, map[Target]Status{webBackend: StatusUp}), 0, t0)
 	l.Merge(saying("fra3", webLayout, 1, 1, map[Target]Status{webBackend: StatusUp}), 20*time.Second, t0)
-	view := l.Judge(was(webBackend, StatusDown), t0)
+	view := l.Judge(was(webBackend, StatusDown), Moment{Now: t0})
 	if got, want := view.Recheck, t0.Add(4*time.Second+1); got != want {
 		t.Errorf("recheck at %v, want %v", got, want)
 	}
-	if got := l.Judge(view, view.Recheck.Add(-1)).Of(webBackend).Status; got != StatusDown {
+	if got := l.Judge(view, Moment{Now: view.Recheck.Add(-1)}).Of(webBackend).Status; got != StatusDown {
 		t.Errorf("before: %v", got)
 	}
-	if got := l.Judge(view, view.Recheck).Of(webBackend).Status; got != StatusUp {
+	if got := l.Judge(view, Moment{Now: view.Recheck}).Of(webBackend).Status; got != StatusUp {
 		t.Errorf("at recheck: %v", got)
 	}
 }
@@ -278,8 +288,8 @@ func TestJudgeRecheck(t *testing.T) {
 // the view before.
 func TestJudgeSharesWhatDidNotChange(t *testing.T) {
 	l := hear(webBackend, "fra1:up")
-	first := l.Judge(nil, t0)
-	second := l.Judge(first, t0.Add(time.Second))
+	first := l.Judge(nil, Moment{Now: t0})
+	second := l.Judge(first, Moment{Now: t0.Add(time.Second)})
 	if &first.Verdicts[0] != &second.Verdicts[0] || second.Changed(first) != nil {
 		t.Error("copied verdicts that did not change")
 	}
@@ -287,7 +297,7 @@ func TestJudgeSharesWhatDidNotChange(t *testing.T) {
 		t.Error("wrong times")
 	}
 	l.Merge(saying("fra1", webLayout, 1, 2, map[Target]Status{webBackend: StatusDown}), 0, t0)
-	third := l.Judge(second, t0)
+	third := l.Judge(second, Moment{Now: t0})
 	if first.Of(webBackend).Status != StatusUp || third.Of(webBackend).Status != StatusDown {
 		t.Error("a published view changed")
 	}
@@ -320,7 +330,7 @@ func TestNobodyAloneFlips(t *testing.T) {
 			}
 			l.Merge(saying(n, webLayout, 1, 1, map[Target]Status{webBackend: s, webVIP: s}), 0, t0)
 		}
-		for i, v := range l.Judge(nil, t0).Verdicts {
+		for i, v := range l.Judge(nil, Moment{Now: t0}).Verdicts {
 			if v.Status != StatusUp {
 				t.Fatalf("%s alone made %v %v", mad, webLayout.Targets[i], v.Status)
 			}
@@ -342,9 +352,9 @@ func TestSilenceIsNeverEvidence(t *testing.T) {
 			}
 			l.Merge(r, time.Duration(rapid.IntRange(0, 9).Draw(t, "age"))*time.Second, t0)
 		}
-		view := l.Judge(nil, t0)
+		view := l.Judge(nil, Moment{Now: t0})
 		for now := t0; ; now = view.Recheck {
-			next := l.Judge(view, now)
+			next := l.Judge(view, Moment{Now: now})
 			for _, i := range next.Changed(view) {
 				v := next.Verdicts[i]
 				if v.Why != WhyProbes || v.Status == StatusDown && v.Down == 0 || v.Status == StatusUp && v.Up == 0 {
@@ -356,7 +366,7 @@ func TestSilenceIsNeverEvidence(t *testing.T) {
 				break
 			}
 		}
-		silent := l.Judge(view, t0.Add(time.Hour))
+		silent := l.Judge(view, Moment{Now: t0.Add(time.Hour)})
 		if changed := silent.Changed(view); changed != nil {
 			t.Fatalf("silence changed %v", changed)
 		}
@@ -391,24 +401,24 @@ func BenchmarkJudge(b *testing.B) {
 		}
 	}
 	merge(1, StatusUp)
-	up := l.Judge(nil, t0)
+	up := l.Judge(nil, Moment{Now: t0})
 	b.Run("unchanged", func(b *testing.B) {
 		b.ReportAllocs()
 		for b.Loop() {
-			l.Judge(up, t0)
+			l.Judge(up, Moment{Now: t0})
 		}
 	})
 	merge(2, StatusDown)
 	b.Run("1 % changed", func(b *testing.B) {
 		b.ReportAllocs()
 		for b.Loop() {
-			l.Judge(up, t0)
+			l.Judge(up, Moment{Now: t0})
 		}
 	})
 	b.Run("first", func(b *testing.B) {
 		b.ReportAllocs()
 		for b.Loop() {
-			l.Judge(nil, t0)
+			l.Judge(nil, Moment{Now: t0})
 		}
 	})
 }

@@ -72,9 +72,14 @@ type Ledger struct {
 	layout  *Layout
 	sites   []string       // of the fleet, sorted
 	places  []place        // indexed like layout.Targets
+	watch   []int32        // the sites that places' ranges name
 	readers []reader       // the layouts that can be read, the own one first
 	held    []*entry       // one per observer of the fleet, by name
 	byName  map[string]int // index into held
+
+	changes   uint64    // how often an observer's statements changed
+	contrasts contrasts // made by Judge, kept while nothing changes
+	judged    *View     // the last view, for display; nil: none yet
 }
 
 // entry is the register of one observer.
@@ -82,6 +87,9 @@ type entry struct {
 	// Immutable.
 	name string
 	site int // index into Ledger.sites
+
+	// A report up to here is a replay; set by SetFloor.
+	floorEpoch, floorSeq uint64
 
 	// The rest is replaced by Merge.
 	report   *Report   // nil: never heard
@@ -116,7 +124,7 @@ func NewLedger(fleet Fleet, layout *Layout) *Ledger {
 		l.held = append(l.held, &entry{name: name, site: site})
 		l.byName[name] = i
 	}
-	l.places = placesOf(layout, l.sites)
+	l.place()
 	return l
 }
 
@@ -142,8 +150,12 @@ func (l *Ledger) Merge(r *Report, age time.Duration, now time.Time) Outcome {
 		return OutcomeMalformed
 	}
 	e, born := l.held[i], now.Add(-min(max(age, 0), maxAge))
+	if !e.aboveFloor(r) {
+		return OutcomeOld
+	}
 	if r.Newer(e.report) {
-		e.report, e.born, e.conflict, e.states = r, born, false, states
+		l.restate(e, states)
+		e.report, e.born, e.conflict = r, born, false
 		if !readable {
 			return OutcomeOtherLayout
 		}
@@ -155,25 +167,41 @@ func (l *Ledger) Merge(r *Report, age time.Duration, now time.Time) Outcome {
 	if born.Before(e.born) {
 		e.born = born
 	}
-	order := compareContent(r, e.report)
-	if order == 0 {
+	order, same := compareContent(r, e.report)
+	if order < 0 { // keep the same one whatever the order of arrival
+		l.restate(e, states)
+		e.report = r
+	}
+	if same {
 		return OutcomeOld
 	}
 	e.conflict = true
-	if order < 0 { // keep the same one whatever the order of arrival
-		e.report, e.states = r, states
-	}
 	return OutcomeConflict
 }
 
-// compareContent orders reports of one observer, epoch and seq; 0 means equal.
-func compareContent(a, b *Report) int {
-	return cmp.Or(
+// restate replaces what e states.
+func (l *Ledger) restate(e *entry, states []byte) {
+	if (e.states == nil) != (states == nil) || !bytes.Equal(e.states, states) {
+		l.changes++
+	}
+	e.states = states
+}
+
+// compareContent orders reports of one observer, epoch and seq, and reports
+// whether they say the same. A report that came over a node of the version before
+// lost its Overrides: it says the same as the whole one, which comes first.
+func compareContent(a, b *Report) (order int, same bool) {
+	order = cmp.Or(
 		cmp.Compare(a.Layout, b.Layout),
 		cmp.Compare(a.Config, b.Config),
 		cmp.Compare(a.Flags, b.Flags),
 		bytes.Compare(a.States, b.States),
 	)
+	if order != 0 {
+		return order, false
+	}
+	// 0 less 1 is the largest number: what was lost comes last.
+	return cmp.Compare(a.Overrides-1, b.Overrides-1), a.Overrides == b.Overrides || a.Overrides == 0 || b.Overrides == 0
 }
 
 // read returns r's states in the ledger's layout. They are not readable if r
@@ -238,12 +266,17 @@ func (l *Ledger) Rebase(fleet Fleet, layout *Layout) *Ledger {
 			next.readers = append(next.readers, newReader(r.from, next.layout))
 		}
 	}
+	next.judged = l.judged
 	for _, e := range next.held {
 		i, known := l.byName[e.name]
-		if !known || l.held[i].report == nil {
+		if !known {
 			continue
 		}
 		old := l.held[i]
+		e.floorEpoch, e.floorSeq = old.floorEpoch, old.floorSeq
+		if old.report == nil {
+			continue
+		}
 		states, _, ok := next.read(old.report)
 		if !ok { // it fitted no layout known before, and does not fit this one
 			continue
@@ -253,8 +286,13 @@ func (l *Ledger) Rebase(fleet Fleet, layout *Layout) *Ledger {
 	return next
 }
 
-// ageAt returns how old e's report is at now.
-func (e *entry) ageAt(now time.Time) time.Duration { return max(now.Sub(e.born), 0) }
+// ageAt returns how old e's report is at now, 0 if there is none.
+func (e *entry) ageAt(now time.Time) time.Duration {
+	if e.report == nil {
+		return 0
+	}
+	return max(now.Sub(e.born), 0)
+}
 
 // freshAt reports whether e's report is young enough to count at now.
 func (e *entry) freshAt(now time.Time) bool {

@@ -108,11 +108,13 @@ func TestMergeLaws(t *testing.T) {
 			r := NewReport(rapid.SampledFrom([]string{"fra1", "fra2", "iad1", "xxx1"}).Draw(t, "observer"), layout)
 			r.Epoch, r.Seq = rapid.Uint64Range(0, 1).Draw(t, "epoch"), rapid.Uint64Range(0, 2).Draw(t, "seq")
 			r.Flags = Flags(rapid.IntRange(0, 2).Draw(t, "flags"))
+			r.Overrides = rapid.SampledFrom([]uint64{0, 7, math.MaxUint64}).Draw(t, "overrides")
 			r.States[0] = rapid.SampledFrom([]byte{0, 2, 3, 0xff}).Draw(t, "states")
 			return arrival{r, time.Duration(rapid.IntRange(-1, 7).Draw(t, "age")) * time.Second}
 		}), 0, 20).Draw(t, "arrivals")
 		merge := func(in []arrival) []ledgerState {
 			l := NewLedger(fleetOf("fra1", "fra2", "iad1"), layouts[0])
+			l.SetFloor("iad1", 0, 1)
 			for _, a := range in {
 				l.Merge(a.r, a.age, t0)
 			}
@@ -126,6 +128,33 @@ func TestMergeLaws(t *testing.T) {
 			t.Fatalf("heard twice, another state: %s", diff)
 		}
 	})
+}
+
+// TestMergeOverrides: another digest of overrides is another report, but a report
+// that came over a node of the version before, without its digest, is the same.
+func TestMergeOverrides(t *testing.T) {
+	report := func(overrides uint64) *Report {
+		r := saying("fra1", webLayout, 1, 1, nil)
+		r.Overrides = overrides
+		return r
+	}
+	for _, tt := range []struct {
+		first, second uint64
+		want          Outcome
+		held          uint64
+	}{
+		{7, 7, OutcomeOld, 7},
+		{7, 8, OutcomeConflict, 7},
+		{8, 7, OutcomeConflict, 7},
+		{0, 7, OutcomeOld, 7},
+		{7, 0, OutcomeOld, 7},
+	} {
+		l := NewLedger(fleetOf("fra1"), webLayout)
+		l.Merge(report(tt.first), 0, t0)
+		if got := l.Merge(report(tt.second), 0, t0); got != tt.want || l.Held("fra1").Overrides != tt.held {
+			t.Errorf("%d then %d: %v, holds %d", tt.first, tt.second, got, l.Held("fra1").Overrides)
+		}
+	}
 }
 
 // TestEchoDoesNotRejuvenate: a dead observer's last report stays as old as it
@@ -201,11 +230,11 @@ func TestOpinions(t *testing.T) {
 		target Target
 		want   []Opinion
 	}{
-		{"backend: its own site", b, []Opinion{{"fra1", "fra", StatusUp, true, AbstainNot}}},
+		{"backend: its own site", b, []Opinion{{"fra1", "fra", StatusUp, 0, true, AbstainNot}}},
 		{"vip: the other sites", v, []Opinion{
-			{"iad1", "iad", StatusDown, false, AbstainStale},
-			{"sin1", "sin", StatusUnknown, true, AbstainUndecided},
-			{"sin2", "sin", StatusNone, false, AbstainNeverHeard},
+			{"iad1", "iad", StatusDown, 6 * time.Second, false, AbstainStale},
+			{"sin1", "sin", StatusUnknown, 0, true, AbstainUndecided},
+			{"sin2", "sin", StatusNone, 0, false, AbstainNeverHeard},
 		}},
 		{"not in the layout", backend("web", "fra", 9), nil},
 	} {
@@ -224,16 +253,16 @@ func TestRebase(t *testing.T) {
 	old := NewLedger(fleet, before)
 	old.Merge(saying("fra1", before, 1, 1, map[Target]Status{a: StatusUp, b: StatusDown}), 0, t0)
 	old.Merge(saying("fra2", before, 1, 1, map[Target]Status{b: StatusDown}), 0, t0)
-	was := old.Judge(nil, t0)
+	was := old.Judge(nil, Moment{Now: t0})
 
 	l := old.Rebase(fleetOf("fra1", "iad1"), after)
-	if got := old.Judge(was, t0); got.Layout != before || got.Of(a).Status != StatusUp {
+	if got := old.Judge(was, Moment{Now: t0}); got.Layout != before || got.Of(a).Status != StatusUp {
 		t.Error("the old ledger changed")
 	}
 	if l.Held("fra2") != nil {
 		t.Error("kept a node that left the fleet")
 	}
-	view := l.Judge(was, t0.Add(time.Second))
+	view := l.Judge(was, Moment{Now: t0.Add(time.Second)})
 	if got := view.Of(b); got.Status != StatusDown || got.Down != 1 || got.Why != WhyProbes || got.Since != t0 {
 		t.Errorf("target in both: %+v", got)
 	}
@@ -246,7 +275,7 @@ func TestRebase(t *testing.T) {
 	if got := l.Merge(saying("fra1", before, 1, 2, map[Target]Status{b: StatusUp}), 0, t0); got != OutcomeNew {
 		t.Errorf("a report in the previous layout: %v", got)
 	}
-	if got := l.Judge(view, t0).Of(b).Status; got != StatusUp {
+	if got := l.Judge(view, Moment{Now: t0}).Of(b).Status; got != StatusUp {
 		t.Errorf("its statement: %v", got)
 	}
 	if got := l.Merge(saying("fra1", after, 1, 2, nil), 0, t0); got != OutcomeConflict {
@@ -284,7 +313,7 @@ func TestRebaseLearnsToRead(t *testing.T) {
 		t.Errorf("got %v", got)
 	}
 	l = l.Rebase(fleet, next)
-	if got := l.Judge(nil, t0).Of(target); got.Status != StatusUp || got.Down != 0 {
+	if got := l.Judge(nil, Moment{Now: t0}).Of(target); got.Status != StatusUp || got.Down != 0 {
 		t.Errorf("got %+v", got)
 	}
 	if l.Held("fra2") != nil {

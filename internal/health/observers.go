@@ -20,6 +20,8 @@ const (
 	AbstainDoubt                         // it doubts itself, or sets a flag not known here
 	AbstainOtherLayout                   // its report speaks of targets by a layout not known here
 	AbstainUndecided                     // it has no finding on this target (yet)
+	AbstainReturning                     // heard again only now: its DOWN on other sites' targets waits
+	AbstainDistrusted                    // it contradicts the others: no say on other sites' targets
 )
 
 // String returns the reason in the words of explanations.
@@ -41,6 +43,10 @@ func (a Abstention) String() string {
 		return "has other targets configured"
 	case AbstainUndecided:
 		return "undecided"
+	case AbstainReturning:
+		return "back only now"
+	case AbstainDistrusted:
+		return "contradicts the others"
 	default:
 		return "abstains"
 	}
@@ -65,16 +71,34 @@ type ObserverStatus struct {
 	Conflict bool
 	// LayoutMatches: it has exactly the targets that we have.
 	LayoutMatches bool
-	// Abstains says why its votes do not count, AbstainNot if they do.
+	// Abstains says why its votes do not count, AbstainNot if they do. The votes of
+	// AbstainReturning and AbstainDistrusted count at its own site.
 	Abstains Abstention
+}
+
+// abroad returns why the vote of the observer at k on other sites' targets did not
+// count when the ledger was last judged, or does not count for another reason at now.
+func (l *Ledger) abroad(k int, s Status, now time.Time) Abstention {
+	e := l.held[k]
+	if why := e.abstains(now); why != AbstainNot {
+		return why
+	}
+	switch w := l.judged.witness(e.name, k); {
+	case w.Distrusted:
+		return AbstainDistrusted
+	case s == StatusDown && settling(w.Returned, now):
+		return AbstainReturning
+	default:
+		return AbstainNot
+	}
 }
 
 // Observers returns the status of every observer of the fleet at now, sorted by
 // site and name.
 func (l *Ledger) Observers(now time.Time) []ObserverStatus {
 	out := make([]ObserverStatus, 0, len(l.held))
-	for _, e := range l.held {
-		o := ObserverStatus{Name: e.name, Site: l.sites[e.site], Abstains: e.abstains(now)}
+	for k, e := range l.held {
+		o := ObserverStatus{Name: e.name, Site: l.sites[e.site], Abstains: l.abroad(k, StatusDown, now)}
 		if r := e.report; r != nil {
 			o.Heard, o.Epoch, o.Seq, o.Config = true, r.Epoch, r.Seq, r.Config
 			o.Age, o.Fresh = e.ageAt(now), e.freshAt(now)
@@ -94,29 +118,33 @@ type Opinion struct {
 	Observer, Site string
 	// Status is its statement, however old; StatusNone if it made none.
 	Status Status
-	// Fresh: its report is at most FreshFor old.
+	// Age is how old its report is, 0 if none was heard; Fresh: at most FreshFor.
+	Age   time.Duration
 	Fresh bool
 	// Abstains says why the statement is no vote, AbstainNot if it is one.
 	Abstains Abstention
 }
 
 // Opinions returns what each observer that has a say on target holds of it at
-// now, sorted by site and name: for a backend the nodes of its own site, for a
-// VIP those of the other sites. It returns nil for a target that is not in the
-// layout.
+// now, sorted by site and name: the nodes of the sites of its vantage. It returns
+// nil for a target that is not in the layout.
 func (l *Ledger) Opinions(target Target, now time.Time) []Opinion {
 	i, ok := l.layout.Index(target)
 	if !ok {
 		return nil
 	}
 	var out []Opinion
-	for _, e := range l.held {
-		if !l.places[i].observedFrom(e.site) {
+	p := &l.places[i]
+	for k, e := range l.held {
+		if !l.observedFrom(*p, e.site) {
 			continue
 		}
 		o := Opinion{
 			Observer: e.name, Site: l.sites[e.site],
-			Status: statusAt(e.states, i), Fresh: e.freshAt(now), Abstains: e.abstains(now),
+			Status: statusAt(e.states, i), Age: e.ageAt(now), Fresh: e.freshAt(now), Abstains: e.abstains(now),
+		}
+		if p.abroad && int32(e.site) != p.site {
+			o.Abstains = l.abroad(k, o.Status, now)
 		}
 		if o.Abstains == AbstainNot && o.Status != StatusUp && o.Status != StatusDown {
 			o.Abstains = AbstainUndecided

@@ -13,6 +13,9 @@ type Report struct {
 	Layout uint64
 	// Config is the hash of the observer's whole configuration, for display of skew.
 	Config uint64
+	// Overrides is the Overrides.Digest of what the observer holds durably: equal
+	// digests are how an order is acknowledged.
+	Overrides uint64
 	// Flags qualify the report as a whole.
 	Flags Flags
 	// States holds two bits per target of the layout, target 0 in the low bits of byte 0.

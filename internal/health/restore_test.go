@@ -68,11 +68,11 @@ func TestRestoredUntilVotes(t *testing.T) {
 		{"confirmed", "fra1:up", Verdict{Status: StatusUp, Since: saved.At, Why: WhyProbes, Up: 1}},
 		{"contradicted", "fra1:down", Verdict{Status: StatusDown, Since: t0, Why: WhyProbes, Down: 1}},
 	} {
-		got := hear(webBackend, tt.nodes).Judge(view, t0)
+		got := hear(webBackend, tt.nodes).Judge(view, Moment{Now: t0})
 		if diff := cmp.Diff(tt.want, got.Of(webBackend)); diff != "" {
 			t.Errorf("%s: %s", tt.name, diff)
 		}
-		later := hear(webBackend, "fra1:-").Judge(got, t0).Of(webBackend)
+		later := hear(webBackend, "fra1:-").Judge(got, Moment{Now: t0}).Of(webBackend)
 		if later.Restored != tt.want.Restored {
 			t.Errorf("%s: then silence: restored %v, want %v", tt.name, later.Restored, tt.want.Restored)
 		}

@@ -10,9 +10,10 @@ type Kind uint8
 
 // The kinds of target.
 const (
-	// KindBackend is one upstream server, probed by the nodes of its own site.
+	// KindBackend is one upstream server, probed by the nodes of its own site,
+	// and by others if its Vantage says so.
 	KindBackend Kind = 1
-	// KindVIP is a service's address at a site, probed by the nodes of the other sites.
+	// KindVIP is a service's address at a site, probed by the nodes of other sites.
 	KindVIP Kind = 2
 )
 

@@ -5,16 +5,22 @@ import "time"
 // A Verdict is what this node holds of one target.
 type Verdict struct {
 	Status Status
-	// Since is when Status last changed here; zero for never judged.
-	Since time.Time
 	// Why is the typed reason for Status.
 	Why Why
-	// Up, Down and Abstain count the votes behind the verdict: observers for a
-	// backend, sites for a VIP.
-	Up, Down, Abstain int
 	// Restored marks a verdict that stands only because it was on disk: good
 	// enough to answer with, never to announce.
 	Restored bool
+	// Own marks a DOWN that is the word of the target's own site alone, on a backend
+	// that other sites observe too.
+	Own bool
+	// Since is when Status last changed here; zero for never judged.
+	Since time.Time
+	// Rising is since when a target that is down has had the votes to be up; zero
+	// if it has not. It comes up HoldUp later.
+	Rising time.Time
+	// Up, Down and Abstain count the votes behind the verdict: observers for a
+	// backend that only its own site observes, else sites.
+	Up, Down, Abstain int
 }
 
 // Why is the reason for a Verdict.
@@ -28,6 +34,9 @@ const (
 	WhyStale                  // every observer is silent: the last verdict stands
 	WhyRestored               // the last known good from disk
 	WhyForced                 // asked for ("what if"), not measured
+	WhyFrozen                 // too few sites are heard: the last verdict stands
+	WhyRising                 // down, but the votes say up: they have to last
+	WhyOwnSite                // the target's own site says so, alone
 )
 
 // String returns the reason in the words of explanations.
@@ -43,6 +52,12 @@ func (w Why) String() string {
 		return "last known good from disk"
 	case WhyForced:
 		return "assumed"
+	case WhyFrozen:
+		return "too few sites heard, last verdict stands"
+	case WhyRising:
+		return "probes say up, waiting for it to last"
+	case WhyOwnSite:
+		return "its own site says so"
 	default:
 		return "not probed yet"
 	}
@@ -56,8 +71,22 @@ type View struct {
 	Verdicts []Verdict
 	// At is the time the view was judged at.
 	At time.Time
+	// Sites is how many sites the fleet has, Heard of how many (this node's own
+	// among them) a fresh report is held.
+	Sites, Heard int
+	// Minority: fewer than half of the sites are heard and nothing else says that
+	// this node is connected. What other sites observe is not judged; the last
+	// verdicts stand.
+	Minority bool
+	// MinoritySince is when the minority began, zero if this is none; Joined, that
+	// half of the sites or more were heard at least once.
+	MinoritySince time.Time
+	Joined        bool
+	// Witnesses is what the next judgement has to know of each observer of the
+	// fleet, sorted by name.
+	Witnesses []Witness
 	// Recheck is when time alone could change a verdict (a report going stale,
-	// a hold ending); zero if nothing is pending.
+	// a hold or a settling ending); zero if nothing is pending.
 	Recheck time.Time
 }
 

@@ -1,24 +1,22 @@
 package node
 
 import (
-	"bytes"
 	"context"
 	"log/slog"
 	"sync/atomic"
 	"time"
 
+	"github.com/pharos-lb/pharos/internal/decide"
 	"github.com/pharos-lb/pharos/internal/health"
 	"github.com/pharos-lb/pharos/internal/health/probe"
 	"github.com/pharos-lb/pharos/internal/steer"
 )
 
-// reportEvery is how often this node's report goes out even if nothing
-// changed: freshness is what tells a calm node from a dead one.
-const reportEvery = time.Second
-
-// A gossip takes this node's newest report to the others. Never blocks.
+// A gossip takes to the others what this node reports and which orders it
+// holds. Never blocks.
 type gossip interface {
 	Publish(r *health.Report)
+	PublishOverrides(all []health.Override, digest uint64)
 	Synced() <-chan struct{}
 }
 
@@ -28,40 +26,44 @@ type prober interface {
 	States(dst []probe.State) []probe.State
 }
 
-// A decider is the single writer of the board: it gathers reports, judges
-// them, decides, publishes. Everything else hands it facts.
+// A decider is the single writer of the board: it brings the facts to the core,
+// which judges and decides, and publishes what follows.
 type decider struct {
 	// Immutable.
-	log    *slog.Logger
-	board  *steer.Board
-	prober prober
-	gossip gossip
-	inbox  *inbox
-	saver  *saver
-	state  *stateDir
-	name   string
+	log     *slog.Logger
+	board   *steer.Board
+	prober  prober
+	gossip  gossip
+	doubts  func() doubt
+	started time.Time
+	inbox   *inbox
+	views   *saver // the last known good
+	heard   *saver // the registers of the observers
+	orders  *saver // the overrides
+	state   *stateDir
+	name    string
 	// commands run on the decider's goroutine.
 	commands chan command
 	// poolsKnown closes when this site's backends have a first verdict, allKnown
 	// when every check of this node has one and gossip has been heard.
 	poolsKnown, allKnown chan struct{}
-	// view is the newest one, read by status and explain.
-	view    atomic.Pointer[health.View]
-	metrics *metrics
+	// view is the newest one, acks how far the overrides have come, doubting what
+	// this node doubts of itself; read by status and explain.
+	view     atomic.Pointer[health.View]
+	acks     atomic.Pointer[acknowledgement]
+	doubting atomic.Pointer[doubt]
+	// observers is what is held of each node, as of the newest own report.
+	observers atomic.Pointer[[]health.ObserverStatus]
+	metrics   *metrics
 
 	// Owned by Run.
 	setup       *Setup
-	ledger      *health.Ledger
-	epoch, seq  uint64
-	facts       steer.Facts
-	plan        *steer.Plan
+	core        *decide.Core
+	epoch       uint64
 	states      []probe.State
-	lastStates  []byte
-	lastReport  time.Time
-	lastRaise   time.Time
-	redecide    bool // facts or topology changed
-	restored    bool // the view began as the last known good
-	unconfirmed int  // verdicts that are still only restored
+	statuses    []health.Status // of the newest states, indexed like the layout
+	digest      uint64          // of the overrides published last
+	lastHeard   time.Time
 	poolsClosed bool // poolsKnown is closed
 	allClosed   bool // allKnown is closed
 }
@@ -69,35 +71,29 @@ type decider struct {
 func newDecider(setup *Setup, state *stateDir, epoch uint64, log *slog.Logger, board *steer.Board, m *metrics) *decider {
 	d := &decider{
 		log: log, board: board, state: state, setup: setup, name: setup.Self.Node.Name, epoch: epoch, metrics: m,
-		inbox: newInbox(), saver: newSaver(state),
+		started: time.Now(), inbox: newInbox(), doubts: func() doubt { return doubt{} },
+		views: newSaver(state, viewFile), heard: newSaver(state, registersFile), orders: newSaver(state, overridesFile),
 		commands:   make(chan command),
 		poolsKnown: make(chan struct{}), allKnown: make(chan struct{}),
-		ledger:   health.NewLedger(setup.Topology.Fleet, setup.Topology.Layout),
-		redecide: true,
 	}
-	d.restore(time.Now())
+	now := d.now()
+	d.core = decide.New(decide.Options{
+		Name: d.name, Topology: setup.Topology, Config: setup.Config.Hash, Epoch: epoch,
+		View:      state.restoreView(setup.Topology.Layout, now),
+		Overrides: state.restoreOverrides(),
+		Registers: state.restoreRegisters(),
+	})
+	if view := d.core.View(); view != nil {
+		d.view.Store(view)
+	}
+	d.acks.Store(&acknowledgement{})
+	d.doubting.Store(&doubt{})
 	return d
 }
 
-// restore starts from the verdicts on disk, if there are any.
-func (d *decider) restore(now time.Time) {
-	data := d.state.loadView()
-	if data == nil {
-		return
-	}
-	view, err := health.RestoreView(data, d.setup.Topology.Layout, now)
-	if err != nil {
-		d.state.setAside(viewFile, err)
-		return
-	}
-	d.view.Store(view)
-	for _, v := range view.Verdicts {
-		d.restored = d.restored || v.Status == health.StatusUp || v.Status == health.StatusDown
-		if v.Restored {
-			d.unconfirmed++
-		}
-	}
-}
+// now is the time that everything is decided by: the wall clock at the start,
+// moved on by the monotonic one, so that a clock that jumps moves nothing.
+func (d *decider) now() time.Time { return d.started.Add(time.Since(d.started)) }
 
 // A command changes what the decider owns, on its own goroutine.
 type command struct {
@@ -119,6 +115,7 @@ func (d *decider) do(ctx context.Context, f func()) bool {
 
 // Run decides until ctx ends.
 func (d *decider) Run(ctx context.Context) error {
+	d.publishOrders()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
@@ -128,155 +125,166 @@ func (d *decider) Run(ctx context.Context) error {
 			return nil
 		case <-d.prober.Changed():
 		case <-d.inbox.wake:
+		case digest := <-d.orders.saved:
+			d.core.SetDurable(digest)
 		case c = <-d.commands:
 			c.do()
 		case <-timer.C:
 		}
-		now := time.Now()
-		d.step(now)
+		d.step(d.now())
 		if c.done != nil {
 			close(c.done)
 		}
-		timer.Reset(d.pause(now))
+		timer.Reset(d.pause(d.now()))
 	}
 }
 
 // pause is how long nothing needs doing unless somebody wakes us.
 func (d *decider) pause(now time.Time) time.Duration {
-	next := d.lastReport.Add(reportEvery)
-	if view := d.view.Load(); view != nil && !view.Recheck.IsZero() && view.Recheck.Before(next) {
-		next = view.Recheck
-	}
-	return max(next.Sub(now), time.Millisecond)
+	return max(d.core.Next().Sub(now), time.Millisecond)
 }
 
 // step is one pass: facts in, plan out.
 func (d *decider) step(now time.Time) {
-	d.observe(now)
-	for _, arrivals := range d.inbox.take() {
+	doubt := d.doubts()
+	d.observe(doubt, now)
+	reports, orders := d.inbox.take()
+	for _, arrivals := range reports {
 		for _, a := range arrivals {
 			d.merge(a, now)
 		}
 	}
-	prev := d.view.Load()
-	view := d.ledger.Judge(prev, now)
-	d.view.Store(view)
-	changed := d.logChanges(prev, view)
-	if changed || d.redecide || d.confirms(view) {
-		d.decide(view, now)
+	d.mergeOrders(orders)
+	s := d.core.Step(health.Moment{Now: now, Connected: doubt.connected})
+	d.view.Store(s.View)
+	if len(s.Ended) > 0 {
+		d.logEnded(s.Ended)
+		d.publishOrders()
 	}
+	d.tell(s)
+	d.noteAcks()
+	d.saveHeard(now)
 	d.openGates()
+}
+
+// tell publishes a step's plan, and says and saves what changed.
+func (d *decider) tell(s decide.Step) {
+	if s.Decided {
+		d.logRoutes(d.board.Load(), s.Plan)
+		d.board.Publish(s.Plan)
+		d.metrics.generation.Set(float64(s.Plan.Generation))
+		d.metrics.noteSafety(s.Plan)
+	}
+	if len(s.Changed) > 0 {
+		d.logChanges(s)
+	}
+	d.metrics.minority.Set(gaugeOf(s.View.Minority))
 }
 
 // observe turns this node's own checks into its report, publishing it when it
 // changed or is due.
-func (d *decider) observe(now time.Time) {
-	layout := d.setup.Topology.Layout
-	r := health.NewReport(d.name, layout)
+func (d *decider) observe(doubt doubt, now time.Time) {
+	layout := d.core.Topology().Layout
 	d.states = d.prober.States(d.states[:0])
+	d.statuses = resize(d.statuses, len(layout.Targets))
+	var weights []uint8
 	for _, s := range d.states {
-		if i, ok := layout.Index(s.Target); ok {
-			r.Set(i, s.Status)
+		i, ok := layout.Index(s.Target)
+		if !ok {
+			continue
+		}
+		d.statuses[i] = s.Status
+		if s.Weight != fullWeight {
+			if weights == nil {
+				weights = make([]uint8, len(layout.Targets))
+				for k := range weights {
+					weights[k] = fullWeight
+				}
+			}
+			weights[i] = s.Weight
 		}
 	}
-	changed := !bytes.Equal(r.States, d.lastStates)
-	if !changed && now.Sub(d.lastReport) < reportEvery {
-		return
+	d.core.SetWeights(weights)
+	if r := d.core.Observe(d.statuses, doubt.flags(), now); r != nil {
+		d.gossip.Publish(r)
+		observers := d.core.Ledger().Observers(now)
+		d.observers.Store(&observers)
 	}
-	if changed {
-		d.facts.Own = make([]health.Status, len(layout.Targets))
-		for i := range d.facts.Own {
-			d.facts.Own[i] = r.Get(i)
-		}
-		d.redecide = true
+	if doubt.text == "" && d.core.Stalled(now) {
+		doubt.text = "it stood still for some seconds"
 	}
-	d.seq++
-	r.Epoch, r.Seq, r.Config = d.epoch, d.seq, d.setup.Config.Hash
-	d.lastStates, d.lastReport = r.States, now
-	d.ledger.Merge(r, 0, now)
-	d.gossip.Publish(r)
+	d.noteDoubt(doubt)
+}
+
+// noteDoubt keeps what this node holds of itself, for status.
+func (d *decider) noteDoubt(doubt doubt) {
+	if was := d.doubting.Load(); was.text != doubt.text {
+		d.log.Warn("this node's trust in itself changed", "doubt", doubt.text, "before", was.text)
+	}
+	d.doubting.Store(&doubt)
+	d.metrics.doubting.Set(gaugeOf(doubt.text != ""))
+}
+
+// fullWeight is the share of a backend that asks for no less, in percent.
+const fullWeight = 100
+
+// resize returns s emptied and n long.
+func resize(s []health.Status, n int) []health.Status {
+	if cap(s) < n {
+		return make([]health.Status, n)
+	}
+	s = s[:n]
+	clear(s)
+	return s
 }
 
 func (d *decider) merge(a arrival, now time.Time) {
+	outcome := d.core.Merge(a.report, a.age+now.Sub(a.at), now)
 	if a.report.Observer != d.name {
-		outcome := d.ledger.Merge(a.report, a.age+now.Sub(a.at), now)
 		d.metrics.reports.WithLabelValues(outcome.String()).Inc()
 		return
 	}
-	d.raise(a.report, now)
-}
-
-// raiseEvery bounds how often an epoch may be raised: two nodes of one name
-// would otherwise outbid each other without end.
-const raiseEvery = time.Second
-
-// raise answers an echo: somebody remembers a later life of ours, so our state
-// folder is older than what we once said. Go above it, or nobody will listen.
-func (d *decider) raise(echo *health.Report, now time.Time) {
-	if !(echo.Epoch > d.epoch || echo.Epoch == d.epoch && echo.Seq > d.seq) || now.Sub(d.lastRaise) < raiseEvery {
+	if d.core.Epoch() == d.epoch {
 		return
 	}
-	d.lastRaise = now
-	if echo.Epoch >= maxEpoch-1 {
-		d.log.Error("a report in our name has an epoch that nothing can exceed; is another node called the same, or the gossip key stolen?", "epoch", echo.Epoch)
-		return
-	}
-	d.epoch = max(d.epoch, echo.Epoch) + 1
-	d.lastReport = time.Time{}
-	if err := d.state.saveEpoch(d.epoch); err != nil {
-		d.log.Warn("cannot save the raised epoch", "error", err)
-	}
+	d.epoch = d.core.Epoch()
+	d.state.saveEpoch(d.epoch)
 }
 
 // logChanges says and saves which verdicts changed.
-func (d *decider) logChanges(prev, view *health.View) bool {
-	changed := view.Changed(prev)
-	for _, i := range changed {
-		v := view.Verdicts[i]
+func (d *decider) logChanges(s decide.Step) {
+	for _, i := range s.Changed {
+		v := s.View.Verdicts[i]
 		level := slog.LevelInfo
 		if v.Status == health.StatusUnknown {
 			level = slog.LevelDebug // every target begins so
 		}
-		d.log.Log(context.Background(), level, "verdict", "target", view.Layout.Targets[i].String(), "status", v.Status.String(),
+		d.log.Log(context.Background(), level, "verdict", "target", s.View.Layout.Targets[i].String(), "status", v.Status.String(),
 			"why", v.Why.String(), "up", v.Up, "down", v.Down, "abstain", v.Abstain)
 		d.metrics.verdicts.WithLabelValues(v.Status.String()).Inc()
 	}
-	if len(changed) > 0 {
-		if data, err := health.EncodeView(view); err != nil {
-			d.log.Warn("cannot save the last known good verdicts", "error", err)
-		} else {
-			d.saver.put(data)
-		}
+	if data, err := health.EncodeView(s.View); err != nil {
+		d.log.Warn("cannot save the last known good verdicts", "error", err)
+	} else {
+		d.views.put(data, 0)
 	}
-	return len(changed) > 0
 }
 
-// confirms reports whether the first measurements replaced restored verdicts,
-// which changes no status but what may be announced.
-func (d *decider) confirms(view *health.View) bool {
-	if !d.restored {
-		return false
-	}
-	left := 0
-	for i := range view.Verdicts {
-		if view.Verdicts[i].Restored {
-			left++
-		}
-	}
-	fewer := left < d.unconfirmed
-	d.unconfirmed = left
-	return fewer
-}
+// saveHeardEvery is how often the registers of the observers go to disk: what
+// was recorded since then could be replayed to this node after a restart.
+const saveHeardEvery = 5 * time.Second
 
-// decide publishes the plan of what is known now.
-func (d *decider) decide(view *health.View, now time.Time) {
-	d.facts.Now = now
-	plan := steer.Decide(d.setup.Topology, view, d.facts, d.plan)
-	d.redecide = false
-	d.logRoutes(d.plan, plan)
-	d.plan = plan
-	d.board.Publish(plan)
-	d.metrics.generation.Set(float64(plan.Generation))
+// saveHeard keeps how far each observer has come.
+func (d *decider) saveHeard(now time.Time) {
+	if now.Sub(d.lastHeard) < saveHeardEvery {
+		return
+	}
+	d.lastHeard = now
+	if data, err := health.EncodeRegisters(d.core.Ledger().Registers()); err != nil {
+		d.log.Warn("cannot save how far the observers have come", "error", err)
+	} else {
+		d.heard.put(data, 0)
+	}
 }
 
 func (d *decider) logRoutes(prev, plan *steer.Plan) {
@@ -314,7 +322,7 @@ func (d *decider) openGates() {
 	select {
 	case <-d.gossip.Synced():
 	default:
-		all = all && d.restored // what the others know is on disk too
+		all = all && d.core.Restored() // what the others know is on disk too
 	}
 	if all {
 		d.allClosed = true
@@ -327,31 +335,19 @@ func decided(s health.Status) bool { return s == health.StatusUp || s == health.
 // undecided returns how many of this node's own checks have no verdict yet,
 // neither measured nor known from before.
 func (d *decider) undecided(ctx context.Context) (n int, ok bool) {
-	ok = d.do(ctx, func() {
-		view := d.view.Load()
-		for _, p := range d.setup.Topology.Probes(d.name) {
-			if !decided(view.Of(p.Target).Status) {
-				n++
-			}
-		}
-	})
+	ok = d.do(ctx, func() { n = d.core.Undecided() })
 	return n, ok
 }
 
 // setReady tells the plan that this node's listeners are open, or no longer.
 func (d *decider) setReady(ctx context.Context, ready bool) {
-	d.do(ctx, func() {
-		d.facts.Ready = ready
-		d.redecide = true
-	})
+	d.do(ctx, func() { d.core.SetReady(ready) })
 }
 
 // swap puts a new setup in force; what is known of the targets in both stays.
 func (d *decider) swap(ctx context.Context, setup *Setup) bool {
 	return d.do(ctx, func() {
 		d.setup = setup
-		d.ledger = d.ledger.Rebase(setup.Topology.Fleet, setup.Topology.Layout)
-		d.lastStates, d.lastReport = nil, time.Time{}
-		d.redecide = true
+		d.core.SetTopology(setup.Topology, setup.Config.Hash)
 	})
 }

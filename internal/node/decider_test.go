@@ -45,10 +45,14 @@ func (f *fakeProber) States(dst []probe.State) []probe.State { return append(dst
 type fakeGossip struct {
 	synced    chan struct{}
 	published []*health.Report
+	orders    [][]health.Override
 }
 
 func (f *fakeGossip) Publish(r *health.Report) { f.published = append(f.published, r) }
-func (f *fakeGossip) Synced() <-chan struct{}  { return f.synced }
+func (f *fakeGossip) PublishOverrides(all []health.Override, _ uint64) {
+	f.orders = append(f.orders, all)
+}
+func (f *fakeGossip) Synced() <-chan struct{} { return f.synced }
 
 type deciderBench struct {
 	*decider
@@ -88,7 +92,7 @@ func deciderBenchOf(t *testing.T, stateDir, config string) *deciderBench {
 		newMetrics(prometheus.NewRegistry(), "test"))
 	b.decider.prober, b.decider.gossip = b.prober, b.gossip
 	for _, p := range setup.Topology.Probes("a1") {
-		b.prober.states = append(b.prober.states, probe.State{Target: p.Target})
+		b.prober.states = append(b.prober.states, probe.State{Target: p.Target, Weight: fullWeight})
 	}
 	return b
 }
@@ -172,14 +176,13 @@ func TestRouteNeedsReadinessAndEvidence(t *testing.T) {
 	b := newDeciderBench(t, t.TempDir())
 	announced := func() bool {
 		b.now = b.now.Add(100 * time.Millisecond)
-		b.redecide = true
 		b.step(b.now)
 		return b.board.Load().Routes[0].Announce
 	}
 	if announced() {
 		t.Error("announced with nothing known")
 	}
-	b.facts.Ready = true
+	b.core.SetReady(true)
 	if announced() {
 		t.Error("announced without evidence")
 	}
@@ -187,11 +190,11 @@ func TestRouteNeedsReadinessAndEvidence(t *testing.T) {
 	if !announced() {
 		t.Error("not announced although ready and up")
 	}
-	b.facts.Ready = false
+	b.core.SetReady(false)
 	if announced() {
 		t.Error("announced while the listeners are closed")
 	}
-	b.facts.Ready = true
+	b.core.SetReady(true)
 	b.set(health.KindBackend, health.StatusDown)
 	if announced() {
 		t.Error("announced with every backend down")
@@ -203,7 +206,7 @@ func (b *deciderBench) save(t *testing.T) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if err := b.saver.Run(ctx); err != nil {
+	if err := b.views.Run(ctx); err != nil {
 		t.Fatal(err)
 	}
 	b.state.close()
@@ -219,7 +222,7 @@ func TestLastKnownGood(t *testing.T) {
 	first.save(t)
 
 	second := newDeciderBench(t, dir)
-	second.facts.Ready = true
+	second.core.SetReady(true)
 	second.step(second.now)
 	if !isClosed(second.poolsKnown) || !isClosed(second.allKnown) {
 		t.Error("the last known good did not open the gates")
@@ -316,8 +319,8 @@ func TestEchoRaisesEpoch(t *testing.T) {
 	if last.Epoch != 901 {
 		t.Errorf("got epoch %d, want 901", last.Epoch)
 	}
-	if next, err := b.state.nextEpoch(time.Unix(0, 0)); err != nil || next != 902 {
-		t.Errorf("epoch after a restart: got %d, %v, want 902", next, err)
+	if next := b.state.nextEpoch(time.Unix(0, 0)); next != 902 {
+		t.Errorf("epoch after a restart: got %d, want 902", next)
 	}
 }
 
@@ -375,10 +378,10 @@ func TestSwapKeepsWhatIsKnown(t *testing.T) {
 			if got := b.board.Load().Topology; got != next.Topology {
 				t.Error("the plan is not decided by the new topology")
 			}
-			if b.ledger.Held("b1") == nil {
+			if b.core.Ledger().Held("b1") == nil {
 				t.Error("the other node's report is forgotten")
 			}
-			for _, o := range b.ledger.Opinions(b.targetOf(health.KindVIP, "a"), b.now) {
+			for _, o := range b.core.Ledger().Opinions(b.targetOf(health.KindVIP, "a"), b.now) {
 				if o.Status != health.StatusUp || !o.Fresh {
 					t.Errorf("%s says %s (fresh: %v), want up", o.Observer, o.Status, o.Fresh)
 				}

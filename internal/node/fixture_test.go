@@ -173,10 +173,16 @@ func occupy(t *testing.T, addr string) net.Listener {
 // nodeIn makes, but does not run, node a1 with its files in dir.
 func nodeIn(t *testing.T, dir, config string) *Node {
 	t.Helper()
+	return nodeNamed(t, "a1", dir, config)
+}
+
+// nodeNamed is nodeIn for a node of another name.
+func nodeNamed(t *testing.T, name, dir, config string) *Node {
+	t.Helper()
 	file := filepath.Join(dir, "pharos.yaml")
 	write(t, file, config)
 	n, err := New(Options{
-		ConfigFile: file, Name: "a1", StateDir: filepath.Join(dir, "state"), Socket: filepath.Join(dir, "a.sock"),
+		ConfigFile: file, Name: name, StateDir: filepath.Join(dir, "state"), Socket: filepath.Join(dir, "a.sock"),
 		Version: "test", Speaker: []string{os.Args[0], SpeakerVerb}, Log: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {

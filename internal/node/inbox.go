@@ -1,6 +1,8 @@
 package node
 
 import (
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -12,8 +14,9 @@ import (
 type inbox struct {
 	wake chan struct{} // capacity 1
 
-	mu      sync.Mutex // guards waiting
+	mu      sync.Mutex // guards the rest
 	waiting map[string][]arrival
+	orders  map[health.Scope]health.Override // the newest of each scope
 }
 
 // maxArrivals of one observer wait: two reports with the same epoch and
@@ -28,7 +31,7 @@ type arrival struct {
 }
 
 func newInbox() *inbox {
-	return &inbox{wake: make(chan struct{}, 1), waiting: map[string][]arrival{}}
+	return &inbox{wake: make(chan struct{}, 1), waiting: map[string][]arrival{}, orders: map[health.Scope]health.Override{}}
 }
 
 // deliver never blocks; a newer report of the same observer replaces an older one.
@@ -48,11 +51,33 @@ func (b *inbox) deliver(r *health.Report, age time.Duration) {
 	}
 }
 
+// deliverOrders never blocks. Of each scope the strongest register waits, as
+// many as there may be in all.
+func (b *inbox) deliverOrders(all []health.Override) {
+	b.mu.Lock()
+	for _, v := range all {
+		have, known := b.orders[v.Scope]
+		if known && v.Compare(have) <= 0 || !known && len(b.orders) >= health.MaxOverrides {
+			continue
+		}
+		b.orders[v.Scope] = v
+	}
+	b.mu.Unlock()
+	select {
+	case b.wake <- struct{}{}:
+	default:
+	}
+}
+
 // take empties the inbox.
-func (b *inbox) take() map[string][]arrival {
+func (b *inbox) take() (reports map[string][]arrival, orders []health.Override) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	out := b.waiting
-	b.waiting = make(map[string][]arrival, len(out))
-	return out
+	reports = b.waiting
+	b.waiting = make(map[string][]arrival, len(reports))
+	if len(b.orders) > 0 {
+		orders = slices.Collect(maps.Values(b.orders))
+		b.orders = map[health.Scope]health.Override{}
+	}
+	return reports, orders
 }

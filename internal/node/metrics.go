@@ -5,6 +5,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
+
+	"github.com/pharos-lb/pharos/internal/steer"
 )
 
 // metrics are the node's own; each tier brings its own.
@@ -17,6 +19,12 @@ type metrics struct {
 	reloadTime  prometheus.Gauge
 	geoBuilt    prometheus.Gauge
 	servingFrom prometheus.Gauge
+
+	overrides     prometheus.Gauge
+	ordersRefused prometheus.Counter
+	minority      prometheus.Gauge
+	doubting      prometheus.Gauge
+	held          *prometheus.GaugeVec
 }
 
 func newMetrics(reg prometheus.Registerer, version string) *metrics {
@@ -36,6 +44,18 @@ func newMetrics(reg prometheus.Registerer, version string) *metrics {
 		geoBuilt:    prometheus.NewGauge(prometheus.GaugeOpts{Name: "pharos_geo_data_built_timestamp_seconds", Help: "When the geo data in use was made."}),
 		servingFrom: prometheus.NewGauge(prometheus.GaugeOpts{Name: "pharos_node_serving_since_timestamp_seconds", Help: "When this process began to answer; 0 before."}),
 	}
+	m.overrides = prometheus.NewGauge(prometheus.GaugeOpts{Name: "pharos_node_standing_overrides", Help: "Operators' orders in force."})
+	m.ordersRefused = prometheus.NewCounter(prometheus.CounterOpts{
+		Name: "pharos_node_overrides_refused_total", Help: "Overrides of other nodes that could not be taken: too many, or malformed.",
+	})
+	m.minority = prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "pharos_node_minority", Help: "1 while too few sites are heard, so that verdicts on other sites are frozen.",
+	})
+	m.doubting = prometheus.NewGauge(prometheus.GaugeOpts{Name: "pharos_node_doubts_itself", Help: "1 while this node's own findings do not count."})
+	m.held = prometheus.NewGaugeVec(prometheus.GaugeOpts{
+		Name: "pharos_node_safety_held_sites", Help: "Sites of services that a safety rule keeps in, or an order keeps out, by reason.",
+	}, []string{"reason"})
+	reg.MustRegister(m.overrides, m.ordersRefused, m.minority, m.doubting, m.held)
 	info := prometheus.NewGauge(prometheus.GaugeOpts{
 		Name: "pharos_build_info", Help: "Always 1; the labels say what runs.",
 		ConstLabels: prometheus.Labels{"version": version, "go": runtime.Version()},
@@ -44,4 +64,36 @@ func newMetrics(reg prometheus.Registerer, version string) *metrics {
 	reg.MustRegister(m.generation, m.reports, m.verdicts, m.reloads, m.reloadOK, m.reloadTime, m.geoBuilt, m.servingFrom, info,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
+}
+
+// watchState shows what the state folder's disk refuses.
+func watchState(reg prometheus.Registerer, s *stateDir) {
+	reg.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "pharos_node_refused_state_files", Help: "Files that the disk of the state folder did not take; this node goes on without.",
+	}, func() float64 { return float64(s.refused()) }))
+}
+
+// gaugeOf is 1 for true.
+func gaugeOf(on bool) float64 {
+	if on {
+		return 1
+	}
+	return 0
+}
+
+// noteSafety counts the sites of services that are in or out for a reason other
+// than their own merits.
+func (m *metrics) noteSafety(p *steer.Plan) {
+	var counts [256]int // by reason
+	for i := range p.Services {
+		for k := range p.Services[i].Sites {
+			counts[p.Services[i].Sites[k].Why]++
+		}
+	}
+	for _, r := range [...]steer.Reason{
+		steer.ReasonFailOpen, steer.ReasonMinimum, steer.ReasonBudget, steer.ReasonMassFailure,
+		steer.ReasonDrained, steer.ReasonOrderedDown, steer.ReasonOrderedUp,
+	} {
+		m.held.WithLabelValues(r.String()).Set(float64(counts[r]))
+	}
 }

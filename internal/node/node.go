@@ -72,6 +72,7 @@ type Node struct {
 	decider  *decider
 	runner   *probe.Runner
 	gossip   *cluster.Node
+	canaries *probe.Canaries // nil without any
 	admin    *admin.Server
 	backends *forward.Registry
 
@@ -89,6 +90,8 @@ type Node struct {
 	lastTry   time.Time
 	lastError error // of the newest reload of the configuration
 	geoError  error // of the newest replacement of a geo database
+	// ordersError is why the file of overrides was refused, nil if it was not.
+	ordersError error
 }
 
 // New loads the configuration and binds what must not wait (the state folder,
@@ -125,18 +128,25 @@ func (n *Node) build(setup *Setup) (err error) {
 	if n.state, err = openState(n.opts.StateDir, n.log); err != nil {
 		return err
 	}
-	if n.epoch, err = n.state.nextEpoch(n.started); err != nil {
-		return err
-	}
+	watchState(n.registry, n.state)
+	n.epoch = n.state.nextEpoch(n.started)
 	n.decider = newDecider(setup, n.state, n.epoch, n.log, &n.board, n.metrics)
 	if n.runner, err = probe.New(n.probeOptions(setup)); err != nil {
 		return err
 	}
-	if n.gossip, err = cluster.New(n.clusterOptions(setup)); err != nil {
+	gossip, err := n.clusterOptions(setup)
+	if err != nil {
+		return err
+	}
+	if n.gossip, err = cluster.New(gossip); err != nil {
+		return err
+	}
+	if err := n.setCanaries(setup); err != nil {
 		return err
 	}
 	n.decider.prober, n.decider.gossip = n.runner, n.gossip
-	if n.backends, err = forward.New(forward.Options{Pools: forward.FromBoard(&n.board), Registerer: n.registry}); err != nil {
+	n.decider.doubts = func() doubt { return doubtOf(n.runner, n.canaries) }
+	if n.backends, err = forward.New(n.forwardOptions(setup)); err != nil {
 		return err
 	}
 	socket := n.opts.Socket
@@ -174,12 +184,18 @@ func (n *Node) Run(ctx context.Context) error {
 	defer n.Close()
 	n.parts = newParts(n.log)
 	parts := n.parts
-	parts.start("saver", n.decider.saver.Run)
+	parts.start("saver of verdicts", n.decider.views.Run)
+	parts.start("saver of registers", n.decider.heard.Run)
+	parts.start("saver of overrides", n.decider.orders.Run)
+	if n.canaries != nil {
+		parts.start("canaries", n.canaries.Run)
+	}
 	parts.start("admin", n.admin.Run)
 	parts.start("cluster", n.gossip.Run)
 	parts.start("decider", n.decider.Run)
 	parts.start("probe", n.runner.Run)
 	parts.start("geo watch", n.watchGeo)
+	parts.start("overrides file", n.watchOrders)
 
 	err := n.open(ctx, parts)
 	if err == nil {

@@ -84,7 +84,7 @@ func (n *Node) reload(ctx context.Context, allowRemove bool) (*admin.ReloadResul
 	if err := n.runner.SetChecks(probeChecks(next)); err != nil {
 		n.log.Error("checks could not be replaced; the old ones go on", "error", err) // Load has validated them
 	}
-	n.gossip.SetPeers(seeds(next), n.meta(next))
+	n.setGossip(next)
 	n.awaitVerdicts(ctx, next.Config.Cluster.Wait)
 	for _, c := range changes {
 		c.Commit()
@@ -162,11 +162,24 @@ func checkRestart(old, next *Setup) error {
 	refuse("cluster.port", fmt.Sprint(was.Port), fmt.Sprint(now.Port))
 	refuse("this node's site", old.Self.Site.Name, next.Self.Site.Name)
 	refuse("this node's address", old.Self.Node.Address.String(), next.Self.Node.Address.String())
-	if was.Key.Reveal() != now.Key.Reveal() {
-		errs = append(errs, errors.New("the gossip key changed: that needs a restart"))
+	refuse("cluster.sign_key_file", was.SignKeyFile, now.SignKeyFile)
+	refuse("this node's public_key", fmt.Sprintf("%x", old.Self.Node.PublicKey), fmt.Sprintf("%x", next.Self.Node.PublicKey))
+	refuse("cluster.canaries", fmt.Sprint(was.Canaries), fmt.Sprint(now.Canaries))
+	if (len(was.Keys) == 0) != (len(now.Keys) == 0) {
+		errs = append(errs, errors.New("gossip was encrypted and would not be any more, or the other way round: that needs a restart"))
 	}
 	if a, b := old.Config.Admin, next.Config.Admin; a.Socket != b.Socket || a.Listen != b.Listen || a.Token.Reveal() != b.Token.Reveal() {
 		errs = append(errs, errors.New("admin changed: that needs a restart"))
 	}
 	return errors.Join(errs...)
+}
+
+// setGossip gives the cluster its peers and its keys. Both have been validated.
+func (n *Node) setGossip(s *Setup) {
+	n.gossip.SetPeers(seeds(s), s.publicKeys(), n.meta(s))
+	if keys := s.gossipKeys(); len(keys) > 0 {
+		if err := n.gossip.SetKeys(keys); err != nil {
+			n.log.Error("gossip keys could not be replaced; the old ones go on", "error", err)
+		}
+	}
 }

@@ -4,6 +4,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/pharos-lb/pharos/internal/decide"
 	"github.com/pharos-lb/pharos/internal/health"
 	"github.com/pharos-lb/pharos/internal/steer"
 )
@@ -21,8 +22,8 @@ func TestDeciderSleepsWhileCalm(t *testing.T) {
 	for steps := 0; b.now.Sub(began) < 20*time.Second; steps++ {
 		pause := b.pause(b.now)
 		calm := b.now.Sub(began) > 2*health.FreshFor
-		if pause > reportEvery || calm && pause < 100*time.Millisecond || steps > 100 {
-			t.Fatalf("step %d, %s after the last event: pause %s, want 100ms to %s", steps, b.now.Sub(began), pause, reportEvery)
+		if pause > decide.ReportEvery || calm && pause < 100*time.Millisecond || steps > 100 {
+			t.Fatalf("step %d, %s after the last event: pause %s, want 100ms to %s", steps, b.now.Sub(began), pause, decide.ReportEvery)
 		}
 		b.pass(pause)
 		after := b.now.Sub(began) + age - health.FreshFor
@@ -82,7 +83,8 @@ func TestInboxKeepsTheNewest(t *testing.T) {
 			for _, report := range tt.delivered {
 				box.deliver(report, 0)
 			}
-			got := box.take()["b1"]
+			reports, _ := box.take()
+			got := reports["b1"]
 			if len(got) != len(tt.want) {
 				t.Fatalf("%d reports wait, want %d", len(got), len(tt.want))
 			}
@@ -95,7 +97,7 @@ func TestInboxKeepsTheNewest(t *testing.T) {
 			if !isClosed(box.wake) { // it has a token, which reads like closed
 				t.Error("nobody was woken")
 			}
-			if rest := box.take(); len(rest) != 0 {
+			if rest, _ := box.take(); len(rest) != 0 {
 				t.Errorf("%d observers wait after all was taken", len(rest))
 			}
 		})
@@ -137,7 +139,7 @@ func TestEchoBounds(t *testing.T) {
 			b.pass(0)
 			b.inbox.deliver(b.report("a1", tt.epoch, tt.seq, health.KindVIP, health.StatusDown), 0)
 			b.pass(time.Millisecond)
-			b.pass(reportEvery)
+			b.pass(decide.ReportEvery)
 			if got := b.gossip.published[len(b.gossip.published)-1].Epoch; got != tt.want {
 				t.Errorf("epoch %d, want %d", got, tt.want)
 			}
@@ -150,7 +152,7 @@ func TestEpochRisesSlowly(t *testing.T) {
 	b := newDeciderBench(t, t.TempDir())
 	b.pass(0)
 	const every = 10 * time.Millisecond
-	for range 3 * raiseEvery / every {
+	for range 3 * decide.RaiseEvery / every {
 		b.inbox.deliver(b.report("a1", b.epoch+1, 1, health.KindVIP, health.StatusDown), 0)
 		b.pass(every)
 	}
@@ -165,7 +167,7 @@ func TestRouteGoesWhereBackendsAreUnreachable(t *testing.T) {
 	const second = "nodes: {a1: 127.9.1.1, a2: 127.9.1.9}"
 	b := deciderBenchOf(t, t.TempDir(), replaceOnce(t, twoSites, "nodes: {a1: 127.9.1.1}", second))
 	b.now = time.Now()
-	b.facts.Ready = true
+	b.core.SetReady(true)
 	b.set(health.KindBackend, health.StatusUp)
 	other := func(seq uint64) { b.inbox.deliver(b.report("a2", 1, seq, health.KindBackend, health.StatusUp), 0) }
 	other(1)

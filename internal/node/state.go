@@ -1,99 +1,235 @@
 package node
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
 	"github.com/pharos-lb/pharos/internal/health"
 )
 
-// stateDir is what survives a restart: the epoch of this node's reports and
-// the last known good verdicts. Losing it costs a slower start, nothing else.
+// stateDir is what survives a restart: the epoch of this node's reports, the
+// last known good verdicts, how far each observer has come, and the overrides.
+// Losing it costs a slower start, nothing else: the others remember the rest. A
+// disk that is full or read-only is reported and stops nothing.
 type stateDir struct {
 	path string
 	log  *slog.Logger
-	lock *os.File
+
+	saving sync.Mutex // guards what follows, and writing the epoch
+	lock   *os.File   // nil when the disk refused it
+	epoch  uint64     // the newest, whether the disk took it or not
+
+	mu       sync.Mutex // guards troubles
+	troubles map[string]error
 }
 
 // Names of the files in the state folder.
 const (
-	lockFile  = "lock"
-	epochFile = "epoch"
-	viewFile  = "last-known-good"
-	maxEpoch  = 1 << 62 // above it there would be no room to go on
+	lockFile      = "lock"
+	epochFile     = "epoch"
+	viewFile      = "last-known-good"
+	registersFile = "observers"
+	overridesFile = "overrides"
+	maxEpoch      = 1 << 62 // above it there would be no room to go on
 )
+
+// maxStateFile is the largest state file that is read, in bytes.
+const maxStateFile = health.MaxViewLen
+
+// badDisk reports whether an error is the disk's fault, not the operator's: a
+// node whose disk fails goes on without one.
+func badDisk(err error) bool {
+	return errors.Is(err, syscall.EROFS) || errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) || errors.Is(err, syscall.EIO)
+}
+
+// note keeps what is wrong with a file, nil for nothing, and logs what is new.
+func (s *stateDir) note(name string, err error) {
+	s.mu.Lock()
+	was := s.troubles[name]
+	if err == nil {
+		delete(s.troubles, name)
+	} else {
+		s.troubles[name] = err
+	}
+	s.mu.Unlock()
+	switch {
+	case err != nil && was == nil:
+		s.log.Warn("state cannot be saved; this node goes on without", "file", name, "error", err)
+	case err == nil && was != nil:
+		s.log.Info("state can be saved again", "file", name)
+	}
+}
+
+// trouble returns what is wrong with the folder, nil if nothing is.
+func (s *stateDir) trouble() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var errs []error
+	for _, name := range slices.Sorted(maps.Keys(s.troubles)) {
+		errs = append(errs, s.troubles[name])
+	}
+	return errors.Join(errs...)
+}
+
+// refused returns how many of its files the disk did not take.
+func (s *stateDir) refused() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.troubles)
+}
 
 // openState makes and locks the folder. Two nodes in one folder would speak
 // with one epoch, so the second is refused.
 func openState(path string, log *slog.Logger) (*stateDir, error) {
-	if err := os.MkdirAll(path, 0o750); err != nil {
-		return nil, fmt.Errorf("state folder: %w (name a writable one with --state-dir)", err)
+	s := &stateDir{path: path, log: log, troubles: map[string]error{}}
+	err := s.takeLock()
+	switch {
+	case badDisk(err):
+		s.note(lockFile, err)
+	case err != nil:
+		return nil, err
 	}
-	lock, err := os.OpenFile(filepath.Join(path, lockFile), os.O_CREATE|os.O_RDWR, 0o640)
+	return s, nil
+}
+
+func (s *stateDir) takeLock() error {
+	err := os.MkdirAll(s.path, 0o750)
+	var lock *os.File
+	if err == nil {
+		lock, err = os.OpenFile(filepath.Join(s.path, lockFile), os.O_CREATE|os.O_RDWR, 0o640)
+	}
 	if err != nil {
-		return nil, fmt.Errorf("state folder: %w (name a writable one with --state-dir)", err)
+		return fmt.Errorf("state folder: %w (name a writable one with --state-dir)", err)
 	}
 	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
 		lock.Close()
-		return nil, fmt.Errorf("state folder %s: another pharos uses it; stop it, or give this one its own with --state-dir", path)
+		return fmt.Errorf("state folder %s: another pharos uses it; stop it, or give this one its own with --state-dir", s.path)
 	}
-	return &stateDir{path: path, log: log, lock: lock}, nil
+	s.lock = lock
+	return nil
 }
 
-func (s *stateDir) close() { s.lock.Close() }
+// catchUp makes good what the disk refused: it has just taken something.
+func (s *stateDir) catchUp() {
+	s.saving.Lock()
+	defer s.saving.Unlock()
+	if s.lock == nil {
+		s.note(lockFile, s.takeLock())
+	}
+	s.mu.Lock()
+	missing := s.troubles[epochFile] != nil
+	s.mu.Unlock()
+	if missing {
+		s.writeEpoch()
+	}
+}
+
+func (s *stateDir) close() {
+	s.saving.Lock()
+	defer s.saving.Unlock()
+	if s.lock != nil {
+		s.lock.Close()
+	}
+}
 
 // nextEpoch returns an epoch above every one used before and makes it durable
-// before returning. now is the floor, so that a wiped folder still moves ahead.
-func (s *stateDir) nextEpoch(now time.Time) (uint64, error) {
+// before returning, if the disk lets it. now is the floor, so that a wiped
+// folder still moves ahead.
+func (s *stateDir) nextEpoch(now time.Time) uint64 {
 	epoch := uint64(max(now.Unix(), 1))
-	data, err := os.ReadFile(filepath.Join(s.path, epochFile))
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-	case err != nil:
-		return 0, fmt.Errorf("read epoch: %w", err)
-	default:
+	if data := s.load(epochFile); data != nil {
 		if last, err := strconv.ParseUint(strings.TrimSpace(string(data)), 10, 64); err != nil || last >= maxEpoch {
 			s.log.Warn("epoch file is corrupt, starting from the clock", "file", epochFile)
 		} else {
 			epoch = max(epoch, last+1)
 		}
 	}
-	return epoch, s.saveEpoch(epoch)
+	s.saveEpoch(epoch)
+	return epoch
 }
 
-func (s *stateDir) saveEpoch(epoch uint64) error {
-	return s.replace(epochFile, []byte(strconv.FormatUint(epoch, 10)+"\n"))
+func (s *stateDir) saveEpoch(epoch uint64) {
+	s.saving.Lock()
+	defer s.saving.Unlock()
+	s.epoch = epoch
+	s.writeEpoch()
 }
 
-// loadView returns the last known good verdicts, nil if there are none.
-func (s *stateDir) loadView() []byte {
-	name := filepath.Join(s.path, viewFile)
-	info, err := os.Stat(name)
+// writeEpoch is called with saving held.
+func (s *stateDir) writeEpoch() {
+	s.note(epochFile, s.replace(epochFile, []byte(strconv.FormatUint(s.epoch, 10)+"\n")))
+}
+
+// load returns a file's content, nil if there is none that can be read.
+func (s *stateDir) load(name string) []byte {
+	path := filepath.Join(s.path, name)
+	info, err := os.Stat(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return nil
-	case err != nil:
-		s.log.Warn("cannot read the last known good verdicts", "error", err)
-		return nil
-	case info.Size() > health.MaxViewLen:
-		s.setAside(viewFile, fmt.Errorf("%d bytes, at most %d", info.Size(), health.MaxViewLen))
+	case err == nil && info.Size() > maxStateFile:
+		s.setAside(name, fmt.Errorf("%d bytes, at most %d", info.Size(), maxStateFile))
 		return nil
 	}
-	data, err := os.ReadFile(name)
+	data, err := os.ReadFile(path)
 	if err != nil {
-		s.log.Warn("cannot read the last known good verdicts", "error", err)
+		s.log.Warn("state cannot be read; this node starts without", "file", path, "error", err)
 		return nil
 	}
 	return data
+}
+
+// restoreView returns the last known good verdicts, nil if there are none.
+func (s *stateDir) restoreView(layout *health.Layout, now time.Time) *health.View {
+	data := s.load(viewFile)
+	if data == nil {
+		return nil
+	}
+	view, err := health.RestoreView(data, layout, now)
+	if err != nil {
+		s.setAside(viewFile, err)
+		return nil
+	}
+	return view
+}
+
+// restoreOverrides returns the overrides that were in force, and the cleared ones.
+func (s *stateDir) restoreOverrides() []health.Override {
+	data := s.load(overridesFile)
+	if data == nil {
+		return nil
+	}
+	all, err := health.ParseOverrides(data)
+	if err != nil {
+		s.setAside(overridesFile, err)
+		return nil
+	}
+	return all
+}
+
+// restoreRegisters returns how far each observer had come.
+func (s *stateDir) restoreRegisters() []health.Register {
+	data := s.load(registersFile)
+	if data == nil {
+		return nil
+	}
+	all, err := health.RestoreRegisters(data)
+	if err != nil {
+		s.setAside(registersFile, err)
+		return nil
+	}
+	return all
 }
 
 // setAside keeps a corrupt file for a post-mortem and out of the way.
@@ -130,48 +266,4 @@ func (s *stateDir) syncDir() error {
 		return fmt.Errorf("sync state folder: %w", err)
 	}
 	return errors.Join(dir.Sync(), dir.Close())
-}
-
-// saver writes the newest verdicts in the background, so that a slow disk
-// never delays a decision. Older ones that were not yet written are dropped.
-type saver struct {
-	state *stateDir
-	next  chan []byte // capacity 1
-}
-
-func newSaver(state *stateDir) *saver { return &saver{state: state, next: make(chan []byte, 1)} }
-
-func (s *saver) put(data []byte) {
-	for {
-		select {
-		case s.next <- data:
-			return
-		default:
-		}
-		select {
-		case <-s.next:
-		default:
-		}
-	}
-}
-
-func (s *saver) Run(ctx context.Context) error {
-	save := func(data []byte) {
-		if err := s.state.replace(viewFile, data); err != nil {
-			s.state.log.Warn("cannot save the last known good verdicts", "error", err)
-		}
-	}
-	for {
-		select {
-		case data := <-s.next:
-			save(data)
-		case <-ctx.Done():
-			select {
-			case data := <-s.next:
-				save(data)
-			default:
-			}
-			return nil
-		}
-	}
 }

@@ -22,6 +22,7 @@ func (n *Node) adminOptions(s *Setup, socket string) admin.Options {
 	return admin.Options{
 		Socket: socket, Listen: listen, Token: s.Config.Admin.Token.Reveal(),
 		Status: n.Status, Explain: n.explain, Reload: n.Reload, Ready: n.ready,
+		Override: n.override, Overrides: n.overrides, Check: n.check, Keys: n.Keys, ChangeKeys: n.ChangeKeys,
 		Gatherer: n.registry, Log: n.log,
 	}
 }
@@ -82,8 +83,9 @@ func (n *Node) Status() *admin.Status {
 	if n.geoError != nil {
 		out.Geo.LastError = n.geoError.Error()
 	}
-	dns, speaker, forwarding := n.dns, n.speaker, n.l4 != nil
+	dns, speaker, forwarding, ordersError := n.dns, n.speaker, n.l4 != nil, n.ordersError
 	n.mu.Unlock()
+	n.fillSafety(out)
 	if dns != nil {
 		udp, _ := dns.Addrs()
 		for _, a := range udp {
@@ -102,6 +104,9 @@ func (n *Node) Status() *admin.Status {
 		markInstalled(out.Routes, st.Routes)
 	}
 	out.Degraded = degraded(out, s)
+	if ordersError != nil {
+		out.Degraded = append(out.Degraded, "the overrides file was refused: "+firstLine(ordersError.Error()))
+	}
 	return out
 }
 
@@ -117,6 +122,7 @@ func (s *Setup) forwardingText() (out []string) {
 
 func (n *Node) fillPlan(out *admin.Status, plan *steer.Plan) {
 	t, view := plan.Topology, n.decider.view.Load()
+	orders := ordersOn(plan.Facts.Overrides)
 	out.Generation = plan.Generation
 	errs := map[health.Target]string{}
 	for _, st := range n.runner.States(nil) {
@@ -128,8 +134,11 @@ func (n *Node) fillPlan(out *admin.Status, plan *steer.Plan) {
 		for j := range svc.Sites {
 			site, decided := &svc.Sites[j], &sp.Sites[j]
 			ss := admin.SiteStatus{Site: t.Config.Sites[site.Site].Name, Eligible: decided.Eligible, Why: decided.Why}
+			ss.Override = orders.onPool(svc.Config.Name, ss.Site)
 			for k, target := range site.Backends {
-				ss.Backends = append(ss.Backends, targetStatus(view, t.Layout.Targets[target], decided.Backends[k].Active, errs))
+				backend := targetStatus(view, t.Layout.Targets[target], decided.Backends[k].Active, errs)
+				backend.Override = orders.onBackend(t.Layout.Targets[target])
+				ss.Backends = append(ss.Backends, backend)
 			}
 			for _, target := range site.VIPs {
 				ss.VIPs = append(ss.VIPs, targetStatus(view, t.Layout.Targets[target], decided.Eligible, errs))
@@ -139,7 +148,7 @@ func (n *Node) fillPlan(out *admin.Status, plan *steer.Plan) {
 		out.Services = append(out.Services, row)
 	}
 	for _, r := range plan.Routes {
-		out.Routes = append(out.Routes, admin.RouteStatus{Prefix: r.Prefix, Announce: r.Announce, Why: r.Why, Blame: r.Blame})
+		out.Routes = append(out.Routes, admin.RouteStatus{Prefix: r.Prefix, Announce: r.Announce, Why: r.Why, Blame: r.Blame, Override: orders.onPrefix(r.Prefix)})
 	}
 }
 
@@ -199,45 +208,7 @@ func degraded(st *admin.Status, s *Setup) []string {
 			}
 		}
 	}
-	out = append(out, silentNodes(st, s)...)
-	for _, m := range st.Members {
-		if m.Heard && m.Config != st.Config.Hash {
-			out = append(out, fmt.Sprintf("node %s runs another configuration (%s)", m.Name, m.Config))
-		}
-	}
-	return out
-}
-
-// silentNodes are configured but do not gossip with us.
-func silentNodes(st *admin.Status, s *Setup) (out []string) {
-	heard := map[string]bool{st.Node: true}
-	for _, m := range st.Members {
-		heard[m.Name] = heard[m.Name] || m.Heard
-	}
-	for _, site := range s.Config.Sites {
-		for _, node := range site.Nodes {
-			if !heard[node.Name] {
-				out = append(out, fmt.Sprintf("node %s is not heard from", node.Name))
-			}
-		}
-	}
-	return out
-}
-
-func (n *Node) members() []admin.MemberStatus {
-	out := []admin.MemberStatus{}
-	for _, m := range n.gossip.Members() {
-		row := admin.MemberStatus{
-			Name: m.Name, Site: m.Site, Version: m.Version, State: m.State.String(), Self: m.Self,
-			Heard:      m.Self || m.Reported && m.Age <= health.FreshFor,
-			AgeSeconds: m.Age.Seconds(), Config: hashText(m.Config),
-		}
-		if m.Reported {
-			row.Config = hashText(m.ReportedConfig)
-		}
-		out = append(out, row)
-	}
-	return out
+	return append(out, fleetTroubles(st, s)...)
 }
 
 func speakerStatus(s bgp.Status) *admin.SpeakerStatus {

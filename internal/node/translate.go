@@ -7,45 +7,15 @@ import (
 	"github.com/pharos-lb/pharos/bgp"
 	"github.com/pharos-lb/pharos/cluster"
 	"github.com/pharos-lb/pharos/dnslb"
+	"github.com/pharos-lb/pharos/forward"
 	"github.com/pharos-lb/pharos/forward/l4"
 	"github.com/pharos-lb/pharos/forward/l7"
 	"github.com/pharos-lb/pharos/internal/config"
 	"github.com/pharos-lb/pharos/internal/health"
 	"github.com/pharos-lb/pharos/internal/health/probe"
-	"github.com/pharos-lb/pharos/internal/steer"
 )
 
 // This file is where the configuration's words become each tier's own Options.
-
-// probeCheck translates one check.
-func probeCheck(p steer.Probe) probe.Check {
-	c := p.Check
-	out := probe.Check{
-		Target: p.Target,
-		Every:  c.Every, Timeout: c.Timeout, Jitter: c.Jitter, Rise: c.Rise, Fall: c.Fall, Recheck: c.Recheck,
-	}
-	switch c.Kind {
-	case config.CheckHTTP:
-		out.Kind = probe.HTTP
-	case config.CheckHTTPS:
-		out.Kind = probe.HTTPS
-	default:
-		out.Kind = probe.TCP
-		return out
-	}
-	h := c.HTTP
-	out.Method, out.Path, out.Host, out.SNI, out.Body, out.Insecure = h.Method, h.Path, h.Host, h.SNI, h.Body, h.Insecure
-	if out.Host == "" {
-		out.Host = p.Host
-	}
-	for _, field := range h.Headers {
-		out.Headers = append(out.Headers, probe.Header{Name: field.Name, Value: field.Value})
-	}
-	for _, r := range h.Status {
-		out.Status = append(out.Status, probe.StatusRange{From: r.From, To: r.To})
-	}
-	return out
-}
 
 func probeChecks(s *Setup) []probe.Check {
 	probes := s.Topology.Probes(s.Self.Node.Name)
@@ -83,16 +53,36 @@ func (n *Node) meta(s *Setup) cluster.Meta {
 	return cluster.Meta{Site: s.Self.Site.Name, Version: n.opts.Version, Config: s.Config.Hash}
 }
 
-func (n *Node) clusterOptions(s *Setup) cluster.Options {
+// gossipKeys are the keys of the ring, the one that is sent with first.
+func (s *Setup) gossipKeys() [][]byte {
 	var keys [][]byte
-	if key := s.Config.Cluster.Key.Reveal(); key != "" {
-		keys = [][]byte{[]byte(key)}
+	for _, key := range s.Config.Cluster.Keys {
+		keys = append(keys, []byte(key.Reveal()))
 	}
+	return keys
+}
+
+func (n *Node) clusterOptions(s *Setup) (cluster.Options, error) {
+	sign, err := s.signKey()
 	return cluster.Options{
 		Name: s.Self.Node.Name, Label: s.Config.Cluster.Name,
 		Bind: netip.AddrPortFrom(s.Self.Node.Address, s.Config.Cluster.Port),
-		Keys: keys, Seeds: seeds(s), Meta: n.meta(s), Epoch: n.epoch,
-		Deliver: n.decider.inbox.deliver, Log: n.log, Registerer: n.registry,
+		Keys: s.gossipKeys(), Seeds: seeds(s), Meta: n.meta(s), Epoch: n.epoch,
+		SignKey: sign, PublicKeys: s.publicKeys(),
+		Deliver: n.decider.inbox.deliver, DeliverOverrides: n.decider.inbox.deliverOrders,
+		Discover: n.discover, Answer: n.answer,
+		Log: n.log, Registerer: n.registry,
+	}, err
+}
+
+// forwardOptions has the outcomes of forwarded traffic told to the passive checks.
+func (n *Node) forwardOptions(s *Setup) forward.Options {
+	site := s.Self.Site.Name
+	return forward.Options{
+		Pools: forward.FromBoard(&n.board), Registerer: n.registry,
+		Outcome: func(service string, address netip.AddrPort, ok bool) {
+			n.runner.Outcome(health.Target{Kind: health.KindBackend, Service: service, Site: site, Addr: address}, ok)
+		},
 	}
 }
 

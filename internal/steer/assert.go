@@ -55,7 +55,7 @@ func Check(t *Topology, test config.Test) TestResult {
 	// Only the service in question is decided: a config may have a test for each of thousands.
 	i := t.services[name.Service]
 	s := &t.Services[i]
-	plan := newJudgement(t, nil, test.Down).service(s)
+	plan := newJudgement(t, nil, Facts{AssumeDown: test.Down}).service(i)
 	r.OK = true
 	for _, share := range plan.shares(&t.profiles[s.Profile], t.orderFrom(s.Profile, from), ipv6) {
 		site := t.SiteName(i, share.Position)

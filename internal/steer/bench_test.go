@@ -94,6 +94,14 @@ func BenchmarkDecide(b *testing.B) {
 				plan = Decide(topology, views[i%2], Facts{Ready: true}, plan)
 			}
 		})
+		b.Run(name+"/one flip, orders stand", func(b *testing.B) {
+			orders := ordered(b, "drain site/s001", "down service/svc00007", "up backend/svc00000/"+topology.Layout.Targets[0].Site+"/"+topology.Layout.Targets[0].Addr.String())
+			b.ReportAllocs()
+			plan, views := Decide(topology, all, Facts{Ready: true, Overrides: orders}, nil), [2]*health.View{flipped, all}
+			for i := 0; b.Loop(); i++ {
+				plan = Decide(topology, views[i%2], Facts{Ready: true, Overrides: orders}, plan)
+			}
+		})
 	}
 }
 

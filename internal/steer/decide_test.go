@@ -20,7 +20,7 @@ func sitesText(p *Plan, service int) string {
 	for i := range p.Services[service].Sites {
 		s := &p.Services[service].Sites[i]
 		parts = append(parts, fmt.Sprintf("%s: %s", p.Topology.SiteName(service, i), s.Why))
-		if in := s.Why == ReasonNone || s.Why == ReasonFailOpen; in != s.Eligible {
+		if in := s.Why.Keeps(); in != s.Eligible {
 			parts = append(parts, fmt.Sprintf("BUT Eligible=%v", s.Eligible))
 		}
 	}
@@ -92,16 +92,16 @@ func TestDecide(t *testing.T) {
 		{"assumption that names nothing", nil, []string{"mars", "10.9.9.9:1"}, "fra: in use | iad: in use", "fra ++ iad ++", false, false},
 		{
 			"all down: fail-open", poolDown("fra", "iad"), nil,
-			"fra: everything is down, so all are used (fail-open) | iad: everything is down, so all are used (fail-open)", "fra ++ iad ++", true, true,
+			"fra: nothing else is fit, so it is used all the same (fail-open) | iad: nothing else is fit, so it is used all the same (fail-open)", "fra ++ iad ++", true, true,
 		},
 		{
 			"all down for different reasons", merge(vip, poolDown("iad")), nil,
-			"fra: everything is down, so all are used (fail-open) | iad: everything is down, so all are used (fail-open)", "fra ++ iad ++", true, true,
+			"fra: nothing else is fit, so it is used all the same (fail-open) | iad: nothing else is fit, so it is used all the same (fail-open)", "fra ++ iad ++", true, true,
 		},
 		{
 			"all assumed down", nil,
 			[]string{"fra", "iad"},
-			"fra: everything is down, so all are used (fail-open) | iad: everything is down, so all are used (fail-open)", "fra ++ iad ++", true, true,
+			"fra: nothing else is fit, so it is used all the same (fail-open) | iad: nothing else is fit, so it is used all the same (fail-open)", "fra ++ iad ++", true, true,
 		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -137,7 +137,7 @@ func TestNoAddress(t *testing.T) {
 		t.Error("a site without an address counts as out for its health")
 	}
 	p = Decide(topology, view(t, topology, poolDown("fra", "iad", "sin")), Facts{}, nil)
-	want := "fra: everything is down, so all are used (fail-open) | iad: everything is down, so all are used (fail-open) | sin: no address of this family"
+	want := "fra: nothing else is fit, so it is used all the same (fail-open) | iad: nothing else is fit, so it is used all the same (fail-open) | sin: no address of this family"
 	if got := sitesText(p, 0); got != want {
 		t.Errorf("got %s, want %s", got, want)
 	}
@@ -221,11 +221,11 @@ func TestFamilies(t *testing.T) {
 		{
 			"the only IPv6 fails open alone",
 			map[string]health.Verdict{v6: down(0)},
-			want{"198.51.100.2 198.51.100.22 in use", "2001:db8::2 everything is down, so all are used (fail-open)", "198.51.100.3 in use", true},
+			want{"198.51.100.2 198.51.100.22 in use", "2001:db8::2 nothing else is fit, so it is used all the same (fail-open)", "198.51.100.3 in use", true},
 		},
 		{
 			"pool down: IPv6 fails open, IPv4 moves", poolDown("fra"),
-			want{"all backends down", "2001:db8::2 everything is down, so all are used (fail-open)", "198.51.100.3 in use", true},
+			want{"all backends down", "2001:db8::2 nothing else is fit, so it is used all the same (fail-open)", "198.51.100.3 in use", true},
 		},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -41,12 +41,18 @@
 //
 // Only a verdict of down excludes; unknown is no evidence. A site is out when every
 // backend of its pool is down, or every VIP of the family asked is unreachable from the other
-// sites. If that leaves a family of a service without any answer, all sites
-// that have an address of it are used again, with all their backends (fail-open).
+// sites. Operators' orders (Facts.Overrides) come before verdicts: of those that cover one thing, DOWN
+// wins over DRAIN and DRAIN over UP, whatever their scopes.
+//
+// Four rules keep in what is out, each with its own Reason. Fail-open: a family of a service is never
+// without an answer. The minimum: nor does it have fewer sites than the config asks for. The budget: what
+// only others find dead goes a few sites a minute. Distrust: nothing of that goes
+// for a while when at least half of all sites seem to fail at once. The last two look at
+// when verdicts changed, and at nothing that a node alone remembers: so nodes agree, and Plan.Recheck says when to decide again.
 //
 // # What is announced
 //
 // A prefix is announced from a site when this node is ready and each service that the prefix
-// requires has a backend here that is measured up. It is withdrawn when all
+// requires has a backend here that is measured or ordered up. It is withdrawn by order, or when all
 // backends of such a service are measured down, never because others are silent.
 package steer

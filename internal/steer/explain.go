@@ -46,6 +46,7 @@ type Explanation struct {
 	Scope    int          `json:"scope"` // ECS scope prefix length
 	ScopeWhy string       `json:"scope_why,omitempty"`
 	FailOpen bool         `json:"fail_open,omitempty"`
+	Notes    []string     `json:"notes,omitempty"` // Plan.Notes
 }
 
 // A Client is who asks, and how we know where that is.
@@ -94,6 +95,7 @@ type ExplainedPath struct {
 	Announced bool         `json:"announced"`
 	Reason    Reason       `json:"reason"`
 	Blame     string       `json:"blame,omitempty"`
+	Order     string       `json:"order,omitempty"` // what was ordered, by whom, when and why
 }
 
 // A NotSteeredError says that a name is not one of the steered names.
@@ -150,7 +152,7 @@ func (p *Plan) explain(fqdn string, name *config.Name, ipv6 bool, from origin) *
 	e := &Explanation{
 		Name: fqdn, Type: "A", Service: name.Service, Anycast: name.Anycast, Node: t.Self,
 		Generation: p.Generation, Config: fmt.Sprintf("%016x", t.Config.Hash),
-		Client: t.client(from, p.Facts.Now),
+		Client: t.client(from, p.Facts.Now), Notes: p.Notes(),
 	}
 	if ipv6 {
 		e.Type = "AAAA"
@@ -166,9 +168,26 @@ func (p *Plan) explain(fqdn string, name *config.Name, ipv6 bool, from origin) *
 	}
 	e.TTL = p.TTL(name)
 	if full := uint32(name.TTL / time.Second); e.TTL < full {
-		e.TTLWhy = fmt.Sprintf("half of %ds while a site is out for its health", full)
+		e.TTLWhy = fmt.Sprintf("half of %ds while %s", full, p.Services[service].unfit())
 	}
 	return e
+}
+
+// unfit says what makes a service degraded.
+func (sp *ServicePlan) unfit() string {
+	var found [reasonCount]bool
+	for i := range sp.Sites {
+		found[sp.Sites[i].V4.Why], found[sp.Sites[i].V6.Why] = true, true
+	}
+	switch {
+	case found[ReasonVIPDown] || found[ReasonBackendsDown] || found[ReasonAssumedDown] || found[ReasonNoEvidence]:
+		return "a site is out for its health"
+	case found[ReasonDrained] || found[ReasonOrderedDown]:
+		return "a site is out by order"
+	case found[ReasonFailOpen] || found[ReasonMinimum] || found[ReasonBudget] || found[ReasonMassFailure]:
+		return "a site is in that is not fit"
+	}
+	return "an address is out for its health"
 }
 
 // client describes where a question comes from.
@@ -204,7 +223,7 @@ func (p *Plan) explainSteered(e *Explanation, service int, ipv6 bool, from origi
 	o := t.orderFrom(s.Profile, from)
 	e.Steps = t.explainSteps(prof, from.place)
 	shares := sp.shares(prof, o, ipv6)
-	d := details{p: p, j: newJudgement(t, p.View, p.Facts.AssumeDown), s: s}
+	d := details{p: p, j: p.judgement(), s: s}
 	for _, position := range o.positions {
 		e.Sites = append(e.Sites, d.site(int(position), ipv6))
 	}
@@ -251,13 +270,13 @@ func (p *Plan) explainAnycast(e *Explanation, service int, ipv6 bool) {
 	if len(e.Answer) == 0 {
 		e.NoData = fmt.Sprintf("service %s has no anycast address for %s", s.Config.Name, e.Type)
 	}
-	d := details{p: p, j: newJudgement(p.Topology, p.View, p.Facts.AssumeDown), s: s}
+	d := details{p: p, j: p.judgement(), s: s}
 	for position := range s.Sites {
 		e.Sites = append(e.Sites, d.pool(position))
 	}
-	for _, r := range p.Routes {
+	for i, r := range p.Routes {
 		if slices.ContainsFunc(e.Answer, r.Prefix.Contains) {
-			e.Routes = append(e.Routes, ExplainedPath{r.Prefix, r.Announce, r.Why, r.Blame})
+			e.Routes = append(e.Routes, ExplainedPath{r.Prefix, r.Announce, r.Why, r.Blame, p.routeOrder(i)})
 		}
 	}
 }

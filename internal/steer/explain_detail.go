@@ -148,14 +148,8 @@ func (d details) site(position int, ipv6 bool) ExplainedSite {
 		Site: d.p.Topology.Config.Sites[ss.Site].Name, Eligible: len(a.Addresses) > 0, Reason: a.Why, Addresses: a.Addresses,
 	}
 	_, vips := ss.addresses(ipv6)
-	var parts []string
-	if text := d.vips(vips); text != "" {
-		parts = append(parts, text)
-	}
-	if text := d.backends(ss); text != "" {
-		parts = append(parts, text)
-	}
-	e.Detail = strings.Join(parts, "; ")
+	e.Detail = joinParts(
+		d.p.excuse(d.service(), position, ipv6), d.p.siteOrder(d.service(), position), d.vips(vips), d.backends(position))
 	return e
 }
 
@@ -163,7 +157,10 @@ func (d details) site(position int, ipv6 bool) ExplainedSite {
 func (d details) pool(position int) ExplainedSite {
 	ss := &d.s.Sites[position]
 	plan := &d.p.Services[d.service()].Sites[position]
-	e := ExplainedSite{Site: d.p.Topology.Config.Sites[ss.Site].Name, Detail: d.backends(ss)}
+	e := ExplainedSite{
+		Site: d.p.Topology.Config.Sites[ss.Site].Name, Detail: joinParts(d.p.siteOrder(d.service(), position), d.backends(position)),
+	}
+	order, _ := d.p.SiteOrder(d.service(), position)
 	if len(plan.Backends) == 0 {
 		e.Reason = ReasonNoPool
 		return e
@@ -173,12 +170,14 @@ func (d details) pool(position int) ExplainedSite {
 		switch {
 		case b.Active && b.Why == ReasonNone:
 			e.Eligible, e.Reason = true, ReasonNone
-			return e
-		case b.Active:
-			e.Eligible, e.Reason = true, ReasonFailOpen
-		case b.Why == ReasonAssumedDown:
-			e.Reason = ReasonAssumedDown
+		case b.Active && e.Reason != ReasonNone:
+			e.Eligible, e.Reason = true, b.Why
+		case !e.Eligible && b.Why != ReasonBackendDown:
+			e.Reason = b.Why
 		}
+	}
+	if order.Order == health.OrderDrain {
+		e.Reason = ReasonDrained // what arrives is served, but this node announces nothing for it
 	}
 	return e
 }
@@ -199,16 +198,20 @@ func (d details) vips(targets []int) string {
 	return strings.Join(limited(texts), ", ")
 }
 
-// backends counts the pool and names what is not up.
-func (d details) backends(ss *ServiceSite) string {
+// backends counts the pool and names what is not up, or ordered.
+func (d details) backends(position int) string {
+	ss := &d.s.Sites[position]
 	if len(ss.Backends) == 0 {
 		return ""
 	}
 	up := 0
 	var texts []string
-	for _, target := range ss.Backends {
+	for i, target := range ss.Backends {
 		addr := d.p.Topology.Layout.Targets[target].Addr
 		v := d.j.verdict(target)
+		if order := d.p.backendOrder(d.service(), position, i); order != "" {
+			texts = append(texts, order)
+		}
 		switch {
 		case v.Status != health.StatusDown && (d.j.assumedSite(ss.Site) || d.j.assumedBackend(target)):
 			texts = append(texts, fmt.Sprintf("%s assumed down", addr))
@@ -233,6 +236,11 @@ func (d details) since(v health.Verdict) string {
 		return ""
 	}
 	return " since " + ageText(now.Sub(v.Since))
+}
+
+// joinParts joins what is not empty.
+func joinParts(parts ...string) string {
+	return strings.Join(slices.DeleteFunc(parts, func(p string) bool { return p == "" }), "; ")
 }
 
 // limited keeps the first texts and counts the rest.

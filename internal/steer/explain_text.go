@@ -43,6 +43,9 @@ func (e *Explanation) render(b *strings.Builder) {
 	for _, r := range e.Routes {
 		line("route", r.String())
 	}
+	for _, note := range e.Notes {
+		line("note", note)
+	}
 	line("answer", e.answerText())
 	line("ttl", fmt.Sprintf("%ds%s", e.TTL, parenthesis(e.TTLWhy)))
 	line("scope", fmt.Sprintf("/%d%s", e.Scope, parenthesis(e.ScopeWhy)))
@@ -93,7 +96,7 @@ func (e *Explanation) answerText() string {
 	case e.NoData != "":
 		return "NODATA: " + e.NoData
 	case e.FailOpen:
-		return e.picked() + " (fail-open: everything is down, so all are used)"
+		return e.picked() + " (fail-open: no site is fit)"
 	}
 	return e.picked()
 }
@@ -156,9 +159,9 @@ func (s ExplainedStep) String() string {
 // String returns the route in one line.
 func (r ExplainedPath) String() string {
 	if r.Announced {
-		return fmt.Sprintf("%s announced by this node", r.Prefix)
+		return fmt.Sprintf("%s announced by this node%s", r.Prefix, prefixed("; ", r.Order))
 	}
-	return fmt.Sprintf("%s not announced by this node: %s%s", r.Prefix, r.Reason, prefixed(", service ", r.Blame))
+	return fmt.Sprintf("%s not announced by this node: %s%s%s", r.Prefix, r.Reason, prefixed(", service ", r.Blame), prefixed("; ", r.Order))
 }
 
 func joined(addrs []netip.Addr) string {

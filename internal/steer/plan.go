@@ -11,13 +11,25 @@ import (
 
 // Facts are what a node knows besides verdicts.
 type Facts struct {
-	// Now is the time of the decision. It is copied into the plan and compared, never measured with.
+	// Now is the time of the decision. It is copied into the plan and compared with the times of
+	// verdicts, never measured with. While it is zero no removal is held.
 	Now time.Time
 	// Ready: this node's listeners (DNS, L4, L7) are open.
 	Ready bool
 	// Own is what this node's own probes say, indexed like Topology.Layout.Targets; nil
 	// when that is not known. It matters for what this node announces and nothing else.
 	Own []health.Status
+	// Overrides are the operators' standing orders, sorted by scope; not to be changed after. Until
+	// is not looked at. Orders on what does not exist are ignored: Topology.UnknownScopes lists them.
+	Overrides []health.Override
+	// Weights are shares of the configured weight that this node's backends ask
+	// for, in percent, indexed like Topology.Layout.Targets; nil = 100 for all.
+	// They matter for what this node forwards and nothing else.
+	Weights []uint8
+	// Current is when this node became current: when it had started, or had left a minority, and
+	// heard the others. What it found down within 5 s of that it adopts; it spends no removal
+	// budget on it. Zero = long ago.
+	Current time.Time
 	// AssumeDown are sites or backends ("fra", "10.0.1.10:8080") to be taken as down: what-if.
 	// Decide ignores what names nothing; ask Topology.CheckAssumptions first.
 	AssumeDown []string
@@ -36,24 +48,35 @@ type Plan struct {
 	Services []ServicePlan
 	// Routes are this node's, sorted by prefix; nil without a node.
 	Routes []Route
+	// Recheck is when time alone could change the plan (a budget opening); zero if nothing is pending.
+	Recheck time.Time
+	// Distrust is until when removals are not applied because at least half of all
+	// sites seemed to fail at once; zero when that is not so, or over.
+	Distrust time.Time
+
+	orders *orders     // Facts.Overrides on this topology; nil = none
+	held   []time.Time // what distrust found: until when by site; nil = nothing
 }
 
 // A ServicePlan is one service's decision.
 type ServicePlan struct {
 	// Sites is indexed like Service.Sites.
 	Sites []SitePlan
-	// FailOpen: for some family no site was fit, so all that have an address of it are used.
+	// FailOpen: for some family no site was fit, so sites that are not are used.
 	FailOpen bool
-	// Degraded: a site or an address is out for its health. Answers then live half as long.
+	// Degraded: a site or an address is out, or in although not fit. Answers then live half as long.
 	Degraded bool
+	// Recheck is when time alone could change this: when the removal of a site that is
+	// held in is due. Zero = never. It goes by this node's clock, so nodes differ in it.
+	Recheck time.Time
 }
 
 // A SitePlan is a service at one site.
 type SitePlan struct {
 	// Eligible: DNS may answer with this site's VIP, of either family.
 	Eligible bool
-	// Why is ReasonNone when eligible on its merits, ReasonFailOpen when
-	// eligible because nothing is, else the reason of the exclusion.
+	// Why is ReasonNone when eligible on its merits, a reason that Keeps when
+	// eligible all the same, else the reason of the exclusion.
 	Why Reason
 	// V4 and V6 are the same for each family.
 	V4, V6 AnswerPlan
@@ -81,8 +104,8 @@ func (s *SitePlan) answer(ipv6 bool) *AnswerPlan {
 // A BackendPlan is one backend's decision.
 type BackendPlan struct {
 	Active bool // takes new connections
-	// Why is ReasonNone when active on its merits, ReasonFailOpen when active although
-	// down, else the reason of the exclusion.
+	// Why is ReasonNone when active on its merits, a reason that Keeps when active all the
+	// same, else the reason of the exclusion. ReasonOrderedDown: existing connections need not be waited for.
 	Why Reason
 }
 
@@ -121,7 +144,7 @@ func (p *Plan) Addresses(service, position int, ipv6 bool) []netip.Addr {
 
 // TTL returns the TTL of a steered name in seconds, at least 1: the configured
 // one while every site of the service is healthy, half of it while one is
-// excluded or the service fails open, so that clients come back sooner to what
+// excluded or kept in although it is not, so that clients come back sooner to what
 // is about to change. Anycast names do not change with health.
 func (p *Plan) TTL(name *config.Name) uint32 {
 	ttl := uint32(name.TTL / time.Second)
@@ -132,7 +155,7 @@ func (p *Plan) TTL(name *config.Name) uint32 {
 }
 
 func (s *ServicePlan) equal(o *ServicePlan) bool {
-	return s.FailOpen == o.FailOpen && s.Degraded == o.Degraded && slices.EqualFunc(s.Sites, o.Sites, SitePlan.equal)
+	return s.FailOpen == o.FailOpen && s.Degraded == o.Degraded && s.Recheck.Equal(o.Recheck) && slices.EqualFunc(s.Sites, o.Sites, SitePlan.equal)
 }
 
 func (s SitePlan) equal(o SitePlan) bool {

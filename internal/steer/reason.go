@@ -16,13 +16,19 @@ const (
 	ReasonNoAddress                    // no VIP of the asked family at this site
 	ReasonNotPreferred                 // healthy, but another site comes first for this place
 	ReasonWeightZero                   // weight 0 and others are left
-	ReasonFailOpen                     // in although down: everything is down
+	ReasonFailOpen                     // in although not fit: nothing is
 	ReasonNotReady                     // this node's listeners are not open
 	ReasonNoEvidence                   // nothing measured up yet; too little to announce, or to prefer over what is
 	ReasonUnreachedHere                // the site's other nodes reach the backends, this one does not
 	ReasonSiteNotAllowed               // the prefix is not for this site
 	ReasonNoPeers                      // the site has no BGP peers
 	ReasonNoPool                       // the service has no backends at this site
+	ReasonDrained                      // ordered: no new work, what is there may end
+	ReasonOrderedDown                  // ordered: taken as down
+	ReasonOrderedUp                    // in because it is ordered up, whatever the checks say
+	ReasonMinimum                      // in although down or ordered out: the service needs so many sites
+	ReasonBudget                       // in although the others do not reach it: too many sites would go at a time
+	ReasonMassFailure                  // in although the others do not reach it: too many sites failed at once to be true
 	reasonCount
 )
 
@@ -35,14 +41,33 @@ var reasonTexts = [reasonCount]string{
 	ReasonNoAddress:      "no address of this family",
 	ReasonNotPreferred:   "healthy, another site is preferred",
 	ReasonWeightZero:     "weight 0",
-	ReasonFailOpen:       "everything is down, so all are used (fail-open)",
+	ReasonFailOpen:       "nothing else is fit, so it is used all the same (fail-open)",
 	ReasonNotReady:       "listeners not open",
 	ReasonNoEvidence:     "not measured up yet",
 	ReasonUnreachedHere:  "this node does not reach the backends, others of its site do",
 	ReasonSiteNotAllowed: "not announced from this site",
 	ReasonNoPeers:        "no BGP peers at this site",
 	ReasonNoPool:         "no backends at this site",
+	ReasonDrained:        "drained by order",
+	ReasonOrderedDown:    "down by order",
+	ReasonOrderedUp:      "up by order, whatever the checks say",
+	ReasonMinimum:        "kept in by the minimum of sites",
+	ReasonBudget:         "held in by the removal budget",
+	ReasonMassFailure:    "held in: at least half of all sites failed at once, so the checks are distrusted",
 }
+
+// Keeps reports whether a site with this reason is answered with.
+func (r Reason) Keeps() bool {
+	switch r {
+	case ReasonNone, ReasonFailOpen, ReasonOrderedUp, ReasonMinimum, ReasonBudget, ReasonMassFailure:
+		return true
+	}
+	return false
+}
+
+// onMerits reports whether a site with this reason is fit: by its verdicts or because an
+// operator says so.
+func (r Reason) onMerits() bool { return r == ReasonNone || r == ReasonOrderedUp }
 
 // String returns the operator's text.
 func (r Reason) String() string {

@@ -67,7 +67,7 @@ func (j *judgement) routes(ready bool, previous *Plan) []Route {
 		spec := &j.t.routes[i]
 		why, blame := j.route(spec, ready, previous.announces(spec.prefix))
 		routes[i] = Route{
-			Prefix: spec.prefix, Announce: why == ReasonNone, Why: why, Blame: blame, Communities: spec.communities,
+			Prefix: spec.prefix, Announce: why.Keeps(), Why: why, Blame: blame, Communities: spec.communities,
 		}
 	}
 	return routes
@@ -78,10 +78,10 @@ func (p *Plan) announces(prefix netip.Prefix) bool {
 	return p != nil && slices.ContainsFunc(p.Routes, func(r Route) bool { return r.Announce && r.Prefix == prefix })
 }
 
-// route returns ReasonNone if the prefix is to be announced, else why not.
+// route returns ReasonNone or ReasonOrderedUp if the prefix is to be announced, else why not.
 //
-// To begin, it takes positive evidence that every required service works here;
-// to end, positive evidence that one does not. What other sites say of our VIPs counts for neither:
+// To begin, it takes positive evidence (or an order) that every required service works here;
+// to end, positive evidence (or an order) that one does not. What other sites say of our VIPs counts for neither:
 // when the links between the sites are cut, each goes on announcing.
 func (j *judgement) route(spec *routeSpec, ready, announced bool) (why Reason, blame string) {
 	switch {
@@ -89,29 +89,49 @@ func (j *judgement) route(spec *routeSpec, ready, announced bool) (why Reason, b
 		return spec.why, ""
 	case !ready:
 		return ReasonNotReady, ""
-	case j.assumedSite(j.t.SelfSite):
+	}
+	index, blame := j.orders.atRoute(j.t, spec)
+	switch j.orders.order(index) {
+	case health.OrderDown:
+		return ReasonOrderedDown, blame
+	case health.OrderDrain:
+		return ReasonDrained, blame
+	case health.OrderUp:
+		return ReasonOrderedUp, ""
+	}
+	if j.assumedSite(j.t.SelfSite) {
 		return ReasonAssumedDown, ""
 	}
 	for _, i := range spec.requires {
-		s := &j.t.Services[i]
-		why := ReasonNoPool
-		if s.Home >= 0 && len(s.Sites[s.Home].Backends) > 0 {
-			why = j.evidence(s.Sites[s.Home].Backends)
-			if why == ReasonNone && j.unreached(s.Sites[s.Home].Backends) {
-				why = ReasonUnreachedHere
-			}
-		}
+		why := j.pool(i)
 		if why == ReasonNoEvidence && announced {
 			continue
 		}
 		if why != ReasonNone {
-			return why, s.Config.Name
+			return why, j.t.Services[i].Config.Name
 		}
 	}
 	return ReasonNone, ""
 }
 
-// unreached reports whether this node's own probes find every backend down.
+// pool returns ReasonNone if a service works at this node's site, by evidence or order, else why not.
+func (j *judgement) pool(service int) Reason {
+	s := &j.t.Services[service]
+	if s.Home < 0 || len(s.Sites[s.Home].Backends) == 0 {
+		return ReasonNoPool
+	}
+	home := &s.Sites[s.Home]
+	why := j.evidence(home.Backends)
+	if j.orders.order(j.orders.atPlace(place{service, s.Home}, home.Site)) == health.OrderUp && why != ReasonDrained && why != ReasonOrderedDown {
+		return ReasonNone
+	}
+	if why == ReasonNone && j.unreached(home.Backends) {
+		return ReasonUnreachedHere
+	}
+	return why
+}
+
+// unreached reports whether this node's own probes find every backend down that is not out or up by order.
 // Asked only while the site's verdict has one up, so another node serves: this
 // one stays out of the way, and the prefix is still announced at the site.
 func (j *judgement) unreached(backends []int) bool {
@@ -119,6 +139,12 @@ func (j *judgement) unreached(backends []int) bool {
 		return false
 	}
 	for _, target := range backends {
+		switch j.orders.order(j.orders.atBackend(target)) {
+		case health.OrderUp:
+			return false
+		case health.OrderDown, health.OrderDrain:
+			continue
+		}
 		if j.own[target] != health.StatusDown {
 			return false
 		}
@@ -126,28 +152,41 @@ func (j *judgement) unreached(backends []int) bool {
 	return true
 }
 
-// evidence judges a pool for announcing: ReasonNone if a backend is measured
-// up, ReasonNoEvidence if none is but one may be, else why all are down.
+// evidence judges a pool for announcing: ReasonNone if a backend is measured or ordered
+// up, ReasonNoEvidence if none is but one may be, else why all are out.
 func (j *judgement) evidence(backends []int) Reason {
-	open, assumed := false, false
+	var found [reasonCount]bool
 	for _, target := range backends {
 		v := j.verdict(target)
+		order := j.orders.order(j.orders.atBackend(target))
 		switch {
+		case order == health.OrderDown:
+			found[ReasonOrderedDown] = true
+		case order == health.OrderDrain:
+			found[ReasonDrained] = true
+		case order == health.OrderUp:
+			return ReasonNone
 		case v.Status == health.StatusDown:
 		case j.assumedBackend(target):
-			assumed = true
+			found[ReasonAssumedDown] = true
 		case v.Status == health.StatusUp && !v.Restored:
 			return ReasonNone
 		default:
-			open = true
+			found[ReasonNoEvidence] = true
+		}
+		found[ReasonBackendDown] = found[ReasonBackendDown] || order == health.OrderNone && v.Status == health.StatusDown
+	}
+	for _, why := range [...]Reason{ReasonNoEvidence, ReasonAssumedDown} {
+		if found[why] {
+			return why
 		}
 	}
 	switch {
-	case open:
-		return ReasonNoEvidence
-	case assumed:
-		return ReasonAssumedDown
-	default:
+	case found[ReasonBackendDown]:
 		return ReasonBackendsDown
+	case found[ReasonDrained]:
+		return ReasonDrained
+	default:
+		return ReasonOrderedDown
 	}
 }

@@ -22,6 +22,9 @@ type Summary struct {
 	At          time.Time        `json:"at,omitzero"`
 	Ready       bool             `json:"ready"`
 	AssumeDown  []string         `json:"assume_down,omitempty"`
+	Orders      []string         `json:"orders,omitempty"` // standing, those on nothing too
+	Notes       []string         `json:"notes,omitempty"`  // Plan.Notes
+	Recheck     time.Time        `json:"recheck,omitzero"` // Plan.Recheck
 	Services    []ServiceSummary `json:"services"`
 	Routes      []RouteSummary   `json:"routes"`
 }
@@ -39,6 +42,7 @@ type SiteSummary struct {
 	Site     string           `json:"site"`
 	Eligible bool             `json:"eligible"`
 	Reason   Reason           `json:"reason"`
+	Detail   string           `json:"detail,omitempty"`  // until when it is held in, what was ordered
 	Answers  []netip.Addr     `json:"answers,omitempty"` // of both families
 	VIPs     []TargetSummary  `json:"vips,omitempty"`
 	Backends []BackendSummary `json:"backends,omitempty"`
@@ -57,6 +61,7 @@ type BackendSummary struct {
 	TargetSummary
 	Active bool   `json:"active"`
 	Reason Reason `json:"reason"`
+	Order  string `json:"order,omitempty"` // on itself
 }
 
 // A RouteSummary is a Route in a Summary.
@@ -65,6 +70,7 @@ type RouteSummary struct {
 	Announce    bool         `json:"announce"`
 	Reason      Reason       `json:"reason"`
 	Blame       string       `json:"blame,omitempty"`
+	Order       string       `json:"order,omitempty"`
 	Communities []string     `json:"communities,omitempty"`
 }
 
@@ -74,17 +80,20 @@ func (p *Plan) Summary() *Summary {
 	s := &Summary{
 		Generation: p.Generation, Config: fmt.Sprintf("%016x", t.Config.Hash),
 		Fingerprint: fmt.Sprintf("%016x", p.Fingerprint()), Node: t.Self, At: p.Facts.Now, Ready: p.Facts.Ready,
-		AssumeDown: p.Facts.AssumeDown,
-		Services:   make([]ServiceSummary, len(p.Services)), Routes: make([]RouteSummary, len(p.Routes)),
+		AssumeDown: p.Facts.AssumeDown, Notes: p.Notes(), Recheck: p.Recheck,
+		Services: make([]ServiceSummary, len(p.Services)), Routes: make([]RouteSummary, len(p.Routes)),
 	}
 	if t.SelfSite >= 0 {
 		s.Site = t.Config.Sites[t.SelfSite].Name
+	}
+	for _, order := range p.Facts.Overrides {
+		s.Orders = append(s.Orders, orderText(order, p.Facts.Now))
 	}
 	for i := range p.Services {
 		s.Services[i] = p.ServiceSummary(i)
 	}
 	for i, r := range p.Routes {
-		s.Routes[i] = RouteSummary{Prefix: r.Prefix, Announce: r.Announce, Reason: r.Why, Blame: r.Blame}
+		s.Routes[i] = RouteSummary{Prefix: r.Prefix, Announce: r.Announce, Reason: r.Why, Blame: r.Blame, Order: p.routeOrder(i)}
 		for _, c := range r.Communities {
 			s.Routes[i].Communities = append(s.Routes[i].Communities, fmt.Sprintf("%d:%d", c>>16, c&0xffff))
 		}
@@ -99,16 +108,23 @@ func (p *Plan) ServiceSummary(service int) ServiceSummary {
 	out := ServiceSummary{
 		Service: s.Config.Name, FailOpen: sp.FailOpen, Degraded: sp.Degraded, Sites: make([]SiteSummary, len(s.Sites)),
 	}
-	j := newJudgement(t, p.View, nil)
+	j := newJudgement(t, p.View, Facts{})
 	for i := range s.Sites {
 		plan := &sp.Sites[i]
 		site := SiteSummary{Site: t.SiteName(service, i), Eligible: plan.Eligible, Reason: plan.Why}
+		excuse := p.excuse(service, i, false)
+		if excuse == "" {
+			excuse = p.excuse(service, i, true)
+		}
+		site.Detail = joinParts(excuse, p.siteOrder(service, i))
 		site.Answers = append(append(site.Answers, plan.V4.Addresses...), plan.V6.Addresses...)
 		for _, target := range s.Sites[i].VIPs {
 			site.VIPs = append(site.VIPs, j.summary(target))
 		}
 		for b, target := range s.Sites[i].Backends {
-			site.Backends = append(site.Backends, BackendSummary{j.summary(target), plan.Backends[b].Active, plan.Backends[b].Why})
+			site.Backends = append(site.Backends, BackendSummary{
+				j.summary(target), plan.Backends[b].Active, plan.Backends[b].Why, p.backendOrder(service, i, b),
+			})
 		}
 		out.Sites[i] = site
 	}
@@ -125,11 +141,16 @@ func (j *judgement) summary(target int) TargetSummary {
 }
 
 // Fingerprint hashes what every node of the fleet has to decide alike: the
-// config and each service's sites, addresses and backends, with the reasons. Generation,
-// times and this node's routes are not in it.
+// config, the orders and each service's sites, addresses and backends, with the reasons. Generation,
+// times, who gave an order and this node's routes and weights are not in it.
 func (p *Plan) Fingerprint() uint64 {
 	f := fingerprint{h: fnv.New64a()}
 	f.number(p.Topology.Config.Hash)
+	f.number(uint64(len(p.Facts.Overrides)))
+	for i := range p.Facts.Overrides {
+		f.text(p.Facts.Overrides[i].Scope.String())
+		f.number(uint64(p.Facts.Overrides[i].Order))
+	}
 	for i := range p.Services {
 		sp := &p.Services[i]
 		f.flags(sp.FailOpen, sp.Degraded)
@@ -159,6 +180,11 @@ type fingerprint struct {
 func (f *fingerprint) number(n uint64) {
 	binary.BigEndian.PutUint64(f.buf[:8], n)
 	f.h.Write(f.buf[:8])
+}
+
+func (f *fingerprint) text(t string) {
+	f.number(uint64(len(t)))
+	f.h.Write([]byte(t))
 }
 
 func (f *fingerprint) flags(flags ...bool) {

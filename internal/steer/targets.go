@@ -3,7 +3,9 @@ package steer
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
+	"slices"
 
 	"github.com/pharos-lb/pharos/internal/config"
 	"github.com/pharos-lb/pharos/internal/health"
@@ -19,29 +21,41 @@ type Probe struct {
 	Host string
 }
 
-// Probes returns the checks that node runs, in the order of the layout: its own
-// site's backends and the other sites' VIPs. A node that is not in the fleet runs none.
+// Probes returns the checks that node runs, in the order of the layout: those of the targets that its
+// site observes by their vantage, by default its own site's backends and the other sites'
+// VIPs. A node that is not in the fleet runs none.
 func (t *Topology) Probes(node string) []Probe {
 	site, ok := t.Fleet.Sites[node]
 	if !ok {
 		return nil
 	}
+	sites := slices.Compact(slices.Sorted(maps.Values(t.Fleet.Sites)))
 	var probes []Probe
 	for _, target := range t.Layout.Targets {
 		i, ok := t.services[target.Service]
-		if !ok {
+		if !ok || !health.Observes(site, target, t.vantage(target), sites) {
 			continue
 		}
-		switch {
-		case target.Kind == health.KindBackend && target.Site == site:
-			check := t.Services[i].Config.Check
-			probes = append(probes, Probe{Target: target, Check: check, Host: check.HTTP.Host})
-		case target.Kind == health.KindVIP && target.Site != site:
-			check := t.vipChecks[i].check
-			probes = append(probes, Probe{Target: target, Check: check, Host: check.HTTP.Host})
+		check := t.Services[i].Config.Check
+		if target.Kind == health.KindVIP {
+			check = t.vipChecks[i].check
 		}
+		probes = append(probes, Probe{Target: target, Check: check, Host: check.HTTP.Host})
 	}
 	return probes
+}
+
+// vantage returns which sites observe a target.
+func (t *Topology) vantage(target health.Target) health.Vantage {
+	i, ok := t.services[target.Service]
+	switch {
+	case !ok:
+		return health.VantageDefault
+	case target.Kind == health.KindVIP:
+		return health.Vantage(t.Services[i].Config.Check.VIPFrom)
+	default:
+		return health.Vantage(t.Services[i].Config.Check.From)
+	}
 }
 
 // compileTargets makes the layout, then the target indices of every ServiceSite.
@@ -63,7 +77,7 @@ func (t *Topology) compileTargets() error {
 	if err := errors.Join(errs...); err != nil {
 		return err
 	}
-	t.Layout = health.NewLayout(targets)
+	t.Layout = health.NewLayoutOf(targets, t.vantage)
 	next := 0 // targets come in the same order again
 	index := func(n int) []int {
 		indices := make([]int, n)
@@ -84,6 +98,7 @@ func (t *Topology) compileTargets() error {
 			}
 		}
 	}
+	t.indexVIPs()
 	return nil
 }
 
@@ -103,7 +118,10 @@ func (t *Topology) siteTargets(s *Service, ss *ServiceSite, vip vipCheck) ([]hea
 	port := vip.port
 	if port == 0 {
 		var ok bool
-		if port, ok = sharedPort(ss.Pool); !ok {
+		if port, ok = sharedPort(ss.Pool); !ok && vip.check.Kind == config.CheckICMP && ss.Pool != nil && len(ss.Pool.Backends) > 0 {
+			port, ok = ss.Pool.Backends[0].Address.Port(), true // it only names the target, nothing connects to it
+		}
+		if !ok {
 			return nil, fmt.Errorf("services.%s.check: the other sites cannot tell at which port to probe the VIP of %s: "+
 				"no listener serves the service and its backends there do not share a port; set vip_port", s.Config.Name, site)
 		}

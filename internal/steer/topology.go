@@ -37,6 +37,7 @@ type Topology struct {
 	sites     map[string]int // index into Config.Sites
 	backends  map[netip.AddrPort]struct{}
 	vipChecks map[int]vipCheck // how the VIPs of a service are probed, by index in Services
+	siteVIPs  [][]siteVIP      // by index in Config.Sites
 	atlas                      // profiles, classes, orders
 	routes    []routeSpec      // of SelfSite, sorted by prefix
 }

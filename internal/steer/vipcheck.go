@@ -62,7 +62,7 @@ func (x *listenerIndex) add(l *config.Listener) {
 
 // vipCheck chooses the port and the check for the VIPs of a service.
 func (x *listenerIndex) vipCheck(s *config.Service) vipCheck {
-	v := vipCheck{port: s.Check.VIPPort, check: s.Check}
+	v := vipCheck{port: s.Check.VIPPort}
 	var listener *config.Listener
 	for _, l := range x.byService[s.Name] {
 		if v.port == 0 || v.port == l.Bind.Port {
@@ -70,40 +70,104 @@ func (x *listenerIndex) vipCheck(s *config.Service) vipCheck {
 			break
 		}
 	}
-	if listener == nil || listener.HTTP == nil || s.Check.Kind == config.CheckTCP {
-		return v
-	}
-	// Our listener speaks plain HTTP and picks the service by host and path, so
-	// the probe has to ask for something that is routed to this service.
-	host, ok := x.routedHost(listener.HTTP, s)
-	if !ok {
-		// The path of the check belongs to nobody or to another service there:
-		// that the VIP takes connections is all that can be asked.
-		v.check.Kind, v.check.HTTP = config.CheckTCP, config.HTTPCheck{}
-		return v
-	}
-	v.check.Kind = config.CheckHTTP
-	v.check.HTTP.Host = host
-	v.check.HTTP.SNI, v.check.HTTP.Insecure = "", false
+	v.check = x.through(listener, s, s.Check)
+	// What says how much a backend can take, or what its traffic tells, is no business of a VIP.
+	v.check.Passive, v.check.Weight, v.check.SlowStart = config.PassiveCheck{}, config.WeightSource{}, 0
 	return v
 }
 
-// routedHost returns a Host header ("" = the address) with which the path of the service's check is
-// routed to the service; ok is false if there is none.
-func (x *listenerIndex) routedHost(l *config.HTTPListener, s *config.Service) (host string, ok bool) {
-	if s.Check.HTTP.Host != "" && x.match(l, s.Check.HTTP.Host, s.Check.HTTP.Path) == s.Name {
-		return s.Check.HTTP.Host, true
+// through returns what of a service's check can be asked from another site through a listener, nil for
+// none of ours: the same question where it gets through, else that the VIP takes connections.
+func (x *listenerIndex) through(l *config.Listener, s *config.Service, check config.Check) config.Check {
+	switch check.Kind {
+	case config.CheckHTTP, config.CheckHTTPS:
+		if l != nil && l.HTTP != nil {
+			return x.throughHTTP(l.HTTP, s, check)
+		}
+		if l != nil && check.HTTP.Version == 3 {
+			check.HTTP.Version = 1 // the listener takes no QUIC
+		}
+		return check
+	case config.CheckDNS:
+		if l != nil && l.TCP != nil {
+			check.DNS.TCP = true
+		}
+		if l == nil || l.TCP != nil {
+			return check
+		}
+	case config.CheckTLS, config.CheckGRPC:
+		if l == nil || l.TCP != nil {
+			return check
+		}
+	case config.CheckUDP:
+		if l == nil {
+			return check
+		}
+	case config.CheckICMP:
+		return check // no listener is asked for an echo
+	case config.CheckAll, config.CheckAny, config.CheckAtLeast:
+		return x.throughEach(l, s, check)
+	}
+	// The rest has nothing to ask from afar (a command, a file, traffic) or does not get through.
+	return onlyTCP(check)
+}
+
+// throughEach does so for each of the checks that another combines.
+func (x *listenerIndex) throughEach(l *config.Listener, s *config.Service, check config.Check) config.Check {
+	of := make([]config.WeightedCheck, len(check.Of))
+	asks := false
+	for i, w := range check.Of {
+		of[i] = config.WeightedCheck{Weight: w.Weight, Check: x.through(l, s, w.Check)}
+		asks = asks || of[i].Check.Kind != config.CheckTCP
+	}
+	if !asks {
+		return onlyTCP(check) // one connection tells as much as several
+	}
+	check.Of = of
+	return check
+}
+
+// onlyTCP keeps the schedule of a check and asks for a connection.
+func onlyTCP(check config.Check) config.Check {
+	check.Kind = config.CheckTCP
+	check.HTTP, check.TLS, check.DNS, check.UDP = config.HTTPCheck{}, config.TLSCheck{}, config.DNSCheck{}, config.UDPCheck{}
+	check.GRPC, check.Exec, check.File = config.GRPCCheck{}, config.ExecCheck{}, config.FileCheck{}
+	check.Of, check.Need = nil, 0
+	return check
+}
+
+// throughHTTP is through for our own listener, which speaks plain HTTP/1.1 and picks the
+// service by host and path: the probe has to ask for something that is routed to this service.
+func (x *listenerIndex) throughHTTP(l *config.HTTPListener, s *config.Service, check config.Check) config.Check {
+	host, ok := x.routedHost(l, s.Name, check.HTTP)
+	if !ok {
+		// The path of the check belongs to nobody or to another service there:
+		// that the VIP takes connections is all that can be asked.
+		return onlyTCP(check)
+	}
+	check.Kind = config.CheckHTTP
+	check.HTTP.Host = host
+	check.HTTP.SNI, check.HTTP.Insecure, check.TLS = "", false, config.TLSCheck{}
+	check.HTTP.Version = min(check.HTTP.Version, 1)
+	return check
+}
+
+// routedHost returns a Host header ("" = the address) with which the path of a check is
+// routed to a service; ok is false if there is none.
+func (x *listenerIndex) routedHost(l *config.HTTPListener, service string, check config.HTTPCheck) (host string, ok bool) {
+	if check.Host != "" && x.match(l, check.Host, check.Path) == service {
+		return check.Host, true
 	}
 	for i := range l.Routes {
 		r := &l.Routes[i]
-		if r.Service != s.Name {
+		if r.Service != service {
 			continue
 		}
 		host := r.Host
 		if suffix, wild := strings.CutPrefix(host, "*."); wild {
 			host = "pharos-check." + suffix
 		}
-		if x.match(l, host, s.Check.HTTP.Path) == s.Name {
+		if x.match(l, host, check.Path) == service {
 			return host, true
 		}
 	}

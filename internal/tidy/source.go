@@ -57,7 +57,7 @@ func CheckSource(s Source) []Breach {
 		return append(out, Breach{s.Path, "does not parse: " + err.Error(), "it has to"})
 	}
 	f, ok := floorOf(path.Dir(s.Path))
-	pure := ok && f.level <= pureUpTo && !generator(s.Path)
+	pure := ok && f.pure() && !generator(s.Path)
 	clock := importNames(file, "time")
 	ast.Inspect(file, func(n ast.Node) bool {
 		out = append(out, checkNode(fset, n, pure, clock)...)

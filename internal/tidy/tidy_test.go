@@ -129,7 +129,7 @@ var (
 			"github.com/oschwald/geoip2-golang", "github.com/oschwald/maxminddb-golang", "github.com/klauspost/compress",
 		},
 	}
-	wantPure = []string{"geo", "internal/config", "internal/health", "internal/steer"}
+	wantPure = []string{"geo", "internal/config", "internal/decide", "internal/health", "internal/steer"}
 )
 
 func TestForbidden(t *testing.T) {
@@ -169,7 +169,7 @@ func TestPureFloors(t *testing.T) {
 	}
 	var pure []string
 	for _, f := range house {
-		if f.level <= pureUpTo {
+		if f.pure() {
 			pure = append(pure, f.prefix)
 		}
 	}

@@ -3,11 +3,8 @@ package probe
 import (
 	"errors"
 	"fmt"
-	"net"
-	"strings"
+	"slices"
 	"time"
-
-	"golang.org/x/net/http/httpguts"
 
 	"github.com/pharos-lb/pharos/internal/health"
 )
@@ -19,31 +16,44 @@ type Kind uint8
 const (
 	// TCP: a connection is accepted.
 	TCP Kind = iota + 1
-	// HTTP: an HTTP/1.1 request is answered as the check wants.
+	// HTTP: an HTTP request is answered as the check wants.
 	HTTP
 	// HTTPS: the same over TLS 1.2 or later.
 	HTTPS
+	// TLS: the handshake succeeds with a certificate that will do.
+	TLS
+	// DNS: a question is answered as the check wants.
+	DNS
+	// UDP: a datagram is answered.
+	UDP
+	// GRPC: grpc.health.v1 says SERVING.
+	GRPC
+	// ICMP: an echo request is answered.
+	ICMP
+	// Exec: a command ends with status 0.
+	Exec
+	// File: a file says "up".
+	File
+	// Passive: nothing is probed; the outcomes of traffic decide (Runner.Outcome).
+	Passive
+	// All, Any and AtLeast combine the checks in Of.
+	All
+	Any
+	AtLeast
 )
 
-// String returns "tcp", "http" or "https".
-func (k Kind) String() string {
-	switch k {
-	case TCP:
-		return "tcp"
-	case HTTP:
-		return "http"
-	case HTTPS:
-		return "https"
-	default:
-		return fmt.Sprintf("kind %d", uint8(k))
-	}
+var kindNames = [...]string{
+	TCP: "tcp", HTTP: "http", HTTPS: "https", TLS: "tls", DNS: "dns", UDP: "udp", GRPC: "grpc", ICMP: "icmp",
+	Exec: "exec", File: "file", Passive: "passive", All: "all", Any: "any", AtLeast: "at_least",
 }
 
-// Header is one header field that an HTTP check sends.
-type Header struct{ Name, Value string }
-
-// StatusRange is an inclusive range of HTTP status codes.
-type StatusRange struct{ From, To int }
+// String returns the kind as the configuration writes it.
+func (k Kind) String() string {
+	if int(k) < len(kindNames) && kindNames[k] != "" {
+		return kindNames[k]
+	}
+	return fmt.Sprintf("kind %d", uint8(k))
+}
 
 // Check says how to look at one target and how often. What is zero takes the
 // default given here.
@@ -59,10 +69,10 @@ type Check struct {
 	Method string
 	// Path is the request target, beginning with "/"; default "/".
 	Path string
-	// Host is the Host header; default Target.Addr.
+	// Host is the Host header, the authority for GRPC; default Target.Addr.
 	Host string
 	// SNI is the name asked for in TLS and looked for in the certificate; default
-	// Host without its port, or the address if there is no Host.
+	// Host without its port, or the address if there is no Host. Also for TLS and GRPC.
 	SNI string
 	// Headers are sent too. A User-Agent here replaces ours. At most 64.
 	Headers []Header
@@ -70,8 +80,40 @@ type Check struct {
 	Status []StatusRange
 	// Body must occur in the first 64 KiB of the body; "" wants nothing of it.
 	Body string
-	// Insecure accepts any certificate.
+	// Insecure accepts any certificate. Also for TLS and GRPC.
 	Insecure bool
+	// Version is the HTTP version, 1, 2 or 3; default 1. 2 without TLS is with prior
+	// knowledge; 3 is QUIC and thus HTTPS only.
+	Version int
+	// BodyRegexp (RE2) must match in the first 64 KiB of the body, which are read
+	// whole; "" wants nothing of it.
+	BodyRegexp string
+	// JSON are conditions on a JSON body of at most 64 KiB. At most 64.
+	JSON []JSONMatch
+
+	// The other kinds; what does not belong to Kind is ignored.
+
+	// MinValid is how long a certificate must still be valid (TLS, HTTPS), 0 … 1 year.
+	MinValid time.Duration
+	DNS      DNSQuestion
+	UDP      UDPExchange
+	GRPC     GRPCHealth
+	Exec     ExecCommand
+	File     FileFeed
+	// Of and Need are for All, Any and AtLeast.
+	Of   []Part
+	Need int
+
+	// Passive: how many failures of traffic in a row count as a failed probe each
+	// from then on; 0 = traffic does not count.
+	Passive PassiveRule
+	// WeightHeader and WeightJSON (a JSONMatch path) say where a good answer of HTTP
+	// or HTTPS carries the weight that the backend asks for, in percent: "75", "75%"
+	// or 75. The header goes first. What is no number of 0 to 100 is no weight, and
+	// no failure either.
+	WeightHeader, WeightJSON string
+	// Flap damps targets that change often; Limit 0 = not.
+	Flap FlapRule
 
 	// Every is the interval between probes, 10 ms … 24 h; default 2 s.
 	Every time.Duration
@@ -88,10 +130,44 @@ type Check struct {
 	Recheck time.Duration
 }
 
-// maxHeaders is how many header fields a check may send.
-const maxHeaders = 64
+// ExecCommand is what an Exec check runs.
+type ExecCommand struct {
+	// Command is the program and its arguments, in which {address}, {host}, {port},
+	// {service} and {site} stand for the target's.
+	Command []string
+	// User is who runs it; "" = this process's user.
+	User string
+}
 
-// maxText is the longest method, path, host, header or body string of a check.
+// FileFeed is what a File check reads: "up", "down", or "weight N" (up, N percent).
+type FileFeed struct {
+	Path   string        // with the placeholders of ExecCommand
+	MaxAge time.Duration // an older file says nothing
+}
+
+// Part is one of the checks that another combines; its schedule is ignored.
+type Part struct {
+	Weight int // default 1
+	Check  Check
+}
+
+// PassiveRule says how outcomes of traffic count.
+type PassiveRule struct {
+	Fall int
+	// For is how long a target that only traffic is asked about stays down before
+	// it is tried again.
+	For time.Duration
+}
+
+// FlapRule is the damping of targets that change often: each change of status adds
+// one to a penalty that halves every HalfLife. Above Limit a target stays down
+// until its penalty is below half of Limit.
+type FlapRule struct {
+	Limit    int
+	HalfLife time.Duration
+}
+
+// maxText is the longest text of a check: a path, a host, a body string and so on.
 const maxText = 8 << 10
 
 // WithDefaults returns c with its zero fields filled in.
@@ -113,36 +189,15 @@ func (c Check) WithDefaults() Check {
 	if c.Fall == 0 {
 		c.Fall = 3
 	}
-	if c.Kind == TCP {
-		return c
+	switch c.Kind {
+	case HTTP, HTTPS:
+		c.defaultHTTP()
+	case TLS, GRPC:
+		c.defaultNames()
+	case DNS:
+		c.defaultDNS()
 	}
-	if c.Method == "" {
-		c.Method = "GET"
-	}
-	if c.Path == "" {
-		c.Path = "/"
-	}
-	if c.SNI == "" {
-		c.SNI = hostname(c.Host)
-	}
-	if c.SNI == "" {
-		c.SNI = c.Target.Addr.Addr().WithZone("").String()
-	}
-	if c.Host == "" {
-		c.Host = c.Target.Addr.String()
-	}
-	if len(c.Status) == 0 {
-		c.Status = []StatusRange{{200, 399}}
-	}
-	return c
-}
-
-// hostname is a Host header without its port.
-func hostname(host string) string {
-	if name, _, err := net.SplitHostPort(host); err == nil {
-		return name
-	}
-	return strings.Trim(host, "[]")
+	return c.local()
 }
 
 // Validate returns everything that is wrong with c, after its defaults.
@@ -150,11 +205,16 @@ func (c Check) Validate() error {
 	c = c.WithDefaults()
 	var errs []error
 	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
-	if !c.Target.Addr.IsValid() || c.Target.Addr.Port() == 0 {
-		bad("address %v: want an address and a port", c.Target.Addr)
-	}
-	if c.Kind > HTTPS {
-		bad("%v does not exist", c.Kind)
+	switch c.Kind {
+	case ICMP: // has no ports
+		if !c.Target.Addr.Addr().IsValid() {
+			bad("address %v: want an address", c.Target.Addr)
+		}
+	case All, Any, AtLeast: // what their parts want
+	default:
+		if !c.Target.Addr.IsValid() || c.Target.Addr.Port() == 0 {
+			bad("address %v: want an address and a port", c.Target.Addr)
+		}
 	}
 	within := func(what string, d, least, most time.Duration) {
 		if d < least || d > most {
@@ -173,51 +233,38 @@ func (c Check) Validate() error {
 	if c.Fall < 1 || c.Fall > 100 {
 		bad("fall %d: want 1 to 100", c.Fall)
 	}
-	if c.Kind != TCP {
-		errs = append(errs, c.validateHTTP()...)
-	}
+	errs = slices.Concat(errs, c.validateKind(), c.validateLocal())
 	if len(errs) == 0 {
 		return nil
 	}
 	return fmt.Errorf("check %s: %w", c.Target, errors.Join(errs...))
 }
 
-// validateHTTP returns what is wrong with the HTTP part.
-func (c Check) validateHTTP() (errs []error) {
-	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
-	if c.Method != "GET" && c.Method != "HEAD" {
-		bad("method %.40q: want GET or HEAD", c.Method)
+// validateKind returns what is wrong with the part that belongs to c.Kind.
+func (c Check) validateKind() []error {
+	switch c.Kind {
+	case TCP, ICMP, Exec, File, Passive, All, Any, AtLeast:
+		return nil
+	case HTTP, HTTPS:
+		return c.validateHTTP()
+	case TLS:
+		return c.validateTLS()
+	case DNS:
+		return c.validateDNS()
+	case UDP:
+		return c.validateUDP()
+	case GRPC:
+		return c.validateGRPC()
+	default:
+		return []error{fmt.Errorf("%v does not exist", c.Kind)}
 	}
-	if c.Method == "HEAD" && c.Body != "" {
-		bad("body %.40q: an answer to HEAD has no body", c.Body)
-	}
-	if c.Path[0] != '/' || strings.ContainsFunc(c.Path, func(r rune) bool { return r <= ' ' || r == 0x7f || r == '#' }) {
-		bad("path %.40q: want a path that begins with / and has no spaces or control characters", c.Path)
-	}
-	if !httpguts.ValidHostHeader(c.Host) || strings.ContainsAny(c.Host, "/ ") {
-		bad("host %.40q: not a host", c.Host)
-	}
-	for _, s := range []string{c.Path, c.Host, c.SNI, c.Body} {
+}
+
+// tooLong returns an error for each text that is longer than a check may hold.
+func tooLong(texts ...string) (errs []error) {
+	for _, s := range texts {
 		if len(s) > maxText {
-			bad("%.40q…: longer than %d bytes", s, maxText)
-		}
-	}
-	if len(c.Headers) > maxHeaders {
-		bad("%d headers: at most %d", len(c.Headers), maxHeaders)
-	}
-	for _, h := range c.Headers {
-		switch strings.ToLower(h.Name) {
-		case "host", "connection", "content-length", "transfer-encoding", "upgrade", "expect", "te", "trailer":
-			bad("header %s: cannot be set by a check", h.Name)
-			continue
-		}
-		if !httpguts.ValidHeaderFieldName(h.Name) || !httpguts.ValidHeaderFieldValue(h.Value) || len(h.Name)+len(h.Value) > maxText {
-			bad("header %.40q: not a header field", h.Name)
-		}
-	}
-	for _, s := range c.Status {
-		if s.From < 100 || s.To > 599 || s.From > s.To {
-			bad("status %d-%d: want a range within 100-599", s.From, s.To)
+			errs = append(errs, fmt.Errorf("%.40q…: longer than %d bytes", s, maxText))
 		}
 	}
 	return errs

@@ -1,7 +1,19 @@
 // Package probe looks at targets: it runs health checks on a schedule and says
 // what each target's status is, as this node sees it.
 //
-// A [Check] says how to look at one target (TCP, HTTP or HTTPS) and how often.
+// A [Check] says how to look at one target and how often:
+//
+//	TCP          a connection is accepted
+//	TLS          a handshake with a certificate that is valid for the name, and for MinValid more
+//	HTTP, HTTPS  versions 1, 2 and 3: status, text, regular expression and JSON in the body
+//	DNS          a question over UDP or TCP: RCODE and records
+//	UDP          a datagram and what comes back
+//	GRPC         grpc.health.v1.Health/Check says SERVING
+//	ICMP         an echo request
+//	Exec, File   a command, a file that something else writes
+//	Passive      nothing: the outcomes of traffic
+//	All, Any, AtLeast  other checks combined
+//
 // A [Runner] runs many: each on its own jittered interval, a bounded number at
 // a time, every probe over a connection of its own. Rise and Fall keep one odd
 // result from changing a status; after a result that contradicts the status
@@ -14,8 +26,10 @@
 // start, and a node that starts in the middle of a hiccup downs nothing.
 //
 // A probe that fails for want of something local (file descriptors, ports, a
-// source address) says nothing about the target. It is inconclusive: it counts
-// neither way, and Fall of them in a row make the target unknown.
+// source address, the right to send ICMP) says nothing about the target, nor does
+// one that ends long after its deadline, because this process was frozen or
+// starved. It is inconclusive: it counts neither way, and Fall of them in a row
+// make the target unknown.
 //
 // What it never does: it judges no target (package health does, from the
 // reports of many nodes), follows no redirect, uses no proxy, keeps no

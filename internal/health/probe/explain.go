@@ -12,6 +12,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/quic-go/quic-go"
 )
 
 // maxErrLen bounds the text of an error, since parts of it come from the target.
@@ -19,6 +21,9 @@ const maxErrLen = 160
 
 // finding is an error that is already in the words that operators read.
 type finding struct{ error }
+
+// obstacle is a finding that says something about this node, not the target.
+type obstacle struct{ error }
 
 // local are the errors that say something about this node, not the target.
 var local = []struct {
@@ -51,6 +56,10 @@ var remote = []struct {
 // explain says in plain words what went wrong in a phase of a probe that had limit
 // to do all.
 func explain(err error, at phase, limit time.Duration) Result {
+	var hindered obstacle
+	if errors.As(err, &hindered) {
+		return Result{Err: clip("cannot probe: " + hindered.Error()), Inconclusive: true}
+	}
 	for _, l := range local {
 		if errors.Is(err, l.err) {
 			return Result{Err: "cannot probe: " + l.says, Inconclusive: true}
@@ -65,7 +74,6 @@ func words(err error, at phase, limit time.Duration) string {
 	var network net.Error
 	var certificate *tls.CertificateVerificationError
 	var notTLS tls.RecordHeaderError
-	var alert tls.AlertError
 	switch {
 	case errors.As(err, &found):
 		return found.Error()
@@ -80,7 +88,8 @@ func words(err error, at phase, limit time.Duration) string {
 		return "certificate: " + certificateWords(certificate.Err)
 	case errors.As(err, &notTLS):
 		return "not TLS: the target speaks something else"
-	case errors.As(err, &alert):
+	}
+	if alert := refusal(err); alert != nil {
 		return "TLS refused by the target: " + alert.Error()
 	}
 	for _, r := range remote {
@@ -92,6 +101,20 @@ func words(err error, at phase, limit time.Duration) string {
 		return "not HTTP: " + err.Error()
 	}
 	return err.Error() + " " + string(at)
+}
+
+// refusal returns the alert with which the target ended a TLS handshake, over TCP
+// or QUIC, and nil if err is something else.
+func refusal(err error) error {
+	var tcp *net.OpError
+	if errors.As(err, &tcp) && tcp.Op == "remote error" { // as crypto/tls has it
+		return tcp.Err
+	}
+	var over *quic.TransportError
+	if errors.As(err, &over) && over.Remote && over.ErrorCode.IsCryptoError() {
+		return tls.AlertError(uint8(over.ErrorCode)) // the low byte
+	}
+	return nil
 }
 
 // certificateWords says what is wrong with a certificate.

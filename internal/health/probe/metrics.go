@@ -6,14 +6,22 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// metrics are the package's. Labels: kind (tcp, http, https) and result (ok,
-// fail, inconclusive).
+// metrics are the package's. Labels: kind (Kind.String) and result (ok, fail,
+// inconclusive).
 type metrics struct {
 	probes   *prometheus.CounterVec
 	duration *prometheus.HistogramVec
 	late     prometheus.Counter
 	inFlight prometheus.Gauge
 	checks   prometheus.Gauge
+	rows     prometheus.Counter
+	// suppressed, flapping and weights are about what targets state.
+	suppressed prometheus.Counter
+	flapping   prometheus.Gauge
+	weights    prometheus.Counter
+	// commands and crowded are about Exec checks.
+	commands prometheus.Gauge
+	crowded  prometheus.Counter
 }
 
 // newMetrics returns unregistered metrics.
@@ -35,17 +43,43 @@ func newMetrics() *metrics {
 		checks: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "pharos_probe_configured_checks", Help: "Checks on the schedule.",
 		}),
+		rows: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "pharos_probe_traffic_failures_total", Help: "Rows of failed traffic that counted as a failed probe each.",
+		}),
+		suppressed: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "pharos_probe_suppressed_rises_total", Help: "Times that a target would have come up but changes too often.",
+		}),
+		flapping: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "pharos_probe_flapping_targets", Help: "Targets held down because they change too often.",
+		}),
+		weights: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "pharos_probe_weight_changes_total", Help: "Changes of the weight that targets ask for.",
+		}),
+		commands: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "pharos_probe_running_commands", Help: "Commands of exec checks running now.",
+		}),
+		crowded: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "pharos_probe_crowded_commands_total", Help: "Exec checks that said nothing because too many commands were running.",
+		}),
 	}
 }
 
-// register adds the metrics to reg, all or none; nil is no registry.
-func (m *metrics) register(reg prometheus.Registerer) error {
+// all returns every metric.
+func (m *metrics) all() []prometheus.Collector {
+	return []prometheus.Collector{
+		m.probes, m.duration, m.late, m.inFlight, m.checks, m.rows,
+		m.suppressed, m.flapping, m.weights, m.commands, m.crowded,
+	}
+}
+
+// registerAll adds metrics to reg, all or none; nil is no registry.
+func registerAll(reg prometheus.Registerer, metrics ...prometheus.Collector) error {
 	if reg == nil {
 		return nil
 	}
 	var errs []error
 	var added []prometheus.Collector
-	for _, c := range []prometheus.Collector{m.probes, m.duration, m.late, m.inFlight, m.checks} {
+	for _, c := range metrics {
 		if err := reg.Register(c); err != nil {
 			errs = append(errs, err)
 			continue

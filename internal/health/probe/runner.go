@@ -12,6 +12,7 @@ import (
 	"reflect"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -61,6 +62,11 @@ type Runner struct {
 	changed  chan struct{} // capacity 1: some state changed
 	wake     chan struct{} // capacity 1: the schedule changed
 
+	// Atomic: outcomes finds the counter of each target's traffic, in a map that is
+	// never changed, only replaced; told is the list of those with news.
+	outcomes atomic.Pointer[map[health.Target]*Outcomes]
+	told     atomic.Pointer[Outcomes]
+
 	mu sync.Mutex // guards the rest
 	// started: Run was called. stopped: it is ending; results are dropped.
 	started, stopped bool
@@ -68,6 +74,8 @@ type Runner struct {
 	order            []*job // sorted by target
 	queue            queue
 	flying           int
+	owed             time.Time // when a new weight is to be signalled; zero if none is
+	pulse            pulse
 	initial          map[health.Target]health.Status // nil after New
 }
 
@@ -86,12 +94,13 @@ func New(o Options) (*Runner, error) {
 	if o.Seed == 0 {
 		o.Seed = rand.Uint64()
 	}
+	metrics := newMetrics()
 	if o.Probe == nil {
-		o.Probe = (&prober{source: o.Source, roots: o.RootCAs}).probe
+		o.Probe = (&looker{prober: prober{source: o.Source, roots: o.RootCAs}, commands: newCommands(metrics)}).look
 	}
 	r := &Runner{
 		inFlight: o.InFlight, seed: o.Seed, initial: o.Initial, probe: o.Probe, log: o.Log,
-		metrics: newMetrics(),
+		metrics: metrics,
 		changed: make(chan struct{}, 1),
 		wake:    make(chan struct{}, 1),
 		jobs:    make(map[health.Target]*job),
@@ -100,13 +109,14 @@ func New(o Options) (*Runner, error) {
 		return nil, err
 	}
 	r.initial = nil // what was known before is not news for checks that come later
-	if err := r.metrics.register(o.Registerer); err != nil {
+	if err := registerAll(o.Registerer, metrics.all()...); err != nil {
 		return nil, fmt.Errorf("new probe runner: register metrics: %w", err)
 	}
 	return r, nil
 }
 
-// Changed returns a channel that receives after a status changed. It is
+// Changed returns a channel that receives after a status changed, or a weight,
+// this at most once a second for each target. It is
 // level-triggered and of capacity one: any number of changes before the
 // receiver looks is one wake-up, after which States tells them all.
 func (r *Runner) Changed() <-chan struct{} { return r.changed }
@@ -120,17 +130,6 @@ func (r *Runner) States(dst []State) []State {
 		dst = append(dst, j.track.state)
 	}
 	return dst
-}
-
-// Lag returns how long the probe that should start next is overdue; 0 if the
-// schedule is kept. A node that lags should doubt itself.
-func (r *Runner) Lag() time.Duration {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if !r.started || r.stopped || len(r.queue) == 0 {
-		return 0
-	}
-	return max(time.Since(r.queue[0].due), 0)
 }
 
 // SetChecks replaces the checks (a reload). A check that stays as it is keeps
@@ -149,7 +148,6 @@ func (r *Runner) SetChecks(checks []Check) error {
 		if _, twice := want[c.Target]; twice {
 			errs = append(errs, fmt.Errorf("check %s: defined twice", c.Target))
 		}
-		c.Headers, c.Status = slices.Clone(c.Headers), slices.Clone(c.Status)
 		want[c.Target] = c
 	}
 	if len(checks) > health.MaxTargets {
@@ -164,12 +162,19 @@ func (r *Runner) SetChecks(checks []Check) error {
 		if _, stays := want[target]; !stays {
 			r.interrupt(j)
 			delete(r.jobs, target)
+			if j.track.state.Flapping {
+				r.metrics.flapping.Dec()
+			}
 		}
 	}
 	r.order = r.order[:0:0]
+	outcomes := make(map[health.Target]*Outcomes, len(want))
 	for target, c := range want {
-		r.order = append(r.order, r.adopt(target, c))
+		j := r.adopt(target, c.own())
+		r.order = append(r.order, j)
+		outcomes[target] = j.outcomes
 	}
+	r.outcomes.Store(&outcomes)
 	slices.SortFunc(r.order, func(a, b *job) int { return a.check.Target.Compare(b.check.Target) })
 	r.metrics.checks.Set(float64(len(r.order)))
 	signal(r.wake)
@@ -183,18 +188,45 @@ func (r *Runner) adopt(target health.Target, c Check) *job {
 	switch {
 	case j == nil:
 		j = newJob(c, r.initial[target], r.seed)
+		j.outcomes = &Outcomes{target: target, runner: r}
 		r.jobs[target] = j
-	case reflect.DeepEqual(j.check, c):
+	case reflect.DeepEqual(*j.check, c):
 		return j
 	default:
 		r.interrupt(j)
-		j.check, j.track.state.Streak, j.track.blind = c, 0, 0
+		j.check, j.track.state.Streak, j.track.blind = &c, 0, 0
+		j.trial, j.asked = false, false
 	}
+	if !j.active() && j.track.state.Status == health.StatusNone {
+		j.track.held = health.StatusNone // nothing will argue: traffic alone tells
+		j.track.say(health.StatusUnknown, time.Now())
+	}
+	j.arm()
 	if r.started && !r.stopped {
-		j.due = time.Now().Add(j.first())
-		heap.Push(&r.queue, j)
+		r.enter(j, time.Now())
 	}
 	return j
+}
+
+// enter puts a job that is not waiting on the schedule for the first time. Called
+// with mu held.
+func (r *Runner) enter(j *job, now time.Time) {
+	switch {
+	case j.active():
+		r.schedule(j, now.Add(j.first()))
+	case j.track.state.Status == health.StatusDown:
+		r.awaitTrial(j, now)
+	}
+}
+
+// schedule gives j its time, in place of the one it may have. Called with mu held.
+func (r *Runner) schedule(j *job, due time.Time) {
+	j.due = due
+	if j.heapAt >= 0 {
+		heap.Fix(&r.queue, j.heapAt)
+	} else {
+		heap.Push(&r.queue, j)
+	}
 }
 
 // interrupt takes j out of the schedule and drops its probe in flight. Called
@@ -218,10 +250,8 @@ func (r *Runner) Run(ctx context.Context) error {
 		return errors.New("run probes: the runner was started before")
 	}
 	r.started = true
-	now := time.Now()
 	for _, j := range r.order {
-		j.due = now.Add(j.first())
-		heap.Push(&r.queue, j)
+		r.enter(j, time.Now())
 	}
 	r.mu.Unlock()
 
@@ -248,39 +278,57 @@ func (r *Runner) Run(ctx context.Context) error {
 	}
 }
 
-// idle is how long Run sleeps when nothing waits for a time; it is then woken.
-const idle = time.Hour
-
-// startDue starts the probes that are due, as many as there is room for, and
-// returns how long until it should be called again.
+// startDue heeds traffic, starts the probes that are due, as many as there is
+// room for, and returns how long until it should be called again.
 func (r *Runner) startDue(ctx context.Context, probes *sync.WaitGroup) time.Duration {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	now := time.Now()
+	r.pulse.beat(now)
+	r.heedTraffic(now)
+	wait := beatEvery
+	if !r.owed.IsZero() {
+		if wait = min(wait, r.owed.Sub(now)); wait <= 0 {
+			r.owed, wait = time.Time{}, beatEvery
+			signal(r.changed)
+		}
+	}
 	for len(r.queue) > 0 && r.flying < r.inFlight {
-		wait := r.queue[0].due.Sub(now)
-		if wait > 0 {
-			return wait
+		early := r.queue[0].due.Sub(now)
+		if early > 0 {
+			wait = min(wait, early)
+			break
 		}
 		j := heap.Pop(&r.queue).(*job)
-		if -wait > lateAfter {
+		if !j.active() {
+			r.try(j, now)
+			continue
+		}
+		if -early > lateAfter {
 			r.metrics.late.Inc()
 		}
-		r.flying++
-		r.metrics.inFlight.Set(float64(r.flying))
-		probeCtx, cancel := context.WithTimeout(ctx, j.check.Timeout)
-		f := &flight{started: now, cancel: cancel}
-		j.running = f
-		check := j.check
-		probes.Go(func() {
-			defer cancel()
-			result := r.probe(probeCtx, check)
-			result.At = time.Now()
-			result.Latency = result.At.Sub(f.started)
-			r.finish(j, f, result, ctx.Err() != nil)
-		})
+		r.pulse.late(now, -early)
+		r.launch(ctx, j, now, probes)
 	}
-	return idle // a probe that ends, or new checks, will wake Run
+	r.pulse.expect(now.Add(wait))
+	return wait
+}
+
+// launch starts a probe of j. Called with mu held.
+func (r *Runner) launch(ctx context.Context, j *job, now time.Time, probes *sync.WaitGroup) {
+	r.flying++
+	r.metrics.inFlight.Set(float64(r.flying))
+	probeCtx, cancel := context.WithTimeout(ctx, j.check.Timeout)
+	f := &flight{started: now, cancel: cancel}
+	j.running, j.probed = f, now
+	check := j.check
+	probes.Go(func() {
+		defer cancel()
+		result := r.probe(probeCtx, *check)
+		result.At = time.Now()
+		result.Latency = result.At.Sub(f.started)
+		r.finish(j, f, result, ctx.Err() != nil)
+	})
 }
 
 // finish takes the result of a probe and schedules the next one.
@@ -298,19 +346,62 @@ func (r *Runner) finish(j *job, f *flight, result Result, dropped bool) {
 	}
 	j.running = nil
 	r.metrics.observe(j.check.Kind, result)
-	was := j.track.state.Status
-	changed, soon := j.track.observe(result, j.check.Rise, j.check.Fall)
-	if changed {
+	soon := r.take(j, result) || j.asked
+	j.asked = false
+	j.arm()
+	due := f.started.Add(j.interval(soon))
+	if due.Before(result.At) { // it took longer than its interval: no catching up
+		due = result.At
+	}
+	r.schedule(j, due)
+	if j.heapAt == 0 {
+		signal(r.wake)
+	}
+}
+
+// take takes a result, of a probe or of traffic, and reports whether the next
+// probe should come soon. Called with mu held.
+func (r *Runner) take(j *job, result Result) (soon bool) {
+	was, wasFlapping := j.track.state.Status, j.track.state.Flapping
+	n := j.track.observe(result, j.check)
+	now := &j.track.state
+	if n.suppressed {
+		r.metrics.suppressed.Inc()
+	}
+	if now.Flapping != wasFlapping {
+		if now.Flapping {
+			r.metrics.flapping.Inc()
+		} else {
+			r.metrics.flapping.Dec()
+		}
+		r.log.Info("flap damping changed", "target", j.check.Target.String(), "flapping", now.Flapping, "penalty", now.Penalty)
+	}
+	if n.status {
 		signal(r.changed)
 		r.log.Info("probe status changed", "target", j.check.Target.String(), "from", was.String(),
-			"to", j.track.state.Status.String(), "code", result.Code, "error", result.Err, "latency", result.Latency)
+			"to", now.Status.String(), "code", result.Code, "error", result.Err, "latency", result.Latency)
 	}
-	j.due = f.started.Add(j.interval(soon))
-	if j.due.Before(result.At) { // it took longer than its interval: no catching up
-		j.due = result.At
+	if n.weight {
+		r.metrics.weights.Inc()
+		r.tellWeight(j, result.At)
 	}
-	heap.Push(&r.queue, j)
-	if j.heapAt == 0 {
+	return n.soon
+}
+
+// tellWeight signals a new weight, at most once a second for each target. Called
+// with mu held.
+func (r *Runner) tellWeight(j *job, now time.Time) {
+	switch {
+	case now.Before(j.told): // it will be told together with the one before
+		return
+	case now.Sub(j.told) >= weightEvery:
+		j.told = now
+		signal(r.changed)
+		return
+	}
+	j.told = j.told.Add(weightEvery)
+	if r.owed.IsZero() || j.told.Before(r.owed) {
+		r.owed = j.told
 		signal(r.wake)
 	}
 }

@@ -15,12 +15,9 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/prometheus/client_golang/prometheus"
-	"go.uber.org/goleak"
 
 	"github.com/pharos-lb/pharos/internal/health"
 )
-
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // a world is what the injected probes find.
 type world struct {

@@ -16,11 +16,13 @@ const (
 	recheckJitter = 0.1
 	// lateAfter is how late a probe may start before it is counted as late.
 	lateAfter = 100 * time.Millisecond
+	// weightEvery is how often new weights of one target are signalled at most.
+	weightEvery = time.Second
 )
 
 // job is one check with its place in the schedule. Runner.mu guards all of it.
 type job struct {
-	check  Check
+	check  *Check // never changed, only replaced
 	track  track
 	random *rand.Rand
 	due    time.Time
@@ -28,6 +30,15 @@ type job struct {
 	heapAt int
 	// running is its probe in flight, nil if there is none.
 	running *flight
+	// probed is when its newest probe began; asked: the next one shall not wait
+	// longer than Recheck.
+	probed time.Time
+	asked  bool
+	// outcomes hears of its traffic; trial: traffic has yet to confirm that it is up.
+	outcomes *Outcomes
+	trial    bool
+	// told is when a change of its weight was, or will be, signalled.
+	told time.Time
 }
 
 // flight is one probe on its way. Its result counts only while job.running is it.
@@ -42,7 +53,7 @@ func newJob(c Check, initial health.Status, seed uint64) *job {
 	h := fnv.New64a()
 	h.Write([]byte(c.Target.String()))
 	return &job{
-		check:  c,
+		check:  &c,
 		track:  newTrack(c.Target, initial),
 		random: rand.New(rand.NewPCG(seed, h.Sum64())),
 		heapAt: -1,
@@ -53,6 +64,9 @@ func newJob(c Check, initial health.Status, seed uint64) *job {
 func (j *job) first() time.Duration {
 	return time.Duration(j.random.Float64() * float64(min(j.check.Every, startSpread)))
 }
+
+// active reports whether j is probed at all.
+func (j *job) active() bool { return j.check.Kind != Passive }
 
 // interval returns the time from the start of one probe to the start of the next.
 func (j *job) interval(soon bool) time.Duration {

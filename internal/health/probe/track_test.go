@@ -51,7 +51,8 @@ func TestTrack(t *testing.T) {
 					result.Err, result.Inconclusive = "no ports", true
 				}
 				before := tr.state.Status
-				changed, soon := tr.observe(result, 2, 3)
+				n := tr.observe(result, &Check{Rise: 2, Fall: 3})
+				changed, soon := n.status, n.soon
 				if changed != (before != tr.state.Status) || changed && tr.state.Since != result.At {
 					t.Errorf("result %d: changed %v, %v → %+v", i, changed, before, tr.state)
 				}
@@ -72,7 +73,7 @@ func TestTrackStreak(t *testing.T) {
 	tr := newTrack(target("10.0.0.1:80"), health.StatusNone)
 	for i, want := range []int{-1, -2, 1, 2, 2, -1} {
 		r := Result{Err: map[bool]string{true: "refused"}[want < 0], Inconclusive: i == 4}
-		tr.observe(r, 2, 3)
+		tr.observe(r, &Check{Rise: 2, Fall: 3})
 		if tr.state.Streak != want {
 			t.Errorf("result %d: streak %d, want %d", i, tr.state.Streak, want)
 		}

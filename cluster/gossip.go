@@ -1,0 +1,130 @@
+package cluster
+
+import (
+	"sync"
+	"time"
+
+	"github.com/hashicorp/memberlist"
+)
+
+const (
+	// newsRetransmits scales how often a changed report is passed on by each
+	// node: this many times the decimal logarithm of the number of nodes.
+	newsRetransmits = 4
+	// newsMargin is what memberlist adds to a frame that shares its datagram.
+	newsMargin = 8
+	// newsRate and newsBurst bound the changed reports passed on, in bytes a second
+	// and in bytes: so much that a few changes reach everybody around broken links,
+	// and so little that a storm costs hardly more than calm, in which every report
+	// comes again each second anyway. Overrides have no such bound, but are few.
+	newsRate  = 1 << 10
+	newsBurst = 12 << 10
+)
+
+// grapevine is what is to be passed on by gossip.
+type grapevine struct {
+	reports, orders *memberlist.TransmitLimitedQueue // lock themselves
+
+	mu      sync.Mutex // guards the rest
+	left    float64    // bytes of reports that may be passed on
+	counted time.Time
+}
+
+func newGrapevine(nodes func() int, now time.Time) *grapevine {
+	queue := func() *memberlist.TransmitLimitedQueue {
+		return &memberlist.TransmitLimitedQueue{RetransmitMult: newsRetransmits, NumNodes: nodes}
+	}
+	return &grapevine{reports: queue(), orders: queue(), left: newsBurst, counted: now}
+}
+
+// queued returns how much waits to be passed on.
+func (g *grapevine) queued() int { return g.reports.NumQueued() + g.orders.NumQueued() }
+
+// forget drops all that waits.
+func (g *grapevine) forget() {
+	g.reports.Reset()
+	g.orders.Reset()
+}
+
+// take returns what goes into the next datagram.
+func (g *grapevine) take(overhead, limit int, now time.Time) (orders, reports [][]byte) {
+	orders = g.orders.GetBroadcasts(overhead, limit)
+	for _, b := range orders {
+		limit -= overhead + len(b)
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.left = min(g.left+newsRate*now.Sub(g.counted).Seconds(), newsBurst)
+	g.counted = now
+	if room := min(limit, int(g.left)); room > overhead {
+		reports = g.reports.GetBroadcasts(overhead, room)
+	}
+	for _, b := range reports {
+		g.left -= float64(overhead + len(b))
+	}
+	return orders, reports
+}
+
+// gossip returns the frames that go into the next gossip datagram.
+func (n *Node) gossip(overhead, limit int, now time.Time) [][]byte {
+	orders, reports := n.news.take(overhead, limit, now)
+	n.meters.messages.WithLabelValues("out", kindOverrides.String()).Add(float64(len(orders)))
+	n.meters.messages.WithLabelValues("out", kindNews.String()).Add(float64(len(reports)))
+	return append(orders, reports...)
+}
+
+// spreadNews has a report passed on, in place of an older one of the same
+// observer, in the version that every member present reads. One that is too
+// large goes its other ways only; memberlist would keep it for ever.
+func (n *Node) spreadNews(h held) {
+	wire := n.roster.lowestWire()
+	e, ok := h.entryFor(wire, h.born)
+	if !ok || frameHeaderLen+e.size(wire) > n.frameBudget()-newsMargin {
+		return
+	}
+	n.news.reports.QueueBroadcast(&news{
+		name:  h.report.Observer,
+		frame: appendEntryFrame(nil, wire, kindNews, e),
+		born:  h.born,
+	})
+}
+
+// spreadOrder has an override register passed on, in place of an older one of
+// the same scope. No node of the first wire version may get to see it.
+func (n *Node) spreadOrder(r register) {
+	frame := appendOverridesFrame(nil, []record{r.record})
+	if len(frame) > n.frameBudget()-newsMargin || n.roster.lowestWire() < wireNow {
+		return
+	}
+	n.news.orders.QueueBroadcast(&news{name: r.override.Scope.String(), frame: frame})
+}
+
+// news is a frame being passed on by gossip.
+type news struct {
+	// Immutable.
+	name  string
+	frame []byte
+	born  time.Time // of a report; zero for what has no age
+}
+
+var _ memberlist.NamedBroadcast = (*news)(nil)
+
+// Name implements memberlist.NamedBroadcast.
+func (b *news) Name() string { return b.name }
+
+// Invalidates implements memberlist.Broadcast.
+func (b *news) Invalidates(other memberlist.Broadcast) bool {
+	o, ok := other.(*news)
+	return ok && o.name == b.name
+}
+
+// Message implements memberlist.Broadcast: a report as old as it is now.
+func (b *news) Message() []byte {
+	if b.born.IsZero() {
+		return b.frame
+	}
+	return withAge(b.frame, time.Since(b.born))
+}
+
+// Finished implements memberlist.Broadcast.
+func (b *news) Finished() {}

@@ -1,0 +1,118 @@
+package l7
+
+import (
+	"bufio"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"slices"
+	"sync"
+	"testing"
+)
+
+// told is what the registry was told of its backends, in order.
+type told struct {
+	mu  sync.Mutex
+	all []bool
+}
+
+func (t *told) add(ok bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.all = append(t.all, ok)
+}
+
+// TestOutcomes: what a request tells of its backend.
+func TestOutcomes(t *testing.T) {
+	answers := func(status int) func(*testing.T) netip.AddrPort {
+		return func(t *testing.T) netip.AddrPort {
+			return webBackend(t, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(status) })
+		}
+	}
+	sends := func(text string) func(*testing.T) netip.AddrPort {
+		return func(t *testing.T) netip.AddrPort { return says(t, text) }
+	}
+	for _, tt := range []struct {
+		name    string
+		backend func(*testing.T) netip.AddrPort
+		want    []bool
+	}{
+		{"served", answers(200), []bool{true}},
+		{"not found", answers(404), []bool{true}},
+		{"error", answers(503), []bool{false}},
+		{"not HTTP", sends("hello\r\n\r\n!"), []bool{false}},
+		{"cut short", sends("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nabc!"), []bool{false}},
+		{"refused", func(t *testing.T) netip.AddrPort { return nobody(t) }, []bool{false}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			f := start(t, Options{}, tt.backend(t))
+			res, err := http.Get("http://" + f.addr + "/")
+			if err == nil {
+				io.Copy(io.Discard, res.Body)
+				res.Body.Close()
+			}
+			http.DefaultClient.CloseIdleConnections()
+			f.stop()
+			if !slices.Equal(f.told.all, tt.want) {
+				t.Errorf("told %v, want %v", f.told.all, tt.want)
+			}
+		})
+	}
+}
+
+// TestOutcomeOfAnIdleConnection: that a backend ends an idle connection just as it
+// is used again, on which a POST cannot be sent once more, is no failure.
+func TestOutcomeOfAnIdleConnection(t *testing.T) {
+	addr := rawBackend(t, func(c *net.TCPConn, r *bufio.Reader) {
+		req, err := http.ReadRequest(r)
+		if err != nil {
+			return
+		}
+		io.Copy(io.Discard, req.Body)
+		io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+		if _, err = http.ReadRequest(r); err == nil {
+			c.SetLinger(0) // the second request meets a reset
+		}
+	})
+	f := start(t, Options{}, addr)
+	client := &http.Client{Transport: &http.Transport{}}
+	for i, want := range []int{200, 502} {
+		res, err := client.Post("http://"+f.addr+"/", "text/plain", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		io.Copy(io.Discard, res.Body)
+		res.Body.Close()
+		if res.StatusCode != want {
+			t.Errorf("request %d: got %d, want %d", i+1, res.StatusCode, want)
+		}
+	}
+	client.CloseIdleConnections()
+	f.stop()
+	if !slices.Equal(f.told.all, []bool{true}) {
+		t.Errorf("told %v, want one true", f.told.all)
+	}
+}
+
+// TestOutcomeOfAnUpgrade: a backend that agrees to one has done its work.
+func TestOutcomeOfAnUpgrade(t *testing.T) {
+	addr := rawBackend(t, func(c *net.TCPConn, r *bufio.Reader) {
+		if _, err := http.ReadRequest(r); err == nil {
+			io.WriteString(c, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n")
+			c.SetLinger(0)
+		}
+	})
+	f := start(t, Options{}, addr)
+	c, err := net.Dial("tcp", f.addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	io.WriteString(c, "GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n")
+	io.ReadAll(c) // until the tunnel has ended
+	f.stop()
+	if !slices.Equal(f.told.all, []bool{true}) {
+		t.Errorf("told %v, want one true", f.told.all)
+	}
+}

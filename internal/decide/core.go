@@ -1,0 +1,208 @@
+package decide
+
+import (
+	"bytes"
+	"time"
+
+	"github.com/pharos-lb/pharos/internal/health"
+	"github.com/pharos-lb/pharos/internal/steer"
+)
+
+const (
+	// ReportEvery is how often a node reports even if nothing changed: freshness
+	// is what tells a calm node from a dead one.
+	ReportEvery = time.Second
+	// RaiseEvery bounds how often an epoch may be raised: two nodes of one name
+	// would otherwise outbid each other without end.
+	RaiseEvery = time.Second
+	// stallAfter is how long a node may not have looked at itself before it must
+	// have been frozen or starved, so that what it holds of the world is of another
+	// time; Settle is how long it then doubts itself, for its checks to run again.
+	stallAfter = 3 * time.Second
+	Settle     = 3 * time.Second
+	// maxEpoch leaves room to go on above every epoch that is believed.
+	maxEpoch = 1 << 62
+)
+
+// Options are what a Core starts from. Name and Topology are required.
+type Options struct {
+	// Name is this node's.
+	Name string
+	// Topology is what is decided on, Config the hash of the configuration.
+	Topology *steer.Topology
+	Config   uint64
+	// Epoch is that of the reports to come. It must be durable.
+	Epoch uint64
+	// View is the last known good; nil without one.
+	View *health.View
+	// Overrides are those that were on disk, cleared ones too.
+	Overrides []health.Override
+	// Registers are the newest (epoch, seq) of each observer that were on disk.
+	Registers []health.Register
+}
+
+// A Core is one node's judgement. Not safe for concurrent use.
+type Core struct {
+	name     string
+	topology *steer.Topology
+	config   uint64
+	ledger   *health.Ledger
+	view     *health.View
+	plan     *steer.Plan
+	facts    steer.Facts
+
+	epoch, seq uint64
+	lastReport time.Time
+	lastLook   time.Time // when Observe was called last
+	doubtUntil time.Time // after a stall
+	lastRaise  time.Time
+	reported   *health.Report // the newest own report
+	own        []byte         // the states of the newest own report
+	weights    []uint8
+	redecide   bool // facts, orders or topology changed
+
+	overrides *health.Overrides
+	durable   uint64 // digest of the overrides that are on disk
+
+	restored    bool // the view began as the last known good
+	unconfirmed int  // verdicts that are still only restored
+}
+
+// New returns a Core that has heard nobody yet. Damaged overrides cannot occur:
+// the caller has parsed them.
+func New(o Options) *Core {
+	c := &Core{
+		name: o.Name, topology: o.Topology, config: o.Config, epoch: o.Epoch,
+		ledger:    health.NewLedger(o.Topology.Fleet, o.Topology.Layout),
+		overrides: health.NewOverrides(),
+		redecide:  true,
+	}
+	for _, v := range o.Overrides {
+		c.overrides.Merge(v)
+	}
+	c.durable = c.overrides.Digest()
+	c.setOrders()
+	for _, r := range o.Registers {
+		c.ledger.SetFloor(r.Observer, r.Epoch, r.Seq)
+	}
+	c.restore(o.View)
+	return c
+}
+
+// restore begins with the verdicts of an earlier life.
+func (c *Core) restore(view *health.View) {
+	if view == nil {
+		return
+	}
+	c.view = view
+	for _, v := range view.Verdicts {
+		c.restored = c.restored || decided(v.Status)
+		if v.Restored {
+			c.unconfirmed++
+		}
+	}
+}
+
+func decided(s health.Status) bool { return s == health.StatusUp || s == health.StatusDown }
+
+// Observe takes what this node's own checks say, indexed like the topology's
+// layout, and returns the report to publish: nil unless something changed or
+// ReportEvery has passed. flags qualify the report; a node that doubts itself
+// has no vote in its own eyes either, and one that has not been here for some
+// seconds doubts itself. It is to be called at least every ReportEvery.
+func (c *Core) Observe(states []health.Status, flags health.Flags, now time.Time) *health.Report {
+	if !c.lastLook.IsZero() && now.Sub(c.lastLook) > stallAfter {
+		c.doubtUntil = now.Add(Settle)
+	}
+	c.lastLook = now
+	if now.Before(c.doubtUntil) {
+		flags |= health.FlagDoubt
+	}
+	layout := c.topology.Layout
+	r := health.NewReport(c.name, layout)
+	for i, s := range states[:min(len(states), len(layout.Targets))] {
+		r.Set(i, s)
+	}
+	changed := !bytes.Equal(r.States, c.own)
+	news := changed || c.reported == nil || c.reported.Flags != flags || c.reported.Overrides != c.durable
+	if !news && now.Sub(c.lastReport) < ReportEvery {
+		return nil
+	}
+	if changed {
+		c.facts.Own = append([]health.Status(nil), states...)
+		c.redecide = true
+	}
+	c.seq++
+	r.Epoch, r.Seq, r.Config, r.Flags, r.Overrides = c.epoch, c.seq, c.config, flags, c.durable
+	c.own, c.lastReport, c.reported = r.States, now, r
+	c.ledger.Merge(r, 0, now)
+	return r
+}
+
+// Stalled reports whether this node doubts itself because it was frozen or
+// starved a moment ago.
+func (c *Core) Stalled(now time.Time) bool { return now.Before(c.doubtUntil) }
+
+// SetWeights takes the shares of their weight that backends ask for, in percent,
+// indexed like the topology's layout; nil = all of it.
+func (c *Core) SetWeights(weights []uint8) {
+	if !bytes.Equal(weights, c.weights) {
+		c.weights = weights
+		c.facts.Weights = weights
+		c.redecide = true
+	}
+}
+
+// Merge takes a report that was age old at now. One in this node's own name
+// raises the epoch if it must (Raised tells).
+func (c *Core) Merge(r *health.Report, age time.Duration, now time.Time) health.Outcome {
+	if r.Observer == c.name {
+		return c.raise(r, now)
+	}
+	return c.ledger.Merge(r, age, now)
+}
+
+// raise answers an echo: somebody remembers a later life of ours, so our state
+// folder is older than what we once said. Go above it, or nobody will listen.
+func (c *Core) raise(echo *health.Report, now time.Time) health.Outcome {
+	later := echo.Epoch > c.epoch || echo.Epoch == c.epoch && echo.Seq > c.seq
+	if !later || now.Sub(c.lastRaise) < RaiseEvery || echo.Epoch >= maxEpoch-1 {
+		return health.OutcomeOld
+	}
+	c.lastRaise = now
+	c.epoch = max(c.epoch, echo.Epoch) + 1
+	c.lastReport = time.Time{}
+	return health.OutcomeNew
+}
+
+// Epoch returns the epoch of the reports to come. Whoever sees it change makes it durable.
+func (c *Core) Epoch() uint64 { return c.epoch }
+
+// SetReady says whether this node's listeners are open.
+func (c *Core) SetReady(ready bool) {
+	c.facts.Ready = ready
+	c.redecide = true
+}
+
+// SetTopology puts a new configuration in force; what is known of the targets in both stays.
+func (c *Core) SetTopology(t *steer.Topology, config uint64) {
+	c.topology, c.config = t, config
+	c.ledger = c.ledger.Rebase(t.Fleet, t.Layout)
+	c.own, c.lastReport, c.weights, c.facts.Weights = nil, time.Time{}, nil, nil
+	c.redecide = true
+}
+
+// View returns the newest verdicts; nil before the first Step without a last known good.
+func (c *Core) View() *health.View { return c.view }
+
+// Plan returns the newest plan; nil before the first Step.
+func (c *Core) Plan() *steer.Plan { return c.plan }
+
+// Topology returns what is decided on.
+func (c *Core) Topology() *steer.Topology { return c.topology }
+
+// Restored reports whether the verdicts began as a last known good.
+func (c *Core) Restored() bool { return c.restored }
+
+// Ledger returns the reports, to be read only.
+func (c *Core) Ledger() *health.Ledger { return c.ledger }

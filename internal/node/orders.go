@@ -1,0 +1,108 @@
+package node
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	"github.com/pharos-lb/pharos/internal/health"
+)
+
+// An acknowledgement is how far the overrides have come: have of nodes hold the
+// set with this digest on disk. Immutable.
+type acknowledgement struct {
+	digest      uint64
+	have, nodes int
+	all         []health.Override // the set, cleared registers too
+}
+
+// majority reports whether more than half of the nodes hold the set.
+func (a acknowledgement) majority() bool { return 2*a.have > a.nodes }
+
+// ackWithin bounds the wait for a majority to hold an order.
+const ackWithin = 5 * time.Second
+
+// ackPoll is how often a waiting order looks whether it is acknowledged.
+const ackPoll = 5 * time.Millisecond
+
+// publishOrders gives the whole set to the others and to the disk.
+func (d *decider) publishOrders() {
+	all, digest := d.core.Overrides()
+	d.digest = digest
+	d.gossip.PublishOverrides(all, digest)
+	d.metrics.overrides.Set(float64(len(d.core.Standing())))
+	if digest == d.core.Durable() {
+		return
+	}
+	data, err := health.EncodeOverrides(all)
+	if err != nil {
+		d.log.Error("overrides cannot be saved", "error", err)
+		return
+	}
+	d.orders.put(data, digest)
+}
+
+// mergeOrders takes what others ordered.
+func (d *decider) mergeOrders(all []health.Override) {
+	if len(all) == 0 {
+		return
+	}
+	changed, refused := d.core.MergeOverrides(all)
+	d.metrics.ordersRefused.Add(float64(refused))
+	if changed {
+		d.publishOrders()
+	}
+}
+
+// noteAcks keeps how far the overrides have come, for whoever waits.
+func (d *decider) noteAcks() {
+	have, nodes := d.core.Acknowledged(d.digest)
+	was := d.acks.Load()
+	if was.digest == d.digest && was.have == have && was.nodes == nodes {
+		return
+	}
+	a := &acknowledgement{digest: d.digest, have: have, nodes: nodes, all: was.all}
+	if was.digest != d.digest {
+		a.all, _ = d.core.Overrides()
+	}
+	d.acks.Store(a)
+}
+
+// logEnded says which orders ended by themselves.
+func (d *decider) logEnded(ended []health.Override) {
+	for _, v := range ended {
+		d.log.Info("override", "scope", v.Scope.String(), "order", v.Order.String(), "by", v.By, "reason", v.Reason)
+	}
+}
+
+// overtaken returns the orders that stand where others were written: somebody
+// ordered something else at the same moment, elsewhere, and theirs won.
+func (a *acknowledgement) overtaken(written []health.Override) (by []health.Override) {
+	for _, v := range written {
+		i, ok := slices.BinarySearchFunc(a.all, v.Scope, func(o health.Override, s health.Scope) int { return o.Scope.Compare(s) })
+		if ok && a.all[i].Compare(v) != 0 {
+			by = append(by, a.all[i])
+		}
+	}
+	return by
+}
+
+// awaitMajority waits until more than half of the nodes hold on disk what was
+// written, at most ackWithin or until it is overtaken, and returns how far the
+// overrides have come.
+func (d *decider) awaitMajority(ctx context.Context, written []health.Override) acknowledgement {
+	ctx, cancel := context.WithTimeout(ctx, ackWithin)
+	defer cancel()
+	poll := time.NewTicker(ackPoll)
+	defer poll.Stop()
+	for {
+		if a := *d.acks.Load(); a.majority() || len(a.overtaken(written)) > 0 {
+			return a
+		}
+		select {
+		case <-poll.C:
+		case <-ctx.Done():
+			return *d.acks.Load()
+		}
+	}
+}

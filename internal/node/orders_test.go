@@ -1,0 +1,386 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/pharos-lb/pharos/internal/admin"
+	"github.com/pharos-lb/pharos/internal/health"
+	"github.com/pharos-lb/pharos/internal/steer"
+)
+
+// ask is what an operator asks for.
+func ask(order health.Order, scopes ...string) admin.OverrideRequest {
+	return admin.OverrideRequest{Scopes: scopes, Order: order, By: "anna (unix)", Reason: "test"}
+}
+
+// obeyed carries a request out as the decider does, and steps.
+func (b *deciderBench) obeyed(t *testing.T, r admin.OverrideRequest) *admin.OverrideResult {
+	t.Helper()
+	result := &admin.OverrideResult{}
+	if _, err := b.obey(r, result); err != nil {
+		t.Fatal(err)
+	}
+	b.pass(time.Millisecond)
+	return result
+}
+
+// saveOrders has the saver of orders write what was handed to it, and tells the
+// core as Run does.
+func (b *deciderBench) saveOrders(t *testing.T) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := b.orders.Run(ctx); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case digest := <-b.orders.saved:
+		b.core.SetDurable(digest)
+	default:
+	}
+	b.pass(time.Millisecond)
+}
+
+// standingTexts are the orders in force as "scope order".
+func (b *deciderBench) standingTexts() (out []string) {
+	for _, v := range b.core.Standing() {
+		out = append(out, v.Scope.String()+" "+v.Order.String())
+	}
+	return out
+}
+
+// bothUp is a bench on which both sites are up and answered.
+func bothUp(t *testing.T, stateDir string) *deciderBench {
+	t.Helper()
+	return bothUpOf(t, stateDir, twoSites)
+}
+
+func bothUpOf(t *testing.T, stateDir, config string) *deciderBench {
+	t.Helper()
+	b := deciderBenchOf(t, stateDir, config)
+	b.set(health.KindBackend, health.StatusUp)
+	b.set(health.KindVIP, health.StatusUp)
+	b.publishOrders()
+	b.core.SetReady(true)
+	b.now = time.Now()
+	for seq := range uint64(2) {
+		b.inbox.deliver(b.upAtB(seq), 0)
+		b.pass(time.Second)
+	}
+	for _, site := range b.board.Load().Services[0].Sites {
+		if site.Why != steer.ReasonNone {
+			t.Fatalf("a site is %v", site.Why)
+		}
+	}
+	return b
+}
+
+// upAtB is b1's report: all that it probes is up.
+func (b *deciderBench) upAtB(seq uint64) *health.Report {
+	r := b.report("b1", 1, seq, health.KindVIP, health.StatusUp)
+	for i, target := range b.setup.Topology.Layout.Targets {
+		if target.Kind == health.KindBackend && target.Site == "b" {
+			r.Set(i, health.StatusUp)
+		}
+	}
+	return r
+}
+
+// An order takes effect and is told to the others at once, before any disk; it
+// is acknowledged by those whose reports carry its digest, and it is there after
+// a restart.
+func TestOrderIsToldSavedAndAcknowledged(t *testing.T) {
+	dir := t.TempDir()
+	b := bothUp(t, dir)
+	told := len(b.gossip.orders)
+	r := b.obeyed(t, ask(health.OrderDrain, "site/a"))
+	if len(r.Written) != 1 || r.Written[0].Writer != "a1" || r.Written[0].Keeper != "a" {
+		t.Errorf("written %+v", r.Written)
+	}
+	if b.board.Load().Services[0].Sites[0].Eligible {
+		t.Error("still answered with the drained site")
+	}
+	if got := len(b.gossip.orders) - told; got != 1 {
+		t.Errorf("told %d times, want once", got)
+	}
+	expect := func(what string, want int) {
+		t.Helper()
+		if got := b.acks.Load(); got.have != want || got.nodes != 2 || len(got.all) != 1 {
+			t.Errorf("%s: %d of %d hold %d registers, want %d of 2", what, got.have, got.nodes, len(got.all), want)
+		}
+	}
+	expect("in memory", 0)
+	b.saveOrders(t)
+	expect("on disk here", 1)
+	digest := b.acks.Load().digest
+	if last := b.gossip.published[len(b.gossip.published)-1]; last.Overrides != digest {
+		t.Errorf("reported digest %x, want %x", last.Overrides, digest)
+	}
+	for seq, tt := range []struct {
+		digest uint64
+		want   int
+	}{{digest + 1, 1}, {digest, 2}, {0, 1}} {
+		other := b.upAtB(uint64(seq + 2))
+		other.Overrides = tt.digest
+		b.inbox.deliver(other, 0)
+		b.pass(time.Millisecond)
+		expect("b1 reported", tt.want)
+	}
+	b.state.close()
+
+	next := newDeciderBench(t, dir)
+	next.publishOrders()
+	next.pass(0)
+	if got := next.standingTexts(); !slices.Equal(got, []string{"site/a drain"}) {
+		t.Errorf("after a restart stands %v", got)
+	}
+	if a := next.acks.Load(); a.digest != digest || a.have != 1 {
+		t.Errorf("after a restart %d hold %x, want this one %x", a.have, a.digest, digest)
+	}
+	if len(next.gossip.orders) != 1 || len(next.gossip.orders[0]) != 1 {
+		t.Errorf("after a restart told %v", next.gossip.orders)
+	}
+}
+
+// What others order is taken, passed on and saved; what is malformed is counted.
+func TestOrdersOfOthers(t *testing.T) {
+	b := bothUp(t, t.TempDir())
+	scope := health.Scope{Kind: health.ScopeSite, Site: "a"}
+	b.inbox.deliverOrders([]health.Override{{Scope: scope, Order: health.OrderDrain, Counter: 4, Writer: "b1", Keeper: "a"}})
+	b.inbox.deliverOrders([]health.Override{{Scope: scope, Order: health.OrderDown, Counter: 3, Writer: "b1", Keeper: "a"}})
+	told := len(b.gossip.orders)
+	b.pass(time.Millisecond)
+	if got := b.standingTexts(); !slices.Equal(got, []string{"site/a drain"}) || len(b.gossip.orders) != told+1 {
+		t.Errorf("stands %v, told %d times more", got, len(b.gossip.orders)-told)
+	}
+	if got := valueOf(t, b.metrics.overrides); got != 1 {
+		t.Errorf("%v orders on the metric, want 1", got)
+	}
+	b.inbox.deliverOrders([]health.Override{{Scope: health.Scope{Kind: health.ScopeService, Service: "web"}, Order: health.OrderDown}})
+	b.pass(time.Millisecond)
+	if got := valueOf(t, b.metrics.ordersRefused); got != 1 || len(b.core.Standing()) != 1 {
+		t.Errorf("%v refused, %v stands", got, b.standingTexts())
+	}
+}
+
+// A dry run says what an order would do and does nothing.
+func TestDryRunChangesNothing(t *testing.T) {
+	b := bothUp(t, t.TempDir())
+	generation, told := b.board.Load().Generation, len(b.gossip.orders)
+	r := ask(health.OrderDrain, "site/a", "pool/*/a")
+	r.DryRun = true
+	result := b.obeyed(t, r)
+	want := []string{
+		"service web: a is no longer answered (drained by order)",
+		"prefix 192.0.2.0/24 is withdrawn by this node (drained by order)",
+	}
+	if diff := cmp.Diff(want, result.Effects); diff != "" {
+		t.Errorf("effects (-want +got)\n%s", diff)
+	}
+	if len(result.Matched) != 2 || result.Matched[0].Scope != "site/a" || len(result.Written) != 0 {
+		t.Errorf("matched %v, written %v", result.Matched, result.Written)
+	}
+	if _, digest := b.core.Overrides(); digest != 0 || b.board.Load().Generation != generation || len(b.gossip.orders) != told {
+		t.Error("the dry run did something")
+	}
+
+	b.obeyed(t, ask(health.OrderDrain, "site/a"))
+	back := ask(health.OrderNone, "site/*")
+	back.DryRun = true
+	result = b.obeyed(t, back)
+	want = []string{
+		"service web: a is answered again (in use)",
+		"prefix 192.0.2.0/24 is announced by this node",
+	}
+	if diff := cmp.Diff(want, result.Effects); diff != "" {
+		t.Errorf("effects of clearing (-want +got)\n%s", diff)
+	}
+	if m := result.Matched; len(m) != 2 || m[0].Standing == nil || m[0].Standing.Order != health.OrderDrain || m[1].Standing != nil {
+		t.Errorf("matched %+v", m)
+	}
+}
+
+// One backend of several: nobody but its pool notices.
+func TestEffectsOnABackend(t *testing.T) {
+	b := bothUpOf(t, t.TempDir(), edit(t, twoSites, `a: ["127.9.1.3:80"]`, `a: ["127.9.1.3:80", "127.9.1.8:80"]`))
+	for _, tt := range []struct {
+		order health.Order
+		want  string
+	}{
+		{health.OrderDrain, "backend 127.9.1.8:80 of web at a gets no new work"},
+		{health.OrderNone, "backend 127.9.1.8:80 of web at a gets new work again"},
+	} {
+		result := b.obeyed(t, ask(tt.order, "backend/web/a/*.8:80"))
+		if !slices.Equal(result.Effects, []string{tt.want}) {
+			t.Errorf("%s: %q, want %q", tt.order, result.Effects, tt.want)
+		}
+	}
+	if result := b.obeyed(t, ask(health.OrderNone, "backend/web/a/*")); len(result.Effects) != 0 || len(result.Matched) != 2 {
+		t.Errorf("clearing what is clear: %q on %d", result.Effects, len(result.Matched))
+	}
+}
+
+// What must not happen by a slip is refused, and nothing of the request is done.
+func TestObeyRefuses(t *testing.T) {
+	for _, tt := range []struct {
+		name    string
+		request admin.OverrideRequest
+		want    string
+	}{
+		{"it would leave the service without a site", ask(health.OrderDown, "site/a", "site/b"), "--force"},
+		{"one pattern matches nothing", ask(health.OrderDrain, "site/a", "site/nowhere"), `nothing matches "site/nowhere"`},
+		{"an empty pattern", ask(health.OrderDrain, ""), "not a scope"},
+		{"clearing what was never there", ask(health.OrderNone, "site/nowhere"), "nothing matches"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			b := bothUp(t, t.TempDir())
+			_, err := b.obey(tt.request, &admin.OverrideResult{})
+			if err == nil || !strings.Contains(err.Error(), tt.want) {
+				t.Errorf("got %v, want %q", err, tt.want)
+			}
+			if _, digest := b.core.Overrides(); digest != 0 {
+				t.Errorf("%v stands after a refusal", b.standingTexts())
+			}
+		})
+	}
+}
+
+// With --force a minimum may be broken, and the result says which.
+func TestForceBreaksAMinimum(t *testing.T) {
+	b := bothUp(t, t.TempDir())
+	r := ask(health.OrderDown, "site/a", "site/b")
+	r.Force = true
+	if result := b.obeyed(t, r); len(result.Breaks) == 0 || len(result.Written) != 2 {
+		t.Errorf("breaks %v, written %d", result.Breaks, len(result.Written))
+	}
+}
+
+// An order on something that the configuration has lost can be cleared.
+func TestClearWhatIsGone(t *testing.T) {
+	b := bothUp(t, t.TempDir())
+	b.inbox.deliverOrders([]health.Override{{
+		Scope: health.Scope{Kind: health.ScopeSite, Site: "gone"}, Order: health.OrderDown, Counter: 1, Writer: "b1", Keeper: "gone",
+	}})
+	b.pass(time.Millisecond)
+	b.obeyed(t, ask(health.OrderNone, "site/gone"))
+	if got := b.standingTexts(); len(got) != 0 {
+		t.Errorf("%v stands", got)
+	}
+}
+
+// Before the first decision there is nothing to judge an order by.
+func TestObeyBeforeTheFirstDecision(t *testing.T) {
+	b := newDeciderBench(t, t.TempDir())
+	if _, err := b.obey(ask(health.OrderDrain, "site/a"), &admin.OverrideResult{}); err == nil || !strings.Contains(err.Error(), "try again") {
+		t.Errorf("got %v", err)
+	}
+}
+
+// Whoever orders at the same moment as another learns whose order stands, and
+// does not wait for a majority that will never hold theirs.
+func TestOvertaken(t *testing.T) {
+	b := bothUp(t, t.TempDir())
+	written, err := b.obey(ask(health.OrderDown, "site/a"), &admin.OverrideResult{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.pass(time.Millisecond)
+	if by := b.acks.Load().overtaken(written); len(by) != 0 {
+		t.Errorf("overtaken by itself: %v", by)
+	}
+	rival := written[0]
+	rival.Order, rival.Writer = health.OrderDrain, "b1"
+	elsewhere := health.Override{Scope: health.Scope{Kind: health.ScopeSite, Site: "b"}, Order: health.OrderUp, Counter: 99, Writer: "b1", Keeper: "b"}
+	b.inbox.deliverOrders([]health.Override{elsewhere})
+	b.pass(time.Millisecond)
+	if by := b.acks.Load().overtaken(written); len(by) != 0 {
+		t.Errorf("overtaken by an order on something else: %v", by)
+	}
+	b.inbox.deliverOrders([]health.Override{rival})
+	b.pass(time.Millisecond)
+	a := b.awaitMajority(t.Context(), written)
+	if by := a.overtaken(written); len(by) != 1 || by[0].Writer != "b1" || a.majority() {
+		t.Errorf("overtaken by %v, want by b1's", by)
+	}
+}
+
+// An order that was given for a time ends, is told and saved like any other.
+func TestOrderEndsByItself(t *testing.T) {
+	b := bothUp(t, t.TempDir())
+	r := ask(health.OrderDrain, "site/a")
+	r.For = time.Minute
+	b.obeyed(t, r)
+	until := b.core.Standing()[0].Until
+	told := len(b.gossip.orders)
+	b.now = until.Add(-time.Millisecond)
+	b.step(b.now)
+	if len(b.core.Standing()) != 1 {
+		t.Fatal("ended early")
+	}
+	b.pass(time.Millisecond)
+	if len(b.core.Standing()) != 0 || len(b.gossip.orders) != told+1 {
+		t.Errorf("%v stands, told %d times", b.standingTexts(), len(b.gossip.orders)-told)
+	}
+	b.saveOrders(t)
+	if all, err := health.ParseOverrides(b.state.load(overridesFile)); err != nil || len(all) != 1 || all[0].Order != health.OrderNone {
+		t.Errorf("on disk: %v, %v", all, err)
+	}
+}
+
+// A corrupt state file is kept aside and costs nothing else.
+func TestCorruptStateIsSetAside(t *testing.T) {
+	for _, name := range []string{overridesFile, registersFile, viewFile} {
+		for what, content := range map[string]string{"rubbish": "rubbish", "empty": "", "cut off": "pharos-overrides\x01\x00\x00\x00\x09"} {
+			dir := t.TempDir()
+			write(t, filepath.Join(dir, name), content)
+			b := newDeciderBench(t, dir)
+			b.publishOrders()
+			b.set(health.KindBackend, health.StatusUp)
+			b.pass(0)
+			if got := b.verdict(health.KindBackend, "a").Status; got != health.StatusUp {
+				t.Errorf("%s %s: the verdict is %s", name, what, got)
+			}
+			if kept, err := os.ReadFile(filepath.Join(dir, name+".corrupt")); err != nil || string(kept) != content {
+				t.Errorf("%s %s: kept %q, %v", name, what, kept, err)
+			}
+			b.obeyed(t, ask(health.OrderDrain, "site/b"))
+			b.saveOrders(t)
+			if got := b.acks.Load().have; got != 1 {
+				t.Errorf("%s %s: %d hold the order, want this one", name, what, got)
+			}
+			b.state.close()
+		}
+	}
+}
+
+// A node that asks for a majority waits for it, and no longer than it has to.
+func TestAwaitMajority(t *testing.T) {
+	b := newDeciderBench(t, t.TempDir())
+	b.acks.Store(&acknowledgement{have: 1, nodes: 2})
+	ctx, cancel := context.WithCancelCause(t.Context())
+	got := make(chan acknowledgement)
+	go func() { got <- b.awaitMajority(ctx, nil) }()
+	select {
+	case a := <-got:
+		t.Fatalf("returned with %d of %d", a.have, a.nodes)
+	case <-time.After(5 * ackPoll):
+	}
+	b.acks.Store(&acknowledgement{have: 2, nodes: 2})
+	if a := <-got; a.have != 2 {
+		t.Errorf("returned with %d of %d", a.have, a.nodes)
+	}
+	b.acks.Store(&acknowledgement{have: 1, nodes: 3})
+	cancel(errors.New("the caller went away"))
+	if a := b.awaitMajority(ctx, nil); a.have != 1 || a.majority() {
+		t.Errorf("returned with %d of %d", a.have, a.nodes)
+	}
+}

@@ -1,0 +1,156 @@
+package node
+
+import (
+	"fmt"
+	"net/netip"
+	"strconv"
+	"strings"
+
+	"github.com/pharos-lb/pharos/internal/admin"
+	"github.com/pharos-lb/pharos/internal/health"
+)
+
+// This file is the part of the status that speaks of the fleet: who is heard,
+// who is trusted, and what operators ordered.
+
+// fillSafety adds what this node doubts and what stands above its verdicts.
+func (n *Node) fillSafety(out *admin.Status) {
+	out.Overrides = n.overrides(false).Overrides
+	out.Doubt = n.decider.doubting.Load().text
+	if view := n.decider.view.Load(); view != nil {
+		out.Sites, out.Heard, out.Minority = view.Sites, view.Heard, view.Minority
+	}
+	if err := n.state.trouble(); err != nil {
+		out.StateTrouble = strings.ReplaceAll(err.Error(), "\n", "; ")
+	}
+}
+
+// members are the nodes that this one knows of.
+func (n *Node) members() []admin.MemberStatus {
+	out := []admin.MemberStatus{}
+	digest := n.decider.acks.Load().digest
+	abstains := map[string]string{}
+	if seen := n.decider.observers.Load(); seen != nil {
+		for _, o := range *seen {
+			if o.Abstains != health.AbstainNot {
+				abstains[o.Name] = o.Abstains.String()
+			}
+		}
+	}
+	for _, m := range n.gossip.Members() {
+		row := admin.MemberStatus{
+			Name: m.Name, Site: m.Site, Version: m.Version, State: m.State.String(), Self: m.Self,
+			Heard:      m.Self || m.Reported && m.Age <= health.FreshFor,
+			AgeSeconds: m.Age.Seconds(), Config: hashText(m.Config),
+			OverridesInSync: m.Overrides == digest, Signed: m.Signed, Abstains: abstains[m.Name], Keys: m.Keys,
+		}
+		if m.Reported {
+			row.Config = hashText(m.ReportedConfig)
+		}
+		out = append(out, row)
+	}
+	return out
+}
+
+// fleetTroubles lists what is odd about this node's trust, the orders and the others.
+func fleetTroubles(st *admin.Status, s *Setup) (out []string) {
+	if st.Doubt != "" {
+		out = append(out, "this node doubts itself, its findings do not count: "+st.Doubt)
+	}
+	if st.Minority {
+		out = append(out, fmt.Sprintf("only %d of %d sites are heard: verdicts on other sites are frozen", st.Heard, st.Sites))
+	}
+	if st.StateTrouble != "" {
+		out = append(out, "state cannot be saved: "+st.StateTrouble)
+	}
+	for _, o := range st.Overrides {
+		text := fmt.Sprintf("override: %s %s", o.Scope, o.Text())
+		if o.Unknown {
+			text += " (nothing here is called so)"
+		}
+		out = append(out, text)
+	}
+	out = append(out, silentNodes(st, s)...)
+	for _, m := range st.Members {
+		if m.Heard && m.Config != st.Config.Hash {
+			out = append(out, fmt.Sprintf("node %s runs another configuration (%s)", m.Name, m.Config))
+		}
+		if m.Heard && !m.Self && versionsApart(m.Version, st.Version) {
+			out = append(out, fmt.Sprintf("node %s runs pharos %s: more than one minor version from ours", m.Name, m.Version))
+		}
+		if m.Heard && m.Abstains != "" && !m.Self {
+			out = append(out, fmt.Sprintf("what node %s finds does not count: %s", m.Name, m.Abstains))
+		}
+	}
+	return out
+}
+
+// versionsApart reports whether two versions, "v1.4.2", differ by more than one
+// minor version. Versions of another form are not compared.
+func versionsApart(a, b string) bool {
+	majorA, minorA, okA := minorOf(a)
+	majorB, minorB, okB := minorOf(b)
+	if !okA || !okB {
+		return false
+	}
+	return majorA != majorB || minorA > minorB+1 || minorB > minorA+1
+}
+
+func minorOf(version string) (major, minor int, ok bool) {
+	parts := strings.SplitN(strings.TrimPrefix(version, "v"), ".", 3)
+	if len(parts) < 2 {
+		return 0, 0, false
+	}
+	major, errMajor := strconv.Atoi(parts[0])
+	minor, errMinor := strconv.Atoi(parts[1])
+	return major, minor, errMajor == nil && errMinor == nil
+}
+
+// silentNodes are configured but do not gossip with us.
+func silentNodes(st *admin.Status, s *Setup) (out []string) {
+	heard := map[string]bool{st.Node: true}
+	for _, m := range st.Members {
+		heard[m.Name] = heard[m.Name] || m.Heard
+	}
+	for _, site := range s.Config.Sites {
+		for _, node := range site.Nodes {
+			if !heard[node.Name] {
+				out = append(out, fmt.Sprintf("node %s is not heard from", node.Name))
+			}
+		}
+	}
+	return out
+}
+
+// ordersOn are the standing orders by scope, for display.
+type ordersByScope map[health.Scope]string
+
+func ordersOn(standing []health.Override) ordersByScope {
+	out := make(ordersByScope, len(standing))
+	for _, v := range standing {
+		out[v.Scope] = admin.NewOverrideStatus(v).Text()
+	}
+	return out
+}
+
+// onPool returns the order on a service at a site: the narrowest one.
+func (o ordersByScope) onPool(service, site string) string {
+	for _, s := range [...]health.Scope{
+		{Kind: health.ScopePool, Service: service, Site: site},
+		{Kind: health.ScopeService, Service: service},
+		{Kind: health.ScopeSite, Site: site},
+	} {
+		if text := o[s]; text != "" {
+			return text
+		}
+	}
+	return ""
+}
+
+func (o ordersByScope) onBackend(t health.Target) string {
+	return o[health.Scope{Kind: health.ScopeBackend, Service: t.Service, Site: t.Site, Backend: t.Addr}]
+}
+
+func (o ordersByScope) onPrefix(p netip.Prefix) string {
+	return o[health.Scope{Kind: health.ScopePrefix, Prefix: p}]
+}
