@@ -1,0 +1,118 @@
+package sim
+
+import (
+	"time"
+
+	"github.com/pharos-lb/pharos/internal/health"
+)
+
+// An order waits for its acknowledgement.
+type order struct {
+	v     health.Override
+	since time.Duration
+}
+
+// ackWithin is how long an operator waits.
+const ackWithin = 5 * time.Second
+
+// command has an operator order something at this machine.
+func (m *machine) command(v health.Override) {
+	v.By, v.At = "operator", m.wall()
+	v.Keeper = v.Scope.Site
+	if v.Keeper == "" {
+		v.Keeper = m.core.SelfSite()
+	}
+	written, err := m.core.WriteAll([]health.Override{v})
+	if err != nil {
+		m.w.violated(m, "an order was refused: %v", err)
+		return
+	}
+	if written[0].Order != v.Order {
+		m.w.violated(m, "invariant 4: %s was ordered %s, %s stands", v.Scope, v.Order, written[0].Order)
+	}
+	m.w.history.Wrote(written[0])
+	m.pending = append(m.pending, order{written[0], m.w.now})
+	m.publishOrders()
+	m.stepSoon()
+}
+
+// publishOrders tells everybody, and the disk.
+func (m *machine) publishOrders() {
+	all, digest := m.core.Overrides()
+	m.saveOrders(all, digest)
+	for _, other := range m.w.machines {
+		if other != m {
+			m.w.datagram(m, other, func() { other.hearOrders(all) })
+		}
+	}
+}
+
+// saveOrders makes the orders durable, after a moment, if the disk lets it.
+func (m *machine) saveOrders(all []health.Override, digest uint64) {
+	life := m.life
+	m.w.in(m.w.between(time.Millisecond, 20*time.Millisecond), func() {
+		if !m.alive || m.life != life || m.disk.full {
+			return
+		}
+		data, err := health.EncodeOverrides(all)
+		if err != nil {
+			m.w.violated(m, "the orders cannot be encoded: %v", err)
+			return
+		}
+		m.disk.overrides = data
+		if !m.disk.copied {
+			m.disk.backup, m.disk.copied = data, true
+		}
+		m.core.SetDurable(digest)
+		m.stepSoon()
+	})
+}
+
+// hearOrders takes what another machine holds.
+func (m *machine) hearOrders(all []health.Override) {
+	changed, refused := m.core.MergeOverrides(all)
+	if refused > 0 {
+		m.w.violated(m, "%d orders of another node were refused", refused)
+	}
+	if changed {
+		m.publishOrders()
+		m.stepSoon()
+	}
+}
+
+// repair gives what is held to those whose reports say that they hold something else.
+func (m *machine) repair() {
+	all, digest := m.core.Overrides()
+	if digest != m.core.Durable() {
+		m.saveOrders(all, digest)
+	}
+	for _, other := range m.w.machines {
+		r := m.core.Ledger().Held(other.name)
+		if other == m || r == nil || r.Overrides == digest || m.w.now-m.repaired[other.id] < repairEvery {
+			continue
+		}
+		m.repaired[other.id] = m.w.now
+		m.w.stream(m, other, func() { other.hearOrders(all) })
+	}
+}
+
+// checkOrders notes which orders a majority holds by now.
+func (m *machine) checkOrders() {
+	if len(m.pending) == 0 {
+		return
+	}
+	_, digest := m.core.Overrides()
+	have, nodes := m.core.Acknowledged(digest)
+	rest := m.pending[:0]
+	for _, p := range m.pending {
+		switch {
+		case !m.core.Holds(p.v): // overtaken by another one, so its operator is told that it failed
+		case 2*have > nodes:
+			m.w.history.Acknowledged(p.v)
+			m.w.acknowledged++
+		case m.w.now-p.since < ackWithin:
+			rest = append(rest, p)
+		}
+	}
+	m.pending = rest
+}

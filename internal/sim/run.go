@@ -1,0 +1,197 @@
+package sim
+
+import (
+	"container/heap"
+	"fmt"
+	"math/rand/v2"
+	"time"
+
+	"github.com/pharos-lb/pharos/internal/health"
+)
+
+// Options say what is played. Zero fields are chosen by the seed.
+type Options struct {
+	// Seed determines everything.
+	Seed uint64
+	// Sites and PerSite are the size of the fleet.
+	Sites, PerSite int
+	// Storm is how long the bad weather lasts; default 60 s.
+	Storm time.Duration
+	// Lone has nothing happen but one mad node, or one mad site: by itself it
+	// must change no verdict on anybody else.
+	Lone bool
+}
+
+// A Result is what came of a run.
+type Result struct {
+	Options Options
+	// Violations are the broken invariants, each with its time and node; at most
+	// maxViolations.
+	Violations []string
+	// Simulated is the time played, Steps how often a node decided or judged.
+	Simulated time.Duration
+	Steps     int
+	// Acknowledged counts the operators' orders that a majority held.
+	Acknowledged int
+	// Log is what the weather did, one line each.
+	Log []string
+}
+
+const (
+	// warmUp is how long the fleet has to come up in good weather, calm how long it
+	// has to agree after the storm.
+	warmUp = 12 * time.Second
+	calm   = 50 * time.Second
+	// agreeWithin is when all must agree after the storm.
+	agreeWithin   = 30 * time.Second
+	maxViolations = 20
+	// maxSites and maxPerSite bound the fleets that seeds choose; Options may ask for more.
+	maxSites, maxPerSite = 7, 3
+)
+
+// start is the world's time at the beginning of every run.
+var start = time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC)
+
+// Run plays one seed.
+func Run(o Options) *Result {
+	w := newWorld(o)
+	w.at(0, w.bringUp)
+	if o.Lone {
+		w.planLoneMadness()
+	} else {
+		w.planWeather()
+	}
+	end := warmUp + w.o.Storm + calm
+	w.at(warmUp+w.o.Storm, w.clear)
+	w.at(warmUp+w.o.Storm+agreeWithin, w.checkAgreement)
+	w.at(end, w.checkAgreement)
+	w.at(end, w.checkTruth)
+	w.play(end)
+	return &Result{Options: w.o, Violations: w.violations, Simulated: end, Steps: w.steps, Acknowledged: w.acknowledged, Log: w.log}
+}
+
+// An event happens at a time; those of one time in the order they were made.
+type event struct {
+	at  time.Duration
+	seq uint64
+	do  func()
+}
+
+type events []event
+
+func (e events) Len() int { return len(e) }
+func (e events) Less(i, j int) bool {
+	return e[i].at < e[j].at || e[i].at == e[j].at && e[i].seq < e[j].seq
+}
+func (e events) Swap(i, j int) { e[i], e[j] = e[j], e[i] }
+func (e *events) Push(x any)   { *e = append(*e, x.(event)) }
+func (e *events) Pop() any {
+	last := len(*e) - 1
+	x := (*e)[last]
+	(*e)[last] = event{}
+	*e = (*e)[:last]
+	return x
+}
+
+// A world is one run.
+type world struct {
+	o      Options
+	random *rand.Rand
+	now    time.Duration // since start
+	queue  events
+	seq    uint64
+	steps  int
+
+	fleet    *fleet
+	machines []*machine
+	net      network
+	// backendDown is the truth on the backends, by position in the layout.
+	backendDown []bool
+	// honestDown is when an honest observer last found a target down; -1 = never.
+	honestDown []time.Duration
+	history    health.History
+	stormy     bool
+	// mad: somebody was mad in this run. acknowledged counts the orders that were.
+	mad          bool
+	ordered      []health.Scope // what operators ordered something for, in time's order
+	acknowledged int
+	lone         int // the site of the lone mad machine; -1 = nobody
+	violations   []string
+	log          []string
+}
+
+// newWorld draws what the options leave open.
+func newWorld(o Options) *world {
+	random := rand.New(rand.NewPCG(o.Seed, 0x70686172))
+	if o.Sites == 0 {
+		o.Sites = 2 + random.IntN(maxSites-1)
+		if o.Lone {
+			o.Sites = 4 + random.IntN(maxSites-3)
+		}
+	}
+	if o.PerSite == 0 {
+		o.PerSite = 1 + random.IntN(maxPerSite)
+	}
+	if o.Storm == 0 {
+		o.Storm = time.Minute
+	}
+	w := &world{o: o, random: random, fleet: newFleet(o.Sites, o.PerSite), lone: -1}
+	targets := len(w.fleet.layout.Targets)
+	w.backendDown = make([]bool, targets)
+	w.honestDown = make([]time.Duration, targets)
+	for i := range w.honestDown {
+		w.honestDown[i] = -1
+	}
+	for i, name := range w.fleet.nodes {
+		w.machines = append(w.machines, newMachine(w, i, name))
+	}
+	w.net = newNetwork(len(w.machines))
+	return w
+}
+
+// at has f happen at a time of the run.
+func (w *world) at(t time.Duration, f func()) {
+	w.seq++
+	heap.Push(&w.queue, event{max(t, w.now), w.seq, f})
+}
+
+// in has f happen after d.
+func (w *world) in(d time.Duration, f func()) { w.at(w.now+d, f) }
+
+// play lets everything happen up to end.
+func (w *world) play(end time.Duration) {
+	for len(w.queue) > 0 && w.queue[0].at <= end && len(w.violations) < maxViolations {
+		e := heap.Pop(&w.queue).(event)
+		w.now = e.at
+		e.do()
+	}
+}
+
+// between draws a duration.
+func (w *world) between(least, most time.Duration) time.Duration {
+	return least + time.Duration(w.random.Int64N(int64(most-least)+1))
+}
+
+func (w *world) chance(p float64) bool { return w.random.Float64() < p }
+
+// violated records a broken invariant.
+func (w *world) violated(m *machine, format string, args ...any) {
+	who := "fleet"
+	if m != nil {
+		who = m.name
+	}
+	if len(w.violations) < maxViolations {
+		w.violations = append(w.violations, fmt.Sprintf("%v %s: ", w.now, who)+fmt.Sprintf(format, args...))
+	}
+}
+
+func (w *world) note(format string, args ...any) {
+	w.log = append(w.log, fmt.Sprintf("%v ", w.now)+fmt.Sprintf(format, args...))
+}
+
+// bringUp starts every machine within a second.
+func (w *world) bringUp() {
+	for _, m := range w.machines {
+		w.in(w.between(0, time.Second), func() { m.boot() })
+	}
+}

@@ -1,0 +1,73 @@
+package sim
+
+import (
+	"flag"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+var (
+	seeds  = flag.Int("seeds", 2000, "how many seeds TestSeeds plays")
+	enough = flag.Int("enough", 10, "after how many failing seeds TestSeeds stops")
+	seed   = flag.Uint64("seed", 0, "the one seed that TestSeeds plays, with its weather")
+)
+
+// optionsOf is what a seed plays: every fifth a lone madness, every hundredth a
+// large fleet.
+func optionsOf(seed uint64) Options {
+	o := Options{Seed: seed, Lone: seed%5 == 4}
+	if seed%100 == 50 {
+		o.Sites, o.PerSite = 20, 2
+	}
+	return o
+}
+
+// TestSeeds plays seeds and holds every step against the invariants. A seed that
+// breaks one is printed; `go test ./internal/sim -run TestSeeds -seed N -v` plays it again.
+func TestSeeds(t *testing.T) {
+	first, last := uint64(1), uint64(*seeds)
+	if *seed != 0 {
+		first, last = *seed, *seed
+	}
+	began := time.Now()
+	var next, steps, simulated, acknowledged, bad atomic.Int64
+	next.Store(int64(first) - 1)
+	var failed sync.Map
+	var wait sync.WaitGroup
+	for range runtime.GOMAXPROCS(0) {
+		wait.Go(func() {
+			for n := uint64(next.Add(1)); n <= last; n = uint64(next.Add(1)) {
+				r := Run(optionsOf(n))
+				steps.Add(int64(r.Steps))
+				simulated.Add(int64(r.Simulated))
+				acknowledged.Add(int64(r.Acknowledged))
+				if len(r.Violations) > 0 || *seed != 0 {
+					failed.Store(n, r)
+				}
+				if len(r.Violations) > 0 && bad.Add(1) >= int64(*enough) {
+					return
+				}
+			}
+		})
+	}
+	wait.Wait()
+	var results []*Result
+	failed.Range(func(_, r any) bool { results = append(results, r.(*Result)); return true })
+	slices.SortFunc(results, func(a, b *Result) int { return int(a.Options.Seed) - int(b.Options.Seed) })
+	for _, r := range results {
+		if *seed != 0 {
+			t.Logf("%+v\n%s", r.Options, strings.Join(r.Log, "\n"))
+		}
+		if len(r.Violations) > 0 {
+			t.Errorf("seed %d (%d sites of %d):\n  %s", r.Options.Seed, r.Options.Sites, r.Options.PerSite, strings.Join(r.Violations, "\n  "))
+		}
+	}
+	played := time.Duration(simulated.Load())
+	t.Logf("%d seeds, %d failed: %v simulated, %d steps, %d orders acknowledged, %.0f times real time",
+		last-first+1, bad.Load(), played, steps.Load(), acknowledged.Load(), played.Seconds()/time.Since(began).Seconds())
+}
