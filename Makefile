@@ -14,7 +14,7 @@ endif
 # How many seeds `make sim` plays.
 SEEDS ?= 100000
 
-.PHONY: build demo test race lint fuzz-short bench bench-peers sim generate generate-check tidy clean
+.PHONY: build demo test race lint fuzz-short bench bench-peers sim scale generate generate-check tidy clean
 
 build: ## bin/pharos
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/pharos ./cmd/pharos
@@ -57,8 +57,12 @@ generate-check: ## the generated files are current
 bench-peers: build ## CPU per DNS query next to gdnsd; needs Debian's gdnsd
 	$(GO) run ./bench/dns -pharos bin/pharos
 
+scale: ## what is too large for the race detector: 2,000 seeds of the simulation, 100 nodes of gossip
+	GOGC=400 $(GO) test -timeout 20m ./internal/sim -run '^TestSeeds$$'
+	$(GO) test -timeout 20m ./cluster -run 'Fleet'
+
 sim: ## SEEDS seeds of bad weather, every invariant checked after every step (the nightly run)
-	$(GO) test ./internal/sim -run '^TestSeeds$$' -v -timeout 24h -seeds $(SEEDS)
+	GOGC=400 $(GO) test ./internal/sim -run '^TestSeeds$$' -v -timeout 24h -seeds $(SEEDS)
 
 tidy: ## the house rules
 	$(GO) mod tidy -diff

@@ -28,7 +28,8 @@ func (c *Core) Step(m health.Moment) Step {
 	c.view = c.ledger.Judge(prev, m)
 	s.View, s.Changed = c.view, c.view.Changed(prev)
 	c.noteCurrent(prev, m.Now)
-	if len(s.Changed) > 0 || c.redecide || c.confirmed() || c.due(m.Now) {
+	confirmed := c.confirmed() // counts, so it is asked whatever else there is
+	if len(s.Changed) > 0 || c.redecide || confirmed || c.due(m.Now) {
 		c.facts.Now = m.Now
 		c.plan = steer.Decide(c.topology, c.view, c.facts, c.plan)
 		c.redecide, s.Decided = false, true

@@ -190,6 +190,7 @@ func TestRestoredVerdictsAreConfirmed(t *testing.T) {
 	if !b.Restored() || b.Undecided() != 0 {
 		t.Fatalf("restored %v, %d undecided", b.Restored(), b.Undecided())
 	}
+	b.all(health.StatusUp)
 	b.look(0)
 	restored := func() (n int) {
 		for _, v := range b.View().Verdicts {
@@ -203,7 +204,11 @@ func TestRestoredVerdictsAreConfirmed(t *testing.T) {
 		t.Fatal("nothing is only restored")
 	}
 	before := restored()
-	b.all(health.StatusUp)
+	if _, s := b.look(time.Millisecond); s.Decided {
+		t.Error("decided although nothing was measured")
+	}
+	b.hear(t, "b1", 1, health.StatusUp)
+	b.hear(t, "c1", 1, health.StatusUp)
 	if _, s := b.look(time.Millisecond); !s.Decided || len(s.Changed) != 0 || restored() >= before {
 		t.Errorf("decided %v, %d changed, %d of %d only restored", s.Decided, len(s.Changed), restored(), before)
 	}

@@ -17,9 +17,12 @@ func probeCheck(p steer.Probe) probe.Check {
 		out.Host = p.Host
 	}
 	out.Every, out.Timeout, out.Jitter, out.Rise, out.Fall, out.Recheck = c.Every, c.Timeout, c.Jitter, c.Rise, c.Fall, c.Recheck
-	out.Flap = probe.FlapRule{Limit: c.Flap.Limit, HalfLife: c.Flap.HalfLife}
 	out.WeightHeader, out.WeightJSON = c.Weight.Header, c.Weight.JSON
 	if p.Target.Kind == health.KindBackend {
+		// Not for VIPs: what one observer holds down because it was cut off a few
+		// times is no finding, and the observers would disagree for minutes. A VIP
+		// that comes and goes is held by the judge, alike for all.
+		out.Flap = probe.FlapRule{Limit: c.Flap.Limit, HalfLife: c.Flap.HalfLife}
 		out.Passive = probe.PassiveRule{Fall: c.Passive.Fall, For: c.Passive.For}
 	}
 	return out

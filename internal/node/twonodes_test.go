@@ -13,6 +13,7 @@ import (
 
 	"github.com/pharos-lb/pharos/internal/admin"
 	"github.com/pharos-lb/pharos/internal/health"
+	"github.com/pharos-lb/pharos/internal/steer"
 )
 
 // bothSites is two sites that both run, on addresses 127.9.2.x.
@@ -113,6 +114,21 @@ func sitesAnswered(r *running) (out []string) {
 	return out
 }
 
+// awaitFit waits until both nodes hold both sites for fit, so that one can be spared.
+func (p *pair) awaitFit(t *testing.T) {
+	t.Helper()
+	for _, r := range []*running{p.a, p.b} {
+		eventually(t, "both sites are fit at "+r.opts.Name, func() bool {
+			for _, site := range r.board.Load().Services[0].Sites {
+				if site.Why != steer.ReasonNone {
+					return false
+				}
+			}
+			return true
+		})
+	}
+}
+
 // within fails if something is not so after d: a promise, not only patience.
 func within(t *testing.T, d time.Duration, what string, ok func() bool) {
 	t.Helper()
@@ -133,7 +149,7 @@ func TestOrderHoldsAcrossTheFleet(t *testing.T) {
 	t.Parallel()
 	p := newPair(t, "127.9.37.", newKeyText(t))
 	dnsB := "127.9.37.2:5353"
-	eventually(t, "both sites are answered at b1", func() bool { return slices.Equal(sitesAnswered(p.b), []string{"a", "b"}) })
+	p.awaitFit(t)
 
 	result, err := p.a.override(t.Context(), ask(health.OrderDrain, "site/a"))
 	if err != nil || !result.Majority() || result.Acknowledged != 2 || result.Of != 2 {
@@ -242,9 +258,10 @@ func TestKeysChangeWhileNodesRun(t *testing.T) {
 			t.Errorf("in the file: %q, %v", got, err)
 		}
 	}
+	p.awaitFit(t)
 	result, err := p.a.override(t.Context(), ask(health.OrderDrain, "site/a"))
 	if err != nil || result.Acknowledged != 2 {
-		t.Errorf("under the new key: %+v, %v", result, err)
+		t.Fatalf("under the new key: %+v, %v", result, err)
 	}
 	got, err := p.a.check(t.Context(), admin.CheckRequest{Target: "web/b/backend"})
 	if err != nil || len(got.Targets) != 1 {

@@ -12,7 +12,7 @@ import (
 )
 
 var (
-	seeds  = flag.Int("seeds", 2000, "how many seeds TestSeeds plays")
+	seeds  = flag.Int("seeds", defaultSeeds, "how many seeds TestSeeds plays")
 	enough = flag.Int("enough", 10, "after how many failing seeds TestSeeds stops")
 	seed   = flag.Uint64("seed", 0, "the one seed that TestSeeds plays, with its weather")
 )
