@@ -178,7 +178,7 @@ func (d *decider) tell(s decide.Step) {
 	if len(s.Changed) > 0 {
 		d.logChanges(s)
 	}
-	d.metrics.minority.Set(gaugeOf(s.View.Minority))
+	d.metrics.noteView(s.View)
 }
 
 // observe turns this node's own checks into its report, publishing it when it

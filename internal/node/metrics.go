@@ -6,6 +6,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
+	"github.com/pharos-lb/pharos/internal/health"
 	"github.com/pharos-lb/pharos/internal/steer"
 )
 
@@ -24,6 +25,7 @@ type metrics struct {
 	ordersRefused prometheus.Counter
 	minority      prometheus.Gauge
 	doubting      prometheus.Gauge
+	distrusted    prometheus.Gauge
 	held          *prometheus.GaugeVec
 }
 
@@ -55,7 +57,10 @@ func newMetrics(reg prometheus.Registerer, version string) *metrics {
 	m.held = prometheus.NewGaugeVec(prometheus.GaugeOpts{
 		Name: "pharos_node_safety_held_sites", Help: "Sites of services that a safety rule keeps in, or an order keeps out, by reason.",
 	}, []string{"reason"})
-	reg.MustRegister(m.overrides, m.ordersRefused, m.minority, m.doubting, m.held)
+	m.distrusted = prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "pharos_node_distrusted_observers", Help: "Nodes whose findings on other sites do not count, because they contradict the rest.",
+	})
+	reg.MustRegister(m.distrusted, m.overrides, m.ordersRefused, m.minority, m.doubting, m.held)
 	info := prometheus.NewGauge(prometheus.GaugeOpts{
 		Name: "pharos_build_info", Help: "Always 1; the labels say what runs.",
 		ConstLabels: prometheus.Labels{"version": version, "go": runtime.Version()},
@@ -79,6 +84,18 @@ func gaugeOf(on bool) float64 {
 		return 1
 	}
 	return 0
+}
+
+// noteView keeps what the verdicts rest on.
+func (m *metrics) noteView(v *health.View) {
+	m.minority.Set(gaugeOf(v.Minority))
+	distrusted := 0
+	for _, w := range v.Witnesses {
+		if w.Distrusted {
+			distrusted++
+		}
+	}
+	m.distrusted.Set(float64(distrusted))
 }
 
 // noteSafety counts the sites of services that are in or out for a reason other
