@@ -10,7 +10,8 @@ import (
 
 // A BackendPlan is one address at which the lab answers as a backend.
 type BackendPlan struct {
-	// Service and Site are of the first pool that names the address.
+	// Service and Site are of the first pool that names the address; of a canary,
+	// "(canary)" and none.
 	Service, Site string
 	Address       netip.AddrPort
 	// Members are the namespaces that it listens in: one, or for a loopback

@@ -25,6 +25,8 @@ const (
 	clientName = "client"
 	coreName   = "core"
 	allName    = "all" // every node and site, but no client
+	// canaryService stands for a service in the table of what answers.
+	canaryService = "(canary)"
 )
 
 // Limits of a lab: each namespace costs a few hundred kilobytes of kernel
@@ -95,13 +97,7 @@ func NewLayout(id string, cfg *config.Config, nodes []string) (*Layout, error) {
 	if err := l.addBackends(); err != nil {
 		return nil, err
 	}
-	client := Member{Name: clientName, Role: RoleClient, Own: slices.Clone(clientAddrs)}
-	for _, t := range cfg.Tests {
-		if a, ok := clientOf(t.From); ok && !slices.Contains(client.Own, a) && !l.taken(a) {
-			client.Own = append(client.Own, a)
-		}
-	}
-	l.Members = append(l.Members, client)
+	l.addClient()
 	if len(l.Members) > maxMembers {
 		return nil, fmt.Errorf("the lab would have %d namespaces, at most %d; run fewer nodes with --nodes", len(l.Members), maxMembers)
 	}
@@ -194,6 +190,29 @@ func (l *Layout) addShared() {
 // taken reports whether an address is some member's own.
 func (l *Layout) taken(a netip.Addr) bool {
 	return slices.ContainsFunc(l.Members, func(m Member) bool { return slices.Contains(m.Own, a) })
+}
+
+// addClient makes the client, which is also the world outside: it has the addresses
+// of the configuration's tests, and answers as its canaries.
+func (l *Layout) addClient() {
+	client := Member{Name: clientName, Role: RoleClient, Own: slices.Clone(clientAddrs)}
+	carry := func(a netip.Addr) {
+		if !slices.Contains(client.Own, a) && !l.taken(a) {
+			client.Own = append(client.Own, a)
+		}
+	}
+	for _, t := range l.Config.Tests {
+		if a, ok := clientOf(t.From); ok {
+			carry(a)
+		}
+	}
+	for _, c := range l.Config.Cluster.Canaries {
+		carry(c.Addr())
+		l.Backends = append(l.Backends, BackendPlan{
+			Service: canaryService, Address: c, Members: []int{len(l.Members)}, Status: 200,
+		})
+	}
+	l.Members = append(l.Members, client)
 }
 
 // check finds names that two members would share.

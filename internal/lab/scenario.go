@@ -163,7 +163,7 @@ func (s *Scenario) parseExpect(words []string, now time.Duration, line int) erro
 	if slices.Equal(rest, []string{"same", "plan"}) {
 		e.SamePlan = true
 	} else if err := e.parse(rest); err != nil {
-		return errors.Join(err, form)
+		return fmt.Errorf("%w; %w", err, form)
 	}
 	s.Steps = append(s.Steps, Step{At: now, Expect: e, Line: line})
 	return nil

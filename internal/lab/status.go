@@ -88,7 +88,7 @@ func (st *Status) Text() string {
 	for _, n := range st.Nodes {
 		state := n.State
 		if n.Degraded > 0 {
-			state += fmt.Sprintf(", %d things degraded", n.Degraded)
+			state += fmt.Sprintf(", %d degraded", n.Degraded)
 		}
 		if n.DiskFull {
 			state += ", disk full"

@@ -16,8 +16,11 @@ const (
 	readyAfter    = 2 * time.Second
 	exchangeEvery = 15 * time.Second
 	repairEvery   = 2 * time.Second
-	// settleStep gathers what arrives together into one step.
+	// settleStep gathers what arrives together into one step; in large fleets, where
+	// something arrives all the time, crowdStep.
 	settleStep = 5 * time.Millisecond
+	crowdStep  = 100 * time.Millisecond
+	crowd      = 30
 	// fanOut is how many others a machine passes a changed report on to.
 	fanOut = 3
 	// maxWaiting is how much a frozen machine's sockets hold.
@@ -208,7 +211,11 @@ func (m *machine) stepSoon() {
 	}
 	m.stepping = true
 	life := m.life
-	m.w.in(settleStep, func() {
+	pause := settleStep
+	if len(m.w.machines) > crowd {
+		pause = crowdStep
+	}
+	m.w.in(pause, func() {
 		if m.life == life && m.alive && m.stepping {
 			m.stepping = false
 			if !m.frozen {

@@ -18,10 +18,13 @@ var (
 )
 
 // optionsOf is what a seed plays: every fifth a lone madness, every hundredth a
-// large fleet.
+// large fleet, every thousandth one of 200 nodes.
 func optionsOf(seed uint64) Options {
 	o := Options{Seed: seed, Lone: seed%5 == 4}
-	if seed%100 == 50 {
+	switch {
+	case seed%1000 == 500:
+		o.Sites, o.PerSite, o.Storm = 50, 4, 20*time.Second
+	case seed%100 == 50:
 		o.Sites, o.PerSite = 20, 2
 	}
 	return o
@@ -70,4 +73,14 @@ func TestSeeds(t *testing.T) {
 	played := time.Duration(simulated.Load())
 	t.Logf("%d seeds, %d failed: %v simulated, %d steps, %d orders acknowledged, %.0f times real time",
 		last-first+1, bad.Load(), played, steps.Load(), acknowledged.Load(), played.Seconds()/time.Since(began).Seconds())
+}
+
+// TestReplay plays seeds twice: the same weather, the same steps.
+func TestReplay(t *testing.T) {
+	for n := uint64(1); n <= 6; n++ {
+		first, second := Run(optionsOf(n)), Run(optionsOf(n))
+		if !slices.Equal(first.Log, second.Log) || first.Steps != second.Steps || first.Acknowledged != second.Acknowledged {
+			t.Errorf("seed %d: %d steps and %d orders, then %d and %d", n, first.Steps, first.Acknowledged, second.Steps, second.Acknowledged)
+		}
+	}
 }
