@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"os/user"
 	"strings"
 	"syscall"
 	"time"
@@ -93,7 +94,7 @@ func (c *Client) Explain(ctx context.Context, r ExplainRequest) (*steer.Explanat
 }
 
 // Override gives an order, or says what it would do (DryRun). If By is empty, the
-// user who called is named: $SUDO_USER, else $USER.
+// user who called is named: $SUDO_USER, else $USER, else the process's account.
 func (c *Client) Override(ctx context.Context, r OverrideRequest) (*OverrideResult, error) {
 	body := overrideBody{
 		Scopes: r.Scopes, Order: r.Order.String(), By: r.By, Reason: r.Reason,
@@ -103,7 +104,7 @@ func (c *Client) Override(ctx context.Context, r OverrideRequest) (*OverrideResu
 		body.For = r.For.String()
 	}
 	if body.By == "" {
-		body.By = cmp.Or(os.Getenv("SUDO_USER"), os.Getenv("USER"))
+		body.By = cmp.Or(os.Getenv("SUDO_USER"), os.Getenv("USER"), accountName())
 	}
 	ctx, cancel := context.WithTimeout(ctx, overrideWithin)
 	defer cancel()
@@ -136,6 +137,16 @@ func (c *Client) Check(ctx context.Context, r CheckRequest) (*CheckResult, error
 	defer cancel()
 	var out CheckResult
 	return &out, c.call(ctx, http.MethodGet, "/v1/check", q, &out)
+}
+
+// accountName returns the name of the account that this process runs as; "" if
+// it has none.
+func accountName() string {
+	account, err := user.Current()
+	if err != nil {
+		return ""
+	}
+	return account.Username
 }
 
 // Keys returns who holds which gossip keys.

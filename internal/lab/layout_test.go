@@ -2,6 +2,7 @@ package lab
 
 import (
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 
@@ -53,6 +54,32 @@ func TestLayout(t *testing.T) {
 	}
 	if got := l.DNS[1].String(); got != "10.91.2.1:53" {
 		t.Errorf("iad1 is asked at %s", got)
+	}
+}
+
+// Canaries answer, and outside of every site: without them all nodes would
+// doubt themselves, and nothing that they find would count.
+func TestLayoutCanaries(t *testing.T) {
+	setup, err := node.Load("testdata/three.yaml", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	canary := netip.MustParseAddrPort("192.0.2.53:53")
+	setup.Config.Cluster.Canaries = []netip.AddrPort{canary}
+	l, err := NewLayout("t", setup.Config, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	client := len(l.Members) - 1
+	if m := l.Members[client]; m.Role != RoleClient || !slices.Contains(m.Own, canary.Addr()) || m.first(0) != clientAddrs[0] {
+		t.Errorf("the canary is not the client's: %+v", m)
+	}
+	got := l.Backends[len(l.Backends)-1]
+	if got.Service != "(canary)" || got.Address != canary || !slices.Equal(got.Members, []int{client}) {
+		t.Errorf("the last of what answers is %+v", got)
+	}
+	if f := (Fault{Kind: FaultBackend, A: canary.String()}); f.check(l) != nil {
+		t.Errorf("%s: %v", f, f.check(l))
 	}
 }
 

@@ -211,7 +211,7 @@ func RunScenario(ctx context.Context, opts Options, s *Scenario) (v *Verdict, er
 	}
 	defer func() { err = errors.Join(err, l.Close()) }()
 	if err := s.Check(l.layout); err != nil {
-		return nil, err
+		return nil, fmt.Errorf("the scenario does not fit %s:\n%w", opts.ConfigFile, err)
 	}
 	if err := l.Start(ctx); err != nil {
 		return nil, err

@@ -128,6 +128,7 @@ func TestParseScenarioErrors(t *testing.T) {
 		{"expect within 5s colour a.test is fra", `line 1: "colour"`},
 		{"until", "line 1: want: until TIME"},
 		{"# " + strings.Repeat("x", maxScenarioLine), "line 1: longer than"},
+		{"expect within 5s name a.test from nowhere is fra", "want an IP address; want: expect within"}, // a line each
 		{"at 1s heal\nboom\nboom", "line 2: \"boom\": a line begins with at, expect or until\nline 3:"},
 	} {
 		_, err := ParseScenario(strings.NewReader(tt.text))
