@@ -11,19 +11,28 @@ const (
 	// newsRetransmits scales how often a changed report is passed on by each
 	// node: this many times the decimal logarithm of the number of nodes.
 	newsRetransmits = 4
+	// leastNodes is what that number is taken for at least: in a small fleet few
+	// pass a thing on, so each has to do it more often for nobody to be missed
+	// when links are cut.
+	leastNodes = 100
 	// newsMargin is what memberlist adds to a frame that shares its datagram.
 	newsMargin = 8
 	// newsRate and newsBurst bound the changed reports passed on, in bytes a second
 	// and in bytes: so much that a few changes reach everybody around broken links,
-	// and so little that a storm costs hardly more than calm, in which every report
-	// comes again each second anyway. Overrides have no such bound, but are few.
-	newsRate  = 1 << 10
-	newsBurst = 12 << 10
+	// and so little that a storm costs a large fleet hardly more than calm, in which
+	// every report comes again each second anyway. A small fleet, where calm costs
+	// next to nothing, may spend up to fastNewsRate; each node of it leaves
+	// newsRatePerNode less. Overrides have no such bound, but are few.
+	newsRate        = 1 << 10
+	fastNewsRate    = 16 << 10
+	newsRatePerNode = 160
+	newsBurst       = 12 << 10
 )
 
 // grapevine is what is to be passed on by gossip.
 type grapevine struct {
 	reports, orders *memberlist.TransmitLimitedQueue // lock themselves
+	nodes           func() int
 
 	mu      sync.Mutex // guards the rest
 	left    float64    // bytes of reports that may be passed on
@@ -32,9 +41,16 @@ type grapevine struct {
 
 func newGrapevine(nodes func() int, now time.Time) *grapevine {
 	queue := func() *memberlist.TransmitLimitedQueue {
-		return &memberlist.TransmitLimitedQueue{RetransmitMult: newsRetransmits, NumNodes: nodes}
+		return &memberlist.TransmitLimitedQueue{
+			RetransmitMult: newsRetransmits, NumNodes: func() int { return max(nodes(), leastNodes) },
+		}
 	}
-	return &grapevine{reports: queue(), orders: queue(), left: newsBurst, counted: now}
+	return &grapevine{reports: queue(), orders: queue(), nodes: nodes, left: newsBurst, counted: now}
+}
+
+// rate returns how many bytes of changed reports may be passed on a second.
+func (g *grapevine) rate() float64 {
+	return float64(max(newsRate, fastNewsRate-newsRatePerNode*g.nodes()))
 }
 
 // queued returns how much waits to be passed on.
@@ -52,9 +68,10 @@ func (g *grapevine) take(overhead, limit int, now time.Time) (orders, reports []
 	for _, b := range orders {
 		limit -= overhead + len(b)
 	}
+	rate := g.rate()
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.left = min(g.left+newsRate*now.Sub(g.counted).Seconds(), newsBurst)
+	g.left = min(g.left+rate*now.Sub(g.counted).Seconds(), newsBurst)
 	g.counted = now
 	if room := min(limit, int(g.left)); room > overhead {
 		reports = g.reports.GetBroadcasts(overhead, room)
