@@ -116,6 +116,28 @@ func TestWipedNodeLearnsItsEpoch(t *testing.T) {
 	}
 }
 
+// What somebody recorded of this node itself and sends again changes nothing,
+// whichever of its lives it is of, and is counted.
+func TestOwnPastIsCounted(t *testing.T) {
+	fra := build(t, Options{Name: "fra", Epoch: 5})
+	replay := func(epoch, seq uint64) {
+		t.Helper()
+		r := &health.Report{Observer: "fra", Epoch: epoch, Seq: seq, Layout: 7, Config: 9, States: []byte{1}}
+		before := fra.metric("pharos_cluster_duplicates_total", "report")
+		fra.take(kindReport, entry{report: encoded(t, r)}, time.Now())
+		if got := fra.metric("pharos_cluster_duplicates_total", "report") - before; got != 1 {
+			t.Errorf("epoch %d, seq %d: counted %v times, want once", epoch, seq, got)
+		}
+	}
+	replay(4, 9) // before anything is said in this life
+	fra.say(5, 3, health.StatusUp)
+	replay(4, 9)
+	replay(5, 2)
+	if _, n := fra.mail.get("fra"); n != 0 || fra.Status().NameConflict != "" {
+		t.Errorf("%d delivered, conflict %q", n, fra.Status().NameConflict)
+	}
+}
+
 func TestStrangersAreRefused(t *testing.T) {
 	for _, tt := range []struct {
 		name   string

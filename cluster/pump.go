@@ -135,16 +135,17 @@ func (n *Node) takeEcho(r *health.Report, e entry, age time.Duration) {
 			n.refuseSignature("report", r.Observer)
 			return
 		}
-		if r.Newer(n.echo) {
-			n.echo = r
-			n.deliver(r, age)
+		if !r.Newer(n.echo) {
+			n.meters.duplicates.WithLabelValues("report").Inc()
+			return
 		}
+		n.echo = r
+		n.deliver(r, age)
 		return
 	}
-	if own == nil || r.Epoch != own.report.Epoch || own.report.Newer(r) {
-		return
-	}
-	if !r.Newer(own.report) && (bytes.Equal(e.report, own.raw) || saysSame(r, own.report)) {
+	if own == nil || r.Epoch != own.report.Epoch || own.report.Newer(r) ||
+		!r.Newer(own.report) && (bytes.Equal(e.report, own.raw) || saysSame(r, own.report)) {
+		n.meters.duplicates.WithLabelValues("report").Inc()
 		return
 	}
 	if n.verify(sealReport, r.Observer, e.report, e.seal) == forged {

@@ -20,7 +20,8 @@ import (
 
 // fakeNode is the script command `fakenode SOCKET`: the admin API of a made-up
 // node until the script ends. Orders are kept as a node keeps them. One on site sin
-// breaks a minimum; one on service db is held by two of five nodes only; a pool more
+// breaks a minimum; one on service db is held by two of five nodes only, and not by
+// this one if its reason is "disk full"; a pool more
 // is there once 'pool/web/*' was asked about.
 func fakeNode(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 1 {
@@ -62,7 +63,8 @@ func newFakeFleet() *fakeFleet {
 	f.report = admin.Status{Node: "fra1", Site: "fra", State: "serving", Sites: 3, Heard: 3, Members: []admin.MemberStatus{
 		{Name: "fra1", Site: "fra", Version: "1.2", State: "present", Self: true, Heard: true, Config: "abc", OverridesInSync: true, Signed: true, Keys: []string{"3f9a01c4"}},
 		{Name: "iad1", Site: "iad", Version: "1.2", State: "present", Heard: true, AgeSeconds: 0.4, Config: "def", OverridesInSync: true, Signed: true, Keys: []string{"3f9a01c4"}},
-		{Name: "sin1", Site: "sin", Version: "1.1", State: "absent", AgeSeconds: 90, Config: "abc", Abstains: "its reports are stale"},
+		{Name: "sin1", Site: "sin", Version: "1.1", State: "dead", AgeSeconds: 90, Config: "abc", Abstains: "its reports are stale"},
+		{Name: "syd1", Site: "syd", State: admin.MemberAbsent, AgeSeconds: -1, Abstains: "never heard"},
 	}}
 	return f
 }
@@ -87,7 +89,7 @@ func (f *fakeFleet) options(socket string) admin.Options {
 func (f *fakeFleet) override(_ context.Context, r admin.OverrideRequest) (*admin.OverrideResult, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	out := &admin.OverrideResult{DryRun: r.DryRun, Order: r.Order, Local: r.Local, Acknowledged: 3, Of: 5, TookMS: 42}
+	out := &admin.OverrideResult{DryRun: r.DryRun, Order: r.Order, Local: r.Local, Durable: r.Reason != "disk full", Acknowledged: 3, Of: 5, TookMS: 42}
 	var scopes []health.Scope
 	for _, pattern := range r.Scopes {
 		found, err := health.MatchScopes(pattern, f.known)

@@ -51,8 +51,8 @@ func newKeysGenerate() *cobra.Command {
 --sign they are the seed of a node's own signing key, for its cluster.sign_key_file;
 the public_key that belongs to it goes to standard error, to be pasted into the
 configuration under sites.SITE.nodes.NODE.`,
-		Example: `  (umask 077; pharos keys generate > /etc/pharos/gossip.key)
-  (umask 077; pharos keys generate --sign > /etc/pharos/fra1.seed)`,
+		Example: `  (umask 077; pharos keys generate > /etc/pharos/keys/gossip.key)
+  (umask 077; pharos keys generate --sign > /etc/pharos/keys/fra1.seed)`,
 		Args: usageArgs(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			key := make([]byte, 32) // as long as the seed of a signing key

@@ -48,7 +48,8 @@ func addLabFleet(cmd *cobra.Command, opts *lab.Options) {
 }
 
 // runLab completes the options and calls f with a context that a closed
-// terminal ends too.
+// terminal ends too. Once it has ended, further signals are ignored: taking the lab
+// down takes seconds at most, and `timeout` and terminals easily send two.
 func runLab(cmd *cobra.Command, opts lab.Options, config string, f func(context.Context, lab.Options) error) error {
 	binary, err := os.Executable()
 	if err != nil {
@@ -57,6 +58,9 @@ func runLab(cmd *cobra.Command, opts lab.Options, config string, f func(context.
 	opts.Binary, opts.Program, opts.ConfigFile, opts.Out = binary, programName(), config, cmd.OutOrStdout()
 	ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGHUP)
 	defer stop()
+	impatience := make(chan os.Signal, 1) // nobody reads it
+	signal.Notify(impatience, os.Interrupt, syscall.SIGTERM)
+	defer signal.Stop(impatience)
 	return f(ctx, opts)
 }
 

@@ -65,6 +65,10 @@ func printMembers(out io.Writer, st *admin.Status, troubles []string) error {
 		if len(m.Keys) > 0 {
 			key = m.Keys[0]
 		}
+		if m.State == admin.MemberAbsent {
+			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t–\t–\t–\t–\t–\n", name, m.Site, m.State, report, votes)
+			continue
+		}
 		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n",
 			name, m.Site, m.State, report, votes, m.Version, m.Config, orders, yesNo(m.Signed), key)
 	}

@@ -88,8 +88,8 @@ func newOrder(v orderVerb) *cobra.Command {
 		cmd.Example += fmt.Sprintf("\n  pharos %s site/fra --for 2h --reason \"power supply\"", v.verb)
 	}
 	fl.StringVar(&f.request.Reason, "reason", "", "why, for whoever finds it")
-	fl.BoolVar(&f.request.Local, "local", false, "do not wait for the other nodes, as when they are cut off")
-	fl.BoolVar(&f.request.Force, "force", false, "even if it breaks a minimum, like a prefix's min_sites")
+	fl.BoolVar(&f.request.Local, "local", false, "wait for this node's disk only, as when the others are cut off")
+	fl.BoolVar(&f.request.Force, "force", false, "even if it breaks a minimum, like a service's min_sites")
 	fl.BoolVar(&f.request.DryRun, "dry-run", false, "show what it matches and what would change; change nothing")
 	fl.BoolVarP(&f.yes, "yes", "y", false, "do not ask")
 	addSocket(cmd, &f.socket)
@@ -141,7 +141,7 @@ func (f *orderFlags) run(cmd *cobra.Command, args []string) error {
 	switch {
 	case err != nil:
 		return err
-	case result.DryRun && len(result.Breaks) > 0 && !f.request.Force, !result.DryRun && !result.Local && !result.Majority():
+	case result.DryRun && len(result.Breaks) > 0 && !f.request.Force, !result.DryRun && !result.Held():
 		return errDegraded
 	}
 	return nil
@@ -239,6 +239,8 @@ func printOrder(out io.Writer, r *admin.OverrideResult) error {
 	}
 	switch {
 	case r.DryRun:
+	case r.Local && !r.Held():
+		fmt.Fprintf(out, "! not on this node's disk after %s: it stands, but is lost if this node ends before it is; see `pharos status`\n", took(r.TookMS))
 	case r.Local:
 		fmt.Fprintf(out, "held by this node after %s; it spreads to the others as they are reached\n", took(r.TookMS))
 	case r.Majority():

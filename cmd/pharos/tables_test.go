@@ -47,7 +47,7 @@ func TestTables(t *testing.T) {
 	for name, show := range map[string]func(io.Writer) error{
 		"order-acknowledged": order(func(*admin.OverrideResult) {}),
 		"order-minority":     order(func(r *admin.OverrideResult) { r.Acknowledged, r.TookMS = 2, 5003 }),
-		"order-local":        order(func(r *admin.OverrideResult) { r.Acknowledged, r.Local, r.TookMS = 1, true, 1.234 }),
+		"order-local":        order(func(r *admin.OverrideResult) { r.Acknowledged, r.Local, r.Durable, r.TookMS = 1, true, true, 1.234 }),
 		"order-dry-run": order(func(r *admin.OverrideResult) {
 			r.DryRun, r.Breaks = true, []string{"prefix 192.0.2.0/24: 0 sites left, min_sites is 1"}
 		}),

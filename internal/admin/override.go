@@ -26,7 +26,7 @@ type OverrideRequest struct {
 	// empty, at most health.MaxOverrideBy bytes; not proven.
 	By     string
 	Reason string
-	// Local returns once this node holds the order, without waiting for others.
+	// Local returns once this node holds the order on disk, without waiting for others.
 	Local bool
 	// Force gives an order that would break a minimum.
 	Force bool
@@ -61,6 +61,8 @@ type OverrideResult struct {
 	Written []OverrideStatus `json:"written,omitempty"`
 	// Local: nobody else was waited for.
 	Local bool `json:"local,omitempty"`
+	// Durable: this node is one of those that hold the order on disk.
+	Durable bool `json:"durable"`
 	// Acknowledged of Of nodes hold the order on disk.
 	Acknowledged int `json:"acknowledged"`
 	Of           int `json:"of"`
@@ -70,6 +72,10 @@ type OverrideResult struct {
 
 // Majority reports whether more than half of the nodes hold the order.
 func (r *OverrideResult) Majority() bool { return 2*r.Acknowledged > r.Of }
+
+// Held reports whether the order is where it was to be: on the disk of this node
+// if it was local, of a majority otherwise.
+func (r *OverrideResult) Held() bool { return r.Majority() || r.Local && r.Durable }
 
 // OverrideMatch is one scope that a pattern names.
 type OverrideMatch struct {

@@ -132,6 +132,9 @@ type PeerStatus struct {
 	LastError string `json:"last_error,omitempty"`
 }
 
+// MemberAbsent is the State of a configured node that gossip has never met.
+const MemberAbsent = "absent"
+
 // MemberStatus is one node of the cluster.
 type MemberStatus struct {
 	Name    string `json:"name"`
@@ -141,7 +144,7 @@ type MemberStatus struct {
 	Self    bool   `json:"self,omitempty"`
 	// Heard: its newest report is fresh, so it is counted in verdicts.
 	Heard bool `json:"heard"`
-	// AgeSeconds is how old its newest report is.
+	// AgeSeconds is how old its newest report is; negative = there is none.
 	AgeSeconds float64 `json:"age_seconds"`
 	// Config is the hash of its configuration; another one than ours is skew.
 	Config string `json:"config"`

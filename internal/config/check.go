@@ -27,8 +27,8 @@ const (
 )
 
 // Vantage says which sites run a check: the zero value is the default (a
-// backend's own site; for VIPs every other site), -1 every site, n > 0 that many:
-// at most all sites for a backend, at most all but one for a VIP.
+// backend's own site; for VIPs every other site), -1 every site, n > 0 that many
+// besides a backend's or a VIP's own. A backend's own site always runs it.
 type Vantage int16
 
 // VantageAll is every site.

@@ -98,7 +98,7 @@ func kindFields(part, heavy *shape) []field {
 func scheduleFields() []field {
 	return []field{
 		may("passive", object(
-			with("fall", one(integer("fall", 1, 1000)), defaultPassiveFall, "Failures in a row from which each counts as a failed probe"),
+			with("fall", one(integer("fall", 1, 1000)), defaultPassiveFall, "So many failures in a row count as one failed probe; alone, so many put a backend down"),
 			with("for", one(duration("for", minFor, maxFor, time.Millisecond)), defaultPassiveFor,
 				"How long a backend stays down that nothing but its traffic is asked about"),
 		), "Let the outcomes of forwarded traffic count, alone or beside another kind"),
@@ -112,7 +112,7 @@ func scheduleFields() []field {
 			"Time between probes from a first failure until it is decided; at most every. Default: 250ms, or every if that is less"),
 		may("vip_port", one(port()),
 			"The port at which other sites probe the VIPs. Default: that of the listener that serves them, else the one all backends share"),
-		may("from", one(vantage(fromOwn, fromAll)), "Which sites probe the backends: own, all, or how many. Default: own, the backend's site"),
+		may("from", one(vantage(fromOwn, fromAll)), "Which sites probe the backends: own, all, or how many besides the backend's. Default: own, the backend's site"),
 		may("vip_from", one(vantage(fromOthers)), "Which sites probe the VIPs: others, or how many of them. Default: others, all but the VIP's"),
 		may("weight", object(
 			may("header", one(headerName()), "The response header with the weight"),

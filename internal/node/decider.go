@@ -187,13 +187,14 @@ func (d *decider) observe(doubt doubt, now time.Time) {
 	layout := d.core.Topology().Layout
 	d.states = d.prober.States(d.states[:0])
 	d.statuses = resize(d.statuses, len(layout.Targets))
+	site := d.core.SelfSite()
 	var weights []uint8
 	for _, s := range d.states {
 		i, ok := layout.Index(s.Target)
 		if !ok {
 			continue
 		}
-		d.statuses[i] = s.Status
+		d.statuses[i] = doubt.about(s.Target, site, s.Status)
 		if s.Weight != fullWeight {
 			if weights == nil {
 				weights = make([]uint8, len(layout.Targets))
@@ -211,7 +212,7 @@ func (d *decider) observe(doubt doubt, now time.Time) {
 		d.observers.Store(&observers)
 	}
 	if doubt.text == "" && d.core.Stalled(now) {
-		doubt.text = "it stood still for some seconds"
+		doubt.text = "it stood still for some seconds, so what it found before does not count"
 	}
 	d.noteDoubt(doubt)
 }

@@ -11,6 +11,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/pharos-lb/pharos/internal/admin"
@@ -53,7 +54,7 @@ func TestFleetTroubles(t *testing.T) {
 		want   []string
 	}{
 		{"all well", func(*admin.Status) {}, nil},
-		{"doubt", func(st *admin.Status) { st.Doubt = "it stood still" }, []string{"this node doubts itself, its findings do not count: it stood still"}},
+		{"doubt", func(st *admin.Status) { st.Doubt = "it stood still" }, []string{"this node doubts itself: it stood still"}},
 		{"minority", func(st *admin.Status) { st.Minority, st.Heard, st.Sites = true, 1, 3 }, []string{"only 1 of 3 sites are heard: verdicts on other sites are frozen"}},
 		{"disk", func(st *admin.Status) { st.StateTrouble = "full" }, []string{"state cannot be saved: full"}},
 		{"an order", func(st *admin.Status) {
@@ -89,10 +90,10 @@ func TestDoubtOf(t *testing.T) {
 	}{
 		{"nothing to go by", -1, false, false, doubt{}},
 		{"canaries answer", 3, true, false, doubt{connected: true}},
-		{"canaries are silent", 3, false, false, doubt{text: "none of its canaries answers"}},
-		{"checks are late", -1, false, true, doubt{text: "its checks run more than a second late"}},
-		{"checks are late, canaries answer", 3, true, true, doubt{text: "its checks run more than a second late", connected: true}},
-		{"both", 3, false, true, doubt{text: "its checks run more than a second late"}},
+		{"canaries are silent", 3, false, false, doubt{cut: true, text: "none of its canaries answers, so what it finds of other sites does not count"}},
+		{"checks are late", -1, false, true, doubt{late: true, text: "its checks run more than a second late, so what they find does not count"}},
+		{"checks are late, canaries answer", 3, true, true, doubt{late: true, text: "its checks run more than a second late, so what they find does not count", connected: true}},
+		{"both", 3, false, true, doubt{late: true, cut: true, text: "its checks run more than a second late, so what they find does not count"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -113,12 +114,35 @@ func TestDoubtOf(t *testing.T) {
 				if got != tt.want {
 					t.Errorf("got %+v, want %+v", got, tt.want)
 				}
-				if want := got.text != ""; (got.flags() == health.FlagDoubt) != want {
+				if want := tt.late; (got.flags() == health.FlagDoubt) != want {
 					t.Errorf("flags %v", got.flags())
 				}
 				parts.stopAll(patience)
 			})
 		})
+	}
+}
+
+// A node that may be cut off speaks of its own site, and of nothing else.
+func TestCutOffSpeaksOfItsOwnSite(t *testing.T) {
+	own := health.Target{Kind: health.KindBackend, Service: "web", Site: "fra"}
+	other := health.Target{Kind: health.KindVIP, Service: "web", Site: "iad"}
+	for _, tt := range []struct {
+		name   string
+		doubt  doubt
+		target health.Target
+		found  health.Status
+		want   health.Status
+	}{
+		{"own site", doubt{cut: true}, own, health.StatusDown, health.StatusDown},
+		{"other site, down", doubt{cut: true}, other, health.StatusDown, health.StatusUnknown},
+		{"other site, up", doubt{cut: true}, other, health.StatusUp, health.StatusUnknown},
+		{"other site, nothing yet", doubt{cut: true}, other, health.StatusNone, health.StatusNone},
+		{"no doubt", doubt{}, other, health.StatusDown, health.StatusDown},
+	} {
+		if got := tt.doubt.about(tt.target, "fra", tt.found); got != tt.want {
+			t.Errorf("%s: got %s, want %s", tt.name, got, tt.want)
+		}
 	}
 }
 
@@ -177,12 +201,12 @@ func TestDoubtIsShown(t *testing.T) {
 	}
 	b.pass(0)
 	expect("at the start", "")
-	say.text = "none of its canaries answers"
+	say = doubt{late: true, text: "its checks run late"}
 	b.pass(time.Millisecond)
-	expect("cut off", "canaries")
-	say.text = ""
+	expect("overloaded", "late")
+	say = doubt{}
 	b.pass(time.Millisecond)
-	expect("connected again", "")
+	expect("in time again", "")
 	b.pass(time.Minute)
 	expect("frozen for a minute", "stood still")
 	b.pass(time.Second)
@@ -220,5 +244,44 @@ func TestMetricNames(t *testing.T) {
 	}
 	if want := 15; own != want {
 		t.Errorf("%d metrics of our own, want %d", own, want)
+	}
+}
+
+// A configured node that gossip has never met is a member all the same: it was
+// missing from `pharos members`, which then found nothing wrong.
+func TestMembersHasAbsentNodes(t *testing.T) {
+	s := load(t, twoSites)
+	got := withAbsent([]admin.MemberStatus{{Name: "z9"}, {Name: "a1", Heard: true}}, s.Config, map[string]string{"b1": "never heard"})
+	want := []admin.MemberStatus{
+		{Name: "a1", Heard: true},
+		{Name: "b1", Site: "b", State: admin.MemberAbsent, AgeSeconds: -1, Abstains: "never heard"},
+		{Name: "z9"},
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+}
+
+// What cannot be checked is said, and not at any length.
+func TestBlindChecks(t *testing.T) {
+	state := func(status health.Status, inconclusive bool) probe.State {
+		target := health.Target{Kind: health.KindBackend, Service: "web", Site: "fra", Addr: netip.MustParseAddrPort("10.0.0.1:80")}
+		return probe.State{Target: target, Status: status, Last: probe.Result{Inconclusive: inconclusive, Err: "no such program"}}
+	}
+	const line = "the check of web/fra/backend/10.0.0.1:80 cannot tell: no such program"
+	for _, tt := range []struct {
+		name   string
+		states []probe.State
+		want   []string
+	}{
+		{"none", nil, nil},
+		{"runs", []probe.State{state(health.StatusDown, false)}, nil},
+		{"odd result", []probe.State{state(health.StatusUp, true)}, nil},
+		{"cannot run", []probe.State{state(health.StatusUnknown, true)}, []string{line}},
+		{"many", slices.Repeat([]probe.State{state(health.StatusUnknown, true)}, 12), append(slices.Repeat([]string{line}, 10), "2 more checks cannot tell")},
+	} {
+		if got := blind(tt.states); !slices.Equal(got, tt.want) {
+			t.Errorf("%s: got %q, want %q", tt.name, got, tt.want)
+		}
 	}
 }

@@ -71,8 +71,11 @@ func newMetrics(reg prometheus.Registerer, version string) *metrics {
 	return m
 }
 
-// watchState shows what the state folder's disk refuses.
+// watchState shows what the state folder's disk refuses, and what was damaged on it.
 func watchState(reg prometheus.Registerer, s *stateDir) {
+	reg.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{
+		Name: "pharos_node_damaged_state_files_total", Help: "State files that could not be read or trusted, and were set aside as .corrupt.",
+	}, func() float64 { return float64(s.damaged.Load()) }))
 	reg.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "pharos_node_refused_state_files", Help: "Files that the disk of the state folder did not take; this node goes on without.",
 	}, func() float64 { return float64(s.refused()) }))

@@ -13,13 +13,15 @@ import (
 type acknowledgement struct {
 	digest      uint64
 	have, nodes int
+	here        bool              // this node is one of them
 	all         []health.Override // the set, cleared registers too
 }
 
 // majority reports whether more than half of the nodes hold the set.
 func (a acknowledgement) majority() bool { return 2*a.have > a.nodes }
 
-// ackWithin bounds the wait for a majority to hold an order.
+// ackWithin bounds the wait for a majority, or for this node's disk, to hold an
+// order.
 const ackWithin = 5 * time.Second
 
 // ackPoll is how often a waiting order looks whether it is acknowledged.
@@ -57,11 +59,12 @@ func (d *decider) mergeOrders(all []health.Override) {
 // noteAcks keeps how far the overrides have come, for whoever waits.
 func (d *decider) noteAcks() {
 	have, nodes := d.core.Acknowledged(d.digest)
+	here := d.core.Durable() == d.digest
 	was := d.acks.Load()
-	if was.digest == d.digest && was.have == have && was.nodes == nodes {
+	if was.digest == d.digest && was.have == have && was.nodes == nodes && was.here == here {
 		return
 	}
-	a := &acknowledgement{digest: d.digest, have: have, nodes: nodes, all: was.all}
+	a := &acknowledgement{digest: d.digest, have: have, nodes: nodes, here: here, all: was.all}
 	if was.digest != d.digest {
 		a.all, _ = d.core.Overrides()
 	}
@@ -87,16 +90,16 @@ func (a *acknowledgement) overtaken(written []health.Override) (by []health.Over
 	return by
 }
 
-// awaitMajority waits until more than half of the nodes hold on disk what was
-// written, at most ackWithin or until it is overtaken, and returns how far the
-// overrides have come.
-func (d *decider) awaitMajority(ctx context.Context, written []health.Override) acknowledgement {
+// awaitHeld waits until what was written is held on disk, by more than half of
+// the nodes or, if local, by this one; at most ackWithin or until it is overtaken.
+// It returns how far the overrides have come.
+func (d *decider) awaitHeld(ctx context.Context, written []health.Override, local bool) acknowledgement {
 	ctx, cancel := context.WithTimeout(ctx, ackWithin)
 	defer cancel()
 	poll := time.NewTicker(ackPoll)
 	defer poll.Stop()
 	for {
-		if a := *d.acks.Load(); a.majority() || len(a.overtaken(written)) > 0 {
+		if a := *d.acks.Load(); a.majority() || local && a.here || len(a.overtaken(written)) > 0 {
 			return a
 		}
 		select {

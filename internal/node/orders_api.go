@@ -24,18 +24,13 @@ func (n *Node) override(ctx context.Context, r admin.OverrideRequest) (*admin.Ov
 	if problem != nil || r.DryRun {
 		return result, problem
 	}
-	var ack acknowledgement
-	if r.Local {
-		ack = *n.decider.acks.Load()
-	} else {
-		ack = n.decider.awaitMajority(ctx, written)
-	}
+	ack := n.decider.awaitHeld(ctx, written, r.Local)
 	if by := ack.overtaken(written); len(by) > 0 {
 		status := admin.NewOverrideStatus(by[0])
 		return nil, fmt.Errorf("%s: another order was given at the same moment and stands instead: %s at %s; if that is not meant, order again",
 			status.Scope, status.Text(), status.Writer)
 	}
-	result.Acknowledged, result.Of = ack.have, ack.nodes
+	result.Acknowledged, result.Of, result.Durable = ack.have, ack.nodes, ack.here
 	result.TookMS = float64(time.Since(began).Microseconds()) / 1000
 	return result, nil
 }

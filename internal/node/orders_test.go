@@ -307,7 +307,7 @@ func TestOvertaken(t *testing.T) {
 	}
 	b.inbox.deliverOrders([]health.Override{rival})
 	b.pass(time.Millisecond)
-	a := b.awaitMajority(t.Context(), written)
+	a := b.awaitHeld(t.Context(), written, false)
 	if by := a.overtaken(written); len(by) != 1 || by[0].Writer != "b1" || a.majority() {
 		t.Errorf("overtaken by %v, want by b1's", by)
 	}
@@ -363,12 +363,12 @@ func TestCorruptStateIsSetAside(t *testing.T) {
 }
 
 // A node that asks for a majority waits for it, and no longer than it has to.
-func TestAwaitMajority(t *testing.T) {
+func TestAwaitHeld(t *testing.T) {
 	b := newDeciderBench(t, t.TempDir())
 	b.acks.Store(&acknowledgement{have: 1, nodes: 2})
 	ctx, cancel := context.WithCancelCause(t.Context())
 	got := make(chan acknowledgement)
-	go func() { got <- b.awaitMajority(ctx, nil) }()
+	go func() { got <- b.awaitHeld(ctx, nil, false) }()
 	select {
 	case a := <-got:
 		t.Fatalf("returned with %d of %d", a.have, a.nodes)
@@ -380,7 +380,25 @@ func TestAwaitMajority(t *testing.T) {
 	}
 	b.acks.Store(&acknowledgement{have: 1, nodes: 3})
 	cancel(errors.New("the caller went away"))
-	if a := b.awaitMajority(ctx, nil); a.have != 1 || a.majority() {
+	if a := b.awaitHeld(ctx, nil, false); a.have != 1 || a.majority() {
 		t.Errorf("returned with %d of %d", a.have, a.nodes)
+	}
+}
+
+// A local order waits for nobody else, but for the disk of its own node: it was
+// called held, and lost if the node was killed before, or the disk was full.
+func TestLocalOrderWaitsForItsOwnDisk(t *testing.T) {
+	b := bothUp(t, t.TempDir())
+	b.obeyed(t, ask(health.OrderDrain, "site/a"))
+	got := make(chan acknowledgement)
+	go func() { got <- b.awaitHeld(t.Context(), nil, true) }()
+	select {
+	case <-got:
+		t.Fatal("returned before the order was on disk")
+	case <-time.After(5 * ackPoll):
+	}
+	b.saveOrders(t)
+	if a := <-got; !a.here || a.majority() {
+		t.Errorf("returned with %d of %d, here: %v", a.have, a.nodes, a.here)
 	}
 }

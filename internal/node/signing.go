@@ -5,7 +5,6 @@ import (
 	"encoding/base64"
 	"fmt"
 	"os"
-	"path/filepath"
 	"strings"
 )
 
@@ -21,9 +20,6 @@ func (s *Setup) signKey() (ed25519.PrivateKey, error) {
 			return nil, fmt.Errorf("cluster.sign_key_file: node %s has a public_key, so it must sign: name the file with its key", s.Self.Node.Name)
 		}
 		return nil, nil
-	}
-	if !filepath.IsAbs(file) {
-		file = filepath.Join(filepath.Dir(s.Config.File), file)
 	}
 	info, err := os.Stat(file)
 	switch {

@@ -13,6 +13,8 @@ import (
 
 func TestSignKey(t *testing.T) {
 	dir := t.TempDir()
+	t.Chdir(filepath.Dir(dir)) // a relative file begins here, not beside the configuration: that one is in it already
+	beside := filepath.Base(dir)
 	seed := []byte(strings.Repeat("s", ed25519.SeedSize))
 	key := ed25519.NewKeyFromSeed(seed)
 	mine := []byte(key.Public().(ed25519.PublicKey))
@@ -45,10 +47,12 @@ func TestSignKey(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			s := &Setup{
-				Config: &config.Config{File: filepath.Join(dir, "pharos.yaml")},
+				Config: &config.Config{File: filepath.Join(beside, "pharos.yaml")},
 				Self:   &Self{Node: config.Node{Name: "a1", PublicKey: tt.public}},
 			}
-			s.Config.Cluster.SignKeyFile = tt.file
+			if s.Config.Cluster.SignKeyFile = tt.file; tt.file != "" && !filepath.IsAbs(tt.file) {
+				s.Config.Cluster.SignKeyFile = filepath.Join(beside, tt.file) // as config resolves it
+			}
 			got, err := s.signKey()
 			if (err == nil) != (tt.want == "") || err != nil && !strings.Contains(err.Error(), tt.want) {
 				t.Errorf("got %v, want %q", err, tt.want)

@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -25,6 +26,8 @@ import (
 type stateDir struct {
 	path string
 	log  *slog.Logger
+
+	damaged atomic.Int64 // files set aside
 
 	saving sync.Mutex // guards what follows, and writing the epoch
 	lock   *os.File   // nil when the disk refused it
@@ -149,14 +152,28 @@ func (s *stateDir) close() {
 func (s *stateDir) nextEpoch(now time.Time) uint64 {
 	epoch := uint64(max(now.Unix(), 1))
 	if data := s.load(epochFile); data != nil {
-		if last, err := strconv.ParseUint(strings.TrimSpace(string(data)), 10, 64); err != nil || last >= maxEpoch {
-			s.log.Warn("epoch file is corrupt, starting from the clock", "file", epochFile)
+		if last, err := parseEpoch(data); err != nil {
+			s.setAside(epochFile, err) // the clock, and what the others remember, must do
 		} else {
 			epoch = max(epoch, last+1)
 		}
 	}
 	s.saveEpoch(epoch)
 	return epoch
+}
+
+// parseEpoch reads what writeEpoch wrote. A number that was cut off would be one,
+// too: it ends with a line feed.
+func parseEpoch(data []byte) (uint64, error) {
+	text, whole := strings.CutSuffix(string(data), "\n")
+	if !whole {
+		return 0, errors.New("cut off")
+	}
+	epoch, err := strconv.ParseUint(text, 10, 64)
+	if err == nil && epoch >= maxEpoch {
+		err = errors.New("there is no room to go on above it")
+	}
+	return epoch, err
 }
 
 func (s *stateDir) saveEpoch(epoch uint64) {
@@ -171,7 +188,8 @@ func (s *stateDir) writeEpoch() {
 	s.note(epochFile, s.replace(epochFile, []byte(strconv.FormatUint(s.epoch, 10)+"\n")))
 }
 
-// load returns a file's content, nil if there is none that can be read.
+// load returns a file's content, nil if there is none that can be read. One that
+// is there and cannot be read is set aside: what is saved next would destroy it.
 func (s *stateDir) load(name string) []byte {
 	path := filepath.Join(s.path, name)
 	info, err := os.Stat(path)
@@ -184,7 +202,7 @@ func (s *stateDir) load(name string) []byte {
 	}
 	data, err := os.ReadFile(path)
 	if err != nil {
-		s.log.Warn("state cannot be read; this node starts without", "file", path, "error", err)
+		s.setAside(name, err)
 		return nil
 	}
 	return data
@@ -232,10 +250,11 @@ func (s *stateDir) restoreRegisters() []health.Register {
 	return all
 }
 
-// setAside keeps a corrupt file for a post-mortem and out of the way.
+// setAside keeps a file that cannot be trusted for a post-mortem and out of the way.
 func (s *stateDir) setAside(name string, cause error) {
+	s.damaged.Add(1)
 	from := filepath.Join(s.path, name)
-	s.log.Warn("state file is corrupt, set aside", "file", from, "cause", cause)
+	s.log.Warn("state file is corrupt, set aside; this node starts without", "file", from, "cause", cause)
 	if err := os.Rename(from, from+".corrupt"); err != nil {
 		s.log.Warn("cannot set a corrupt state file aside", "error", err)
 	}

@@ -34,14 +34,36 @@ func TestEpochAlwaysGrows(t *testing.T) {
 	}
 }
 
+// An epoch that is not whole is not trusted: a number that was cut off is a smaller one.
 func TestEpochSurvivesCorruptFile(t *testing.T) {
+	for _, content := range []string{"garbage\n", "", "18", "1800000000", "-1\n", "4611686018427387904\n"} {
+		dir := t.TempDir()
+		s := testState(t, dir)
+		file := filepath.Join(dir, epochFile)
+		write(t, file, content)
+		if epoch := s.nextEpoch(time.Unix(1_700_000_000, 0)); epoch != 1_700_000_000 {
+			t.Errorf("%q: got %d, want the clock's 1700000000", content, epoch)
+		}
+		if kept, err := os.ReadFile(file + ".corrupt"); err != nil || string(kept) != content || s.damaged.Load() != 1 {
+			t.Errorf("%q: kept %q, %v, %d counted", content, kept, err, s.damaged.Load())
+		}
+	}
+}
+
+// What is there and cannot be read is kept: what is saved next would destroy it.
+func TestUnreadableStateIsSetAside(t *testing.T) {
 	dir := t.TempDir()
 	s := testState(t, dir)
-	if err := os.WriteFile(filepath.Join(dir, epochFile), []byte("garbage"), 0o600); err != nil {
-		t.Fatal(err)
+	file := filepath.Join(dir, overridesFile)
+	spoil(t, file) // root may read whatever can be read
+	if got := s.restoreOverrides(); got != nil {
+		t.Errorf("restored %v", got)
 	}
-	if epoch := s.nextEpoch(time.Unix(1_700_000_000, 0)); epoch != 1_700_000_000 {
-		t.Errorf("got %d, want the clock's 1700000000", epoch)
+	if err := s.replace(overridesFile, []byte("new")); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Stat(filepath.Join(file+".corrupt", "x")); err != nil {
+		t.Error(err)
 	}
 }
 

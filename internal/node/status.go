@@ -104,6 +104,10 @@ func (n *Node) Status() *admin.Status {
 		markInstalled(out.Routes, st.Routes)
 	}
 	out.Degraded = degraded(out, s)
+	if where := n.gossip.Status().NameConflict; where != "" {
+		out.Degraded = append(out.Degraded, fmt.Sprintf("another node is called %s, too (%s): give each its own name", n.opts.Name, where))
+	}
+	out.Degraded = append(out.Degraded, blind(n.runner.States(nil))...)
 	if ordersError != nil {
 		out.Degraded = append(out.Degraded, "the overrides file was refused: "+firstLine(ordersError.Error()))
 	}

@@ -3,11 +3,14 @@ package node
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/pharos-lb/pharos/internal/admin"
+	"github.com/pharos-lb/pharos/internal/config"
 	"github.com/pharos-lb/pharos/internal/health"
+	"github.com/pharos-lb/pharos/internal/health/probe"
 )
 
 // This file is the part of the status that speaks of the fleet: who is heard,
@@ -40,7 +43,7 @@ func (n *Node) members() []admin.MemberStatus {
 	for _, m := range n.gossip.Members() {
 		row := admin.MemberStatus{
 			Name: m.Name, Site: m.Site, Version: m.Version, State: m.State.String(), Self: m.Self,
-			Heard:      m.Self || m.Reported && m.Age <= health.FreshFor,
+			Heard:      m.Self || m.Reported && m.Age <= health.FreshFor && abstains[m.Name] != health.AbstainNeverHeard.String(),
 			AgeSeconds: m.Age.Seconds(), Config: hashText(m.Config),
 			OverridesInSync: m.Overrides == digest, Signed: m.Signed, Abstains: abstains[m.Name], Keys: m.Keys,
 		}
@@ -49,13 +52,28 @@ func (n *Node) members() []admin.MemberStatus {
 		}
 		out = append(out, row)
 	}
-	return out
+	return withAbsent(out, n.setup.Load().Config, abstains)
+}
+
+// withAbsent adds the configured nodes that gossip has never met, and sorts by name.
+func withAbsent(members []admin.MemberStatus, c *config.Config, abstains map[string]string) []admin.MemberStatus {
+	for _, site := range c.Sites {
+		for _, node := range site.Nodes {
+			if !slices.ContainsFunc(members, func(m admin.MemberStatus) bool { return m.Name == node.Name }) {
+				members = append(members, admin.MemberStatus{
+					Name: node.Name, Site: site.Name, State: admin.MemberAbsent, AgeSeconds: -1, Abstains: abstains[node.Name],
+				})
+			}
+		}
+	}
+	slices.SortFunc(members, func(a, b admin.MemberStatus) int { return strings.Compare(a.Name, b.Name) })
+	return members
 }
 
 // fleetTroubles lists what is odd about this node's trust, the orders and the others.
 func fleetTroubles(st *admin.Status, s *Setup) (out []string) {
 	if st.Doubt != "" {
-		out = append(out, "this node doubts itself, its findings do not count: "+st.Doubt)
+		out = append(out, "this node doubts itself: "+st.Doubt)
 	}
 	if st.Minority {
 		out = append(out, fmt.Sprintf("only %d of %d sites are heard: verdicts on other sites are frozen", st.Heard, st.Sites))
@@ -153,4 +171,24 @@ func (o ordersByScope) onBackend(t health.Target) string {
 
 func (o ordersByScope) onPrefix(p netip.Prefix) string {
 	return o[health.Scope{Kind: health.ScopePrefix, Prefix: p}]
+}
+
+// maxBlind is how many checks that cannot run are named.
+const maxBlind = 10
+
+// blind lists this node's own checks that say nothing, because they cannot run here.
+func blind(states []probe.State) (out []string) {
+	n := 0
+	for _, s := range states {
+		if !s.Last.Inconclusive || decided(s.Status) {
+			continue
+		}
+		if n++; n <= maxBlind {
+			out = append(out, fmt.Sprintf("the check of %s cannot tell: %s", s.Target, s.Last.Err))
+		}
+	}
+	if n > maxBlind {
+		out = append(out, fmt.Sprintf("%d more checks cannot tell", n-maxBlind))
+	}
+	return out
 }

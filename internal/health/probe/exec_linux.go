@@ -19,9 +19,9 @@ import (
 // limited is what starts every command: its limits can only be set from within,
 // before it is what it is to be. The command is not read by the shell, which gets
 // it as arguments and becomes it. Sizes: 64 open files, 1 MiB in a file (2048
-// blocks of 512 bytes), 512 MiB of private memory, no core dumps; $0 seconds of
+// blocks of 512 bytes), 512 MiB of private memory, no core dumps; $1 seconds of
 // processor time.
-const limited = `ulimit -t "$0" && ulimit -d 524288 && ulimit -n 64 && ulimit -f 2048 && ulimit -c 0 || exit 126; exec "$@"`
+const limited = `ulimit -t "$1" && ulimit -d 524288 && ulimit -n 64 && ulimit -f 2048 && ulimit -c 0 || exit 126; shift; exec "$@"`
 
 // execute runs the command of c to its end. It must be called in a goroutine of
 // its own, whose thread it uses up: what it gives away, it cannot take back.
@@ -92,7 +92,7 @@ func await(ctx context.Context, pid int) {
 func command(c Check) (*exec.Cmd, error) {
 	cmd := &exec.Cmd{
 		Path: "/bin/sh",
-		Args: []string{"sh", "-c", limited, computingTime(c.Timeout)},
+		Args: []string{"sh", "-c", limited, "sh", computingTime(c.Timeout)},
 		Env:  environment(c.Target),
 		Dir:  "/",
 		SysProcAttr: &syscall.SysProcAttr{

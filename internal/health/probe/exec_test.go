@@ -75,6 +75,16 @@ func TestExec(t *testing.T) {
 	}
 }
 
+// TestExecMissing: a program that is not there is this node's trouble, and is named.
+func TestExecMissing(t *testing.T) {
+	c := shell(t, "")
+	c.Exec.Command = []string{"/no/such/program"}
+	r := runOnce(t, c)
+	if !r.Inconclusive || r.Code != 127 || !strings.HasPrefix(r.Err, "exec: could not run, exit status 127: sh: ") || !strings.Contains(r.Err, "/no/such/program") {
+		t.Errorf("%+v", r)
+	}
+}
+
 // TestExecSeesTheTarget: in its arguments, its environment, and nothing else.
 func TestExecSeesTheTarget(t *testing.T) {
 	t.Setenv("PHAROS_TEST_SECRET", "hunter2")

@@ -20,15 +20,13 @@ import (
 	"github.com/pharos-lb/pharos/internal/health"
 )
 
-// DefaultInFlight is how many probes run at a time if Options does not say.
-const DefaultInFlight = 256
-
 // Options says what a Runner runs and with what.
 type Options struct {
 	// Checks are the first checks; one per target, at most health.MaxTargets.
 	Checks []Check
 	// InFlight bounds how many probes run at a time, 1 … 65536; 0 is
-	// DefaultInFlight. Probes that find no room start late, and are counted.
+	// DefaultInFlight. Probes that find no room start late, and are counted. Of
+	// those that began just now there are a few hundred at most.
 	InFlight int
 	// Initial is what was known of targets before this process (the last known
 	// good): the status that first results must argue against. It is not stated
@@ -54,13 +52,12 @@ type Options struct {
 // Runner runs checks. Its methods may be called from any goroutine.
 type Runner struct {
 	// Immutable.
-	inFlight int
-	seed     uint64
-	probe    func(context.Context, Check) Result
-	log      *slog.Logger
-	metrics  *metrics
-	changed  chan struct{} // capacity 1: some state changed
-	wake     chan struct{} // capacity 1: the schedule changed
+	seed    uint64
+	probe   func(context.Context, Check) Result
+	log     *slog.Logger
+	metrics *metrics
+	changed chan struct{} // capacity 1: some state changed
+	wake    chan struct{} // capacity 1: the schedule changed
 
 	// Atomic: outcomes finds the counter of each target's traffic, in a map that is
 	// never changed, only replaced; told is the list of those with news.
@@ -73,7 +70,7 @@ type Runner struct {
 	jobs             map[health.Target]*job
 	order            []*job // sorted by target
 	queue            queue
-	flying           int
+	room             room
 	owed             time.Time // when a new weight is to be signalled; zero if none is
 	pulse            pulse
 	initial          map[health.Target]health.Status // nil after New
@@ -99,7 +96,7 @@ func New(o Options) (*Runner, error) {
 		o.Probe = (&looker{prober: prober{source: o.Source, roots: o.RootCAs}, commands: newCommands(metrics)}).look
 	}
 	r := &Runner{
-		inFlight: o.InFlight, seed: o.Seed, initial: o.Initial, probe: o.Probe, log: o.Log,
+		room: room{most: o.InFlight}, seed: o.Seed, initial: o.Initial, probe: o.Probe, log: o.Log,
 		metrics: metrics,
 		changed: make(chan struct{}, 1),
 		wake:    make(chan struct{}, 1),
@@ -293,10 +290,15 @@ func (r *Runner) startDue(ctx context.Context, probes *sync.WaitGroup) time.Dura
 			signal(r.changed)
 		}
 	}
-	for len(r.queue) > 0 && r.flying < r.inFlight {
+	r.room.age(now)
+	for len(r.queue) > 0 {
 		early := r.queue[0].due.Sub(now)
 		if early > 0 {
 			wait = min(wait, early)
+			break
+		}
+		if r.room.full() {
+			wait = min(wait, r.room.age(now))
 			break
 		}
 		j := heap.Pop(&r.queue).(*job)
@@ -316,10 +318,10 @@ func (r *Runner) startDue(ctx context.Context, probes *sync.WaitGroup) time.Dura
 
 // launch starts a probe of j. Called with mu held.
 func (r *Runner) launch(ctx context.Context, j *job, now time.Time, probes *sync.WaitGroup) {
-	r.flying++
-	r.metrics.inFlight.Set(float64(r.flying))
 	probeCtx, cancel := context.WithTimeout(ctx, j.check.Timeout)
 	f := &flight{started: now, cancel: cancel}
+	r.room.enter(f)
+	r.metrics.inFlight.Set(float64(r.room.flying))
 	j.running, j.probed = f, now
 	check := j.check
 	probes.Go(func() {
@@ -335,9 +337,9 @@ func (r *Runner) launch(ctx context.Context, j *job, now time.Time, probes *sync
 func (r *Runner) finish(j *job, f *flight, result Result, dropped bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	full := r.flying == r.inFlight
-	r.flying--
-	r.metrics.inFlight.Set(float64(r.flying))
+	full := r.room.full()
+	r.room.leave(f)
+	r.metrics.inFlight.Set(float64(r.room.flying))
 	if full {
 		defer signal(r.wake)
 	}

@@ -426,7 +426,7 @@ func TestSetChecksCancels(t *testing.T) {
 			t.Fatal(err)
 		}
 		synctest.Wait()
-		if w.now != 0 || len(r.States(nil)) != 0 || r.flying != 0 {
+		if w.now != 0 || len(r.States(nil)) != 0 || r.room.flying != 0 {
 			t.Errorf("%d probes in flight, states %+v", w.now, r.States(nil))
 		}
 	})

@@ -41,12 +41,6 @@ type job struct {
 	told time.Time
 }
 
-// flight is one probe on its way. Its result counts only while job.running is it.
-type flight struct {
-	started time.Time
-	cancel  func()
-}
-
 // newJob returns a job whose random numbers depend on the seed and the target
 // alone, so that one check more or less does not shift the others.
 func newJob(c Check, initial health.Status, seed uint64) *job {
