@@ -120,7 +120,7 @@ func printObservation(w *tabwriter.Writer, o admin.Observation) {
 	} else {
 		found = append(found, "ok")
 	}
-	if e.Code != 0 {
+	if e.Code != 0 && !strings.Contains(e.Error, "status") { // the error has said it
 		found = append(found, fmt.Sprintf("status %d", e.Code))
 	}
 	if e.Weight != nil {

@@ -44,8 +44,13 @@ func TestLabStopsInOrder(t *testing.T) {
 	cmd.Process.Signal(syscall.SIGTERM) // what it does is looked at below
 	for lines.Scan() && !strings.Contains(lines.Text(), "stopping") {
 	}
-	cmd.Process.Signal(syscall.SIGTERM)
-	cmd.Process.Signal(os.Interrupt)
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for range 50 {
+		cmd.Process.Signal(syscall.SIGTERM)
+		cmd.Process.Signal(os.Interrupt)
+		<-tick.C
+	}
 	ended := time.AfterFunc(20*time.Second, func() { cmd.Process.Kill() })
 	defer ended.Stop()
 	if err := cmd.Wait(); err != nil {

@@ -81,6 +81,7 @@ func New(o Options) *Core {
 		c.overrides.Merge(v)
 	}
 	c.durable = c.overrides.Digest()
+	c.adopt()
 	c.setOrders()
 	for _, r := range o.Registers {
 		c.ledger.SetFloor(r.Observer, r.Epoch, r.Seq)
@@ -188,6 +189,7 @@ func (c *Core) SetReady(ready bool) {
 func (c *Core) SetTopology(t *steer.Topology, config uint64) {
 	c.topology, c.config = t, config
 	c.ledger = c.ledger.Rebase(t.Fleet, t.Layout)
+	c.adopt()
 	c.own, c.lastReport, c.weights, c.facts.Weights = nil, time.Time{}, nil, nil
 	c.redecide = true
 }

@@ -21,6 +21,39 @@ func (c *Core) WriteAll(orders []health.Override) ([]health.Override, error) {
 	return written, nil
 }
 
+// adopt writes again, in this node's name, the registers whose writers are not in
+// the fleet any more: where every node signs, nobody could prove them otherwise.
+// Only the first node of the fleet does it, so that they do not outbid each other.
+func (c *Core) adopt() {
+	first := c.name
+	for name := range c.topology.Fleet.Sites {
+		first = min(first, name)
+	}
+	if c.name != first {
+		return
+	}
+	for _, v := range c.overrides.All() {
+		if _, known := c.topology.Fleet.Sites[v.Writer]; known {
+			continue
+		}
+		v.Writer = c.name
+		if _, known := c.siteNames()[v.Keeper]; !known && v.Scope.Site == "" {
+			v.Keeper = c.SelfSite()
+		}
+		c.overrides.Write(v) // what cannot be written stays as it was
+	}
+	c.setOrders()
+}
+
+// siteNames returns the sites of the fleet.
+func (c *Core) siteNames() map[string]bool {
+	sites := map[string]bool{}
+	for _, site := range c.topology.Fleet.Sites {
+		sites[site] = true
+	}
+	return sites
+}
+
 // Holds reports whether v is what its scope's register holds: whether no other
 // order has overtaken it.
 func (c *Core) Holds(v health.Override) bool {

@@ -214,3 +214,21 @@ func TestOrdersEndAtTheirKeepers(t *testing.T) {
 		}
 	}
 }
+
+// Orders of a node that left the fleet are written anew, by one node.
+func TestOrdersOfWhoLeftAreAdopted(t *testing.T) {
+	left := health.Override{Scope: health.Scope{Kind: health.ScopeSite, Site: "a"}, Order: health.OrderDrain, Counter: 7, Writer: "gone1", By: "anna", Reason: "power", Keeper: "a"}
+	for _, tt := range []struct {
+		node string
+		want string
+	}{{"a1", "a1"}, {"b1", "gone1"}} {
+		core := New(Options{Name: tt.node, Topology: topologyOf(t, threeSites, tt.node), Overrides: []health.Override{left}})
+		all, _ := core.Overrides()
+		if len(all) != 1 || all[0].Writer != tt.want || all[0].Order != left.Order || all[0].By != "anna" || all[0].Reason != "power" {
+			t.Errorf("%s holds %+v, want it written by %s", tt.node, all, tt.want)
+		}
+		if tt.want != "gone1" && all[0].Counter <= left.Counter {
+			t.Errorf("counter %d does not replace %d", all[0].Counter, left.Counter)
+		}
+	}
+}

@@ -350,5 +350,6 @@ func (d *decider) swap(ctx context.Context, setup *Setup) bool {
 	return d.do(ctx, func() {
 		d.setup = setup
 		d.core.SetTopology(setup.Topology, setup.Config.Hash)
+		d.publishOrders() // those of nodes that are gone may have been written anew
 	})
 }

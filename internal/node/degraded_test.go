@@ -31,7 +31,7 @@ func TestDegraded(t *testing.T) {
 		{"all well", func(*admin.Status) {}, []string{}},
 		{"starting", func(st *admin.Status) { st.State = "starting" }, []string{"this node is starting"}},
 		{"refused reload, its first line", func(st *admin.Status) { st.Config.LastError = "bad\nmore" }, []string{"the newest reload was refused: bad"}},
-		{"fail-open", func(st *admin.Status) { st.Services[0].FailOpen = true }, []string{"service web: every site is down, answering all of them (fail-open)"}},
+		{"fail-open", func(st *admin.Status) { st.Services[0].FailOpen = true }, []string{"service web: no site is fit, so those that are not are answered (fail-open)"}},
 		{"a site is out", func(st *admin.Status) {
 			*site(st) = admin.SiteStatus{Site: "b", Why: steer.ReasonBackendsDown, Backends: site(st).Backends}
 			site(st).Backends[0].Status = "down" // said by the line of its site

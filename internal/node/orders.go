@@ -46,7 +46,7 @@ func (d *decider) publishOrders() {
 
 // mergeOrders takes what others ordered.
 func (d *decider) mergeOrders(all []health.Override) {
-	if len(all) == 0 {
+	if all = d.proven(all); len(all) == 0 {
 		return
 	}
 	changed, refused := d.core.MergeOverrides(all)
@@ -54,6 +54,19 @@ func (d *decider) mergeOrders(all []health.Override) {
 	if changed {
 		d.publishOrders()
 	}
+}
+
+// proven returns the orders whose writers are known to have given them. Where
+// every node of the fleet signs, nobody else can give any, whatever gossip key
+// they hold; cluster has checked the signatures of those that do.
+func (d *decider) proven(all []health.Override) []health.Override {
+	if !d.setup.allSign() {
+		return all
+	}
+	fleet := d.core.Topology().Fleet
+	known := slices.DeleteFunc(all, func(v health.Override) bool { return fleet.Sites[v.Writer] == "" })
+	d.metrics.ordersRefused.Add(float64(len(all) - len(known)))
+	return known
 }
 
 // noteAcks keeps how far the overrides have come, for whoever waits.

@@ -43,6 +43,18 @@ func (s *Setup) signKey() (ed25519.PrivateKey, error) {
 	return key, nil
 }
 
+// allSign reports whether every node of the fleet has a public key.
+func (s *Setup) allSign() bool {
+	for _, site := range s.Config.Sites {
+		for _, node := range site.Nodes {
+			if node.PublicKey == nil {
+				return false
+			}
+		}
+	}
+	return true
+}
+
 // publicKeys are those of the nodes that sign.
 func (s *Setup) publicKeys() map[string]ed25519.PublicKey {
 	out := map[string]ed25519.PublicKey{}

@@ -177,12 +177,16 @@ func degraded(st *admin.Status, s *Setup) []string {
 	}
 	for _, svc := range st.Services {
 		if svc.FailOpen {
-			out = append(out, fmt.Sprintf("service %s: every site is down, answering all of them (fail-open)", svc.Name))
+			out = append(out, fmt.Sprintf("service %s: no site is fit, so those that are not are answered (fail-open)", svc.Name))
 		}
 		for _, site := range svc.Sites {
 			if !site.Eligible && site.Why != steer.ReasonNoAddress {
 				out = append(out, fmt.Sprintf("service %s at %s: %s", svc.Name, site.Site, site.Why))
 				continue
+			}
+			switch site.Why {
+			case steer.ReasonBudget, steer.ReasonMassFailure, steer.ReasonMinimum:
+				out = append(out, fmt.Sprintf("service %s at %s: %s", svc.Name, site.Site, site.Why))
 			}
 			for _, b := range site.Backends {
 				if b.Status == health.StatusDown.String() {

@@ -96,7 +96,8 @@ func fleetTroubles(st *admin.Status, s *Setup) (out []string) {
 		if m.Heard && !m.Self && versionsApart(m.Version, st.Version) {
 			out = append(out, fmt.Sprintf("node %s runs pharos %s: more than one minor version from ours", m.Name, m.Version))
 		}
-		if m.Heard && m.Abstains != "" && !m.Self {
+		known := m.Self && (st.Doubt != "" || m.Abstains == health.AbstainNeverHeard.String()) // said, or not asked yet
+		if m.Heard && m.Abstains != "" && !known {
 			out = append(out, fmt.Sprintf("what node %s finds does not count: %s", m.Name, m.Abstains))
 		}
 	}

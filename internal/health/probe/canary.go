@@ -38,7 +38,9 @@ type Connection uint8
 const (
 	// Unsure: there are no canaries, too few answer, or too little was tried yet.
 	Unsure Connection = iota
-	// Connected: more than half of the canaries answered lately.
+	// Connected: more than half of the canaries answered in the newest round. It must
+	// not outlive what is heard from other nodes, or a node that is cut off would
+	// judge them alone for a moment.
 	Connected
 	// Cut: no canary answered in three rounds.
 	Cut
@@ -151,23 +153,22 @@ func (c *Canaries) State() Connection {
 
 // state is State at now. Called with mu held.
 func (c *Canaries) state(now time.Time) Connection {
-	answering := c.lately()
 	switch {
 	case c.round == 0 || now.Sub(c.ended) > canaryStale:
 		return Unsure
-	case 2*answering > len(c.addresses):
+	case 2*c.within(1) > len(c.addresses):
 		return Connected
-	case answering == 0 && c.round >= canaryRounds:
+	case c.within(canaryRounds) == 0 && c.round >= canaryRounds:
 		return Cut
 	default:
 		return Unsure
 	}
 }
 
-// lately counts the canaries that answered in the newest rounds. Called with mu held.
-func (c *Canaries) lately() (n int) {
-	for _, rounds := range c.silent {
-		if rounds < canaryRounds {
+// within counts the canaries that answered in the newest rounds. Called with mu held.
+func (c *Canaries) within(rounds int) (n int) {
+	for _, silent := range c.silent {
+		if silent < rounds {
 			n++
 		}
 	}
@@ -228,8 +229,8 @@ func (c *Canaries) try(ctx context.Context) {
 	}
 	c.round, c.ended = c.round+1, now
 	c.rounds.Inc()
-	c.answering.Set(float64(c.lately()))
+	c.answering.Set(float64(c.within(canaryRounds)))
 	if is := c.state(now); is != was {
-		c.log.Info("connection of this node changed", "from", was.String(), "to", is.String(), "answering", c.lately(), "canaries", len(c.addresses))
+		c.log.Info("connection of this node changed", "from", was.String(), "to", is.String(), "answering", c.within(canaryRounds), "canaries", len(c.addresses))
 	}
 }
