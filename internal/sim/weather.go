@@ -80,7 +80,7 @@ func (w *world) planWeather() {
 	for range 6 + w.random.IntN(16) {
 		at, lasts := warmUp+w.between(0, w.o.Storm), w.between(time.Second, w.o.Storm/2)
 		m := w.machines[w.random.IntN(len(w.machines))]
-		switch w.random.IntN(15) {
+		switch w.random.IntN(16) {
 		case 0, 1:
 			w.at(at, func() { w.cutSites(lasts) })
 		case 2:
@@ -113,6 +113,8 @@ func (w *world) planWeather() {
 					w.in(lasts, func() { m.mad = sane })
 				})
 			}
+		case 10:
+			w.at(at, func() { w.loseMessenger(m, lasts) })
 		default:
 			w.at(at, w.operate)
 			if w.chance(0.5) { // two operators at once, who do not know of each other
@@ -122,9 +124,21 @@ func (w *world) planWeather() {
 	}
 }
 
+// loseMessenger cuts a machine off, has it take an order, and kills it before
+// anybody can have heard of it: such an order may be lost, but not acknowledged.
+func (w *world) loseMessenger(m *machine, lasts time.Duration) {
+	w.isolate(m, lasts)
+	w.in(w.between(100*time.Millisecond, 2*time.Second), func() {
+		w.operateAt(m)
+		w.in(w.between(time.Millisecond, 30*time.Millisecond), func() { w.kill(m, lasts, false) })
+	})
+}
+
 // operate has an operator order something somewhere.
-func (w *world) operate() {
-	m := w.machines[w.random.IntN(len(w.machines))]
+func (w *world) operate() { w.operateAt(w.machines[w.random.IntN(len(w.machines))]) }
+
+// operateAt has an operator order something at m.
+func (w *world) operateAt(m *machine) {
 	if !m.alive || m.frozen {
 		return
 	}
