@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"github.com/pharos-lb/pharos/internal/admin"
-	"github.com/pharos-lb/pharos/internal/config"
 	"github.com/pharos-lb/pharos/internal/node"
 )
 
@@ -314,20 +313,6 @@ func (l *Lab) Close() error {
 		err = errors.Join(err, l.net.close())
 	}
 	return err
-}
-
-// Layout is what the lab consists of.
-func (l *Lab) Layout() *Layout { return l.layout }
-
-// Config is the configuration that the nodes run.
-func (l *Lab) Config() *config.Config { return l.layout.Config }
-
-// Socket is where a node's admin API answers.
-func (l *Lab) Socket(node string) (string, error) {
-	if _, err := l.layout.node(node); err != nil {
-		return "", err
-	}
-	return l.nodes[l.index[node]].socket(), nil
 }
 
 // Stop ends Run.
