@@ -129,8 +129,15 @@ func (w *world) planWeather() {
 func (w *world) loseMessenger(m *machine, lasts time.Duration) {
 	w.isolate(m, lasts)
 	w.in(w.between(100*time.Millisecond, 2*time.Second), func() {
+		if !w.stormy {
+			return
+		}
 		w.operateAt(m)
-		w.in(w.between(time.Millisecond, 30*time.Millisecond), func() { w.kill(m, lasts, false) })
+		w.in(w.between(time.Millisecond, 30*time.Millisecond), func() {
+			if w.stormy {
+				w.kill(m, lasts, false)
+			}
+		})
 	})
 }
 
