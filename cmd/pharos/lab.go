@@ -58,9 +58,8 @@ func runLab(cmd *cobra.Command, opts lab.Options, config string, f func(context.
 	opts.Binary, opts.Program, opts.ConfigFile, opts.Out = binary, programName(), config, cmd.OutOrStdout()
 	ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGHUP)
 	defer stop()
-	impatience := make(chan os.Signal, 1) // nobody reads it
+	impatience := make(chan os.Signal, 1) // nobody reads it, to the very end of the process
 	signal.Notify(impatience, os.Interrupt, syscall.SIGTERM)
-	defer signal.Stop(impatience)
 	return f(ctx, opts)
 }
 

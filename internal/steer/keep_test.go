@@ -72,3 +72,25 @@ func TestMinSitesAnswersWhatIsReached(t *testing.T) {
 		t.Errorf("%s with %v, want %s with %s", a.Why, a.Addresses, ReasonMinimum, second)
 	}
 }
+
+// A backend that is used again only because the other family fails open is no
+// evidence that its site works.
+func TestFailOpenOfOneFamilyIsNoEvidenceForTheOther(t *testing.T) {
+	s := service(steps(config.PolicyGeo), "fra", "iad")
+	verdicts := map[string]health.Verdict{}
+	for i, site := range []string{"fra", "iad"} {
+		s.VIPs[i].Addresses = []netip.Addr{vip4(site), vip6(site)}
+		verdicts["web/"+site+"/vip/"+netip.AddrPortFrom(vip4(site), 8080).String()] = down(0)
+		for n := byte(1); n <= 2; n++ {
+			verdicts["web/"+site+"/backend/"+backend(site, n).String()] = health.Verdict{Status: health.StatusUnknown}
+		}
+	}
+	verdicts["web/fra/backend/"+backend("fra", 1).String()] = up()
+	topology := compile(t, fleet(s), "")
+	p := Decide(topology, view(t, topology, verdicts), Facts{AssumeDown: []string{backend("fra", 1).String()}}, nil)
+	for site := range p.Services[0].Sites {
+		if a := p.Services[0].Sites[site].V6; len(a.Addresses) == 0 {
+			t.Errorf("%s is not answered over IPv6: %s", topology.SiteName(0, site), a.Why)
+		}
+	}
+}

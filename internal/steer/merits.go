@@ -144,14 +144,15 @@ func (j *judgement) reachable(addrs []netip.Addr, targets []int) []netip.Addr {
 	return reachable
 }
 
-// measured reports whether some backend that works at the site is known to be up or ordered up, or the
+// measured reports whether some backend that works at the site, on its merits and not because something has
+// to be answered for the other family, is known to be up or ordered up, or the
 // site has none that could be.
 func (j *judgement) measured(ss *ServiceSite, plan *SitePlan) bool {
 	if len(ss.Backends) == 0 {
 		return true
 	}
 	for i, target := range ss.Backends {
-		if plan.Backends[i].Active && (plan.Backends[i].Why == ReasonOrderedUp || j.up(target)) {
+		if plan.Backends[i].Active && plan.Backends[i].Why.onMerits() && (plan.Backends[i].Why == ReasonOrderedUp || j.up(target)) {
 			return true
 		}
 	}
