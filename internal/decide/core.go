@@ -20,6 +20,9 @@ const (
 	// time; Settle is how long it then doubts itself, for its checks to run again.
 	stallAfter = 3 * time.Second
 	Settle     = 3 * time.Second
+	// floorFor is how long reports from before the registers on disk are refused
+	// while nothing newer of their observer is heard.
+	floorFor = 10 * time.Second
 	// maxEpoch leaves room to go on above every epoch that is believed.
 	maxEpoch = 1 << 62
 )
@@ -61,6 +64,10 @@ type Core struct {
 	weights    []uint8
 	redecide   bool // facts, orders or topology changed
 
+	// refused is since when observers are refused for their floors alone; at most
+	// one entry for each node of the fleet.
+	refused map[string]time.Time
+
 	overrides *health.Overrides
 	durable   uint64 // digest of the overrides that are on disk
 
@@ -75,6 +82,7 @@ func New(o Options) *Core {
 		name: o.Name, topology: o.Topology, config: o.Config, epoch: o.Epoch,
 		ledger:    health.NewLedger(o.Topology.Fleet, o.Topology.Layout),
 		overrides: health.NewOverrides(),
+		refused:   map[string]time.Time{},
 		redecide:  true,
 	}
 	for _, v := range o.Overrides {
@@ -160,7 +168,25 @@ func (c *Core) Merge(r *health.Report, age time.Duration, now time.Time) health.
 	if r.Observer == c.name {
 		return c.raise(r, now)
 	}
-	return c.ledger.Merge(r, age, now)
+	outcome := c.ledger.Merge(r, age, now)
+	if outcome == health.OutcomeOld && c.ledger.Held(r.Observer) == nil {
+		c.relent(r.Observer, now)
+	}
+	return outcome
+}
+
+// relent lifts the floor of an observer that has been refused for floorFor: it
+// lost its disk and its clock is behind, and since nobody holds a report of it,
+// nobody can tell it how far it once was.
+func (c *Core) relent(observer string, now time.Time) {
+	since, refused := c.refused[observer]
+	switch {
+	case !refused:
+		c.refused[observer] = now
+	case now.Sub(since) > floorFor:
+		delete(c.refused, observer)
+		c.ledger.LiftFloor(observer)
+	}
 }
 
 // raise answers an echo: somebody remembers a later life of ours, so our state

@@ -213,3 +213,23 @@ func TestRegistersAreFloors(t *testing.T) {
 		}
 	}
 }
+
+// Who lost its disk while its clock is behind, and of whom nobody holds a report,
+// is refused for some seconds, not for ever.
+func TestFloorIsLiftedForWhoGoesOn(t *testing.T) {
+	b := newBench(t, "a1", func(o *Options) {
+		o.Registers = []health.Register{{Observer: "b1", Epoch: 900, Seq: 5}}
+	})
+	for second := range 15 {
+		r := health.NewReport("b1", b.Topology().Layout)
+		r.Epoch, r.Seq = 7, uint64(second+1)
+		got := b.Merge(r, 0, b.now.Add(time.Duration(second)*time.Second))
+		want := health.OutcomeOld
+		if second > 11 {
+			want = health.OutcomeNew
+		}
+		if got != want && second != 11 {
+			t.Errorf("after %d s: %s, want %s", second, got, want)
+		}
+	}
+}

@@ -64,6 +64,13 @@ func (l *Ledger) SetFloor(observer string, epoch, seq uint64) {
 	}
 }
 
+// LiftFloor makes reports of observer good again that SetFloor refused.
+func (l *Ledger) LiftFloor(observer string) {
+	if i, known := l.byName[observer]; known {
+		l.held[i].floorEpoch, l.held[i].floorSeq = 0, 0
+	}
+}
+
 // Floor returns the numbers of SetFloor, zeroes if there are none. An observer
 // that lost its state has to go above them before it is listened to, and must be
 // told if no report of it is held.
