@@ -126,18 +126,11 @@ func (b *Backend) dial(ctx context.Context, timeout time.Duration) (*Stream, err
 	conn, err := d.DialContext(ctx, "tcp", b.text)
 	if err != nil {
 		if ctx.Err() == nil { // otherwise it is we who gave up
-			b.connFails.Add(1)
-			b.failedAt.Store(b.registry.now())
-			if !isLocal(err) {
-				b.Tell(false)
-			}
+			b.Failed(err)
 		}
 		return nil, fmt.Errorf("connect to backend %s: %w", b.text, err)
 	}
-	b.connects.Add(1)
-	if b.failedAt.Load() != 0 {
-		b.failedAt.Store(0)
-	}
+	b.Opened()
 	return NewStream(conn), nil
 }
 

@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// maxAttempts bounds how many backends one unit of work tries to connect to.
-const maxAttempts = 3
+// MaxAttempts bounds how many backends one unit of work tries to connect to.
+const MaxAttempts = 3
 
 // The reasons why Borrow has no backend to give. They are wrapped with the
 // service's name.
@@ -100,10 +100,10 @@ func (e *Edition) Borrow(ctx context.Context, service string, terms Terms) (Leas
 	if p == nil || len(p.active) == 0 {
 		return Lease{}, fmt.Errorf("%w for service %q", e.absence(p), service)
 	}
-	var space [maxAttempts]*Backend
+	var space [MaxAttempts]*Backend
 	tried := space[:0]
 	var errs []error
-	for range maxAttempts {
+	for range MaxAttempts {
 		b := p.pick(tried)
 		if b == nil {
 			break

@@ -1,0 +1,69 @@
+package forward
+
+import (
+	"fmt"
+	"net/netip"
+)
+
+// A Flow is what is known of a unit of work before its backend is chosen.
+type Flow struct {
+	// Client is where it comes from, Server the address it was sent to. Either may be invalid.
+	Client, Server netip.AddrPort
+}
+
+// Claim chooses a backend of service for work whose connection the caller opens
+// itself, in whatever way and without a goroutine that waits for it. Backends in
+// tried are passed over. It returns nil and no error when none is left that was
+// not tried; the error wraps ErrNoPlan, ErrNoPool or ErrNoBackend.
+//
+// The backend counts the work as in flight until Done, which the caller calls
+// exactly once for each claim, after Opened or Failed:
+//
+//	b, err := registry.Load().Claim("db", forward.Flow{Client: client}, nil)
+//	…connect to b.Address()…
+//	b.Opened()
+//	…
+//	b.Report(forward.OutcomeServed)
+//	b.Done()
+func (e *Edition) Claim(service string, _ Flow, tried []*Backend) (*Backend, error) {
+	p := e.pools[service]
+	if p == nil || len(p.active) == 0 {
+		return nil, fmt.Errorf("%w for service %q", e.absence(p), service)
+	}
+	if len(tried) >= MaxAttempts {
+		return nil, nil
+	}
+	b := p.pick(tried)
+	if b != nil {
+		b.begin()
+	}
+	return b, nil
+}
+
+// Version tells editions apart.
+func (e *Edition) Version() uint64 { return e.version }
+
+// Opened notes that a connection to a claimed backend was opened.
+func (b *Backend) Opened() {
+	b.connects.Add(1)
+	if b.failedAt.Load() != 0 {
+		b.failedAt.Store(0)
+	}
+}
+
+// Failed notes that a connection to a claimed backend could not be opened: it is
+// passed over for a moment. What this machine lacks says nothing about it, and
+// is not told to Options.Outcome.
+func (b *Backend) Failed(err error) {
+	b.connFails.Add(1)
+	b.failedAt.Store(b.registry.now())
+	if !isLocal(err) {
+		b.Tell(false)
+	}
+}
+
+// Done ends a claim.
+func (b *Backend) Done() { b.end() }
+
+// InUse reports whether the newest plan gives it new work.
+func (b *Backend) InUse() bool { return b.active.Load() && !b.retired.Load() }
