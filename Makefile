@@ -11,6 +11,9 @@ ifeq (,$(shell command -v $(GO) 2>/dev/null))
 $(error there is no "$(GO)" here: install Go 1.26 or newer from https://go.dev/dl and put it on PATH)
 endif
 
+# What `make bench-peers` measures, each a command under bench/.
+BENCH ?= dns
+
 # How many seeds `make sim` plays.
 SEEDS ?= 100000
 
@@ -54,8 +57,8 @@ generate: ## everything that is generated (the geo data, which is last, needs np
 generate-check: ## the generated files are current
 	@$(GO) run ./cmd/pharos schema | diff -u docs/pharos.schema.json - || { echo "docs/pharos.schema.json is stale: run make generate"; exit 1; }
 
-bench-peers: build ## CPU per DNS query next to gdnsd; needs Debian's gdnsd
-	$(GO) run ./bench/dns -pharos bin/pharos
+bench-peers: build ## pharos next to other servers, from Debian; needs two cores and root
+	@set -e; for bench in $(BENCH); do $(GO) run ./bench/$$bench -pharos bin/pharos; done
 
 scale: ## what is too large for the race detector: 2,000 seeds of the simulation, 100 nodes of gossip
 	GOGC=400 $(GO) test -timeout 20m ./internal/sim -run '^TestSeeds$$'
