@@ -10,7 +10,7 @@ import (
 )
 
 // TestMain makes this test binary be pharos when it is called so, by a script,
-// by the demo for its nodes, or as /proc/self/exe by a node for its BGP child.
+// by the demo for its nodes, or as /proc/self/exe by a node for its children.
 func TestMain(m *testing.M) {
 	program := func() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
 	testscript.Main(m, map[string]func(){"pharos": program, "exe": program})

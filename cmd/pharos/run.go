@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/pharos-lb/pharos/bgp"
+	"github.com/pharos-lb/pharos/internal/health/probe"
 	"github.com/pharos-lb/pharos/internal/node"
 )
 
@@ -102,6 +103,15 @@ func newSpeaker() *cobra.Command {
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return bgp.ChildMain(context.WithoutCancel(cmd.Context()), os.Stdin, os.Stdout, os.Stderr)
 		},
+	}
+}
+
+// newKeeper is the hidden verb of the processes that run the commands of checks.
+func newKeeper() *cobra.Command {
+	return &cobra.Command{
+		Use: node.KeeperVerb, Hidden: true, Args: cobra.NoArgs,
+		Short: "Runs the commands of exec checks (started by run)",
+		RunE:  func(*cobra.Command, []string) error { return probe.KeeperMain(os.Stdin, os.Stdout) },
 	}
 }
 

@@ -8,12 +8,20 @@ import (
 	"testing"
 
 	"github.com/pharos-lb/pharos/bgp"
+	"github.com/pharos-lb/pharos/internal/health/probe"
 )
 
-// TestMain makes this test binary serve as the BGP child that nodes start.
+// TestMain makes this test binary serve as the children that nodes start.
 func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && os.Args[1] == SpeakerVerb {
 		if err := bgp.ChildMain(context.Background(), os.Stdin, os.Stdout, os.Stderr); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
+	if len(os.Args) > 1 && os.Args[1] == KeeperVerb {
+		if err := probe.KeeperMain(os.Stdin, os.Stdout); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}

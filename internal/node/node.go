@@ -45,7 +45,8 @@ type Options struct {
 // Defaults of Options.
 const (
 	DefaultStateDir = "/var/lib/pharos"
-	SpeakerVerb     = "bgp-speaker" // hidden verb of the binary that runs the BGP child
+	SpeakerVerb     = "bgp-speaker"  // hidden verb of the binary that runs the BGP child
+	KeeperVerb      = "check-keeper" // hidden verb of the binary that runs the commands of checks
 )
 
 // How long each step of a stop may take.

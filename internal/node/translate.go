@@ -33,7 +33,10 @@ func (n *Node) probeOptions(s *Setup) probe.Options {
 			initial[t] = view.Verdicts[i].Status
 		}
 	}
-	return probe.Options{Checks: probeChecks(s), Initial: initial, Log: n.log, Registerer: n.registry}
+	return probe.Options{
+		Checks: probeChecks(s), Initial: initial, Keeper: []string{"/proc/self/exe", KeeperVerb},
+		Log: n.log, Registerer: n.registry,
+	}
 }
 
 // seeds are the other nodes of the fleet.

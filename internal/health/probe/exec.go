@@ -25,9 +25,6 @@ const (
 	// much of the end. One that writes more than outputLimit is killed.
 	maxOutput   = 4 << 10
 	outputLimit = 1 << 20
-	// lingering is how long the output is read on after the end of the command, in
-	// case something that it left behind holds it.
-	lingering = 100 * time.Millisecond
 	// neverRan is the smaller exit status that says that the command could not be
 	// run (126, 127), by the custom of shells.
 	neverRan = 126
@@ -57,24 +54,28 @@ func (c Check) validateExec() (errs []error) {
 	return errs
 }
 
-// commands runs the commands of Exec checks, a bounded number at a time.
+// commands runs the commands of Exec checks, a bounded number at a time, each by a
+// keeper.
 type commands struct {
 	places  chan struct{} // a place to run in
 	waiting chan struct{} // a place to run or wait in
+	keepers keepers
 	metrics *metrics
 }
 
-// newCommands returns commands with all places free.
-func newCommands(m *metrics) *commands {
+// newCommands returns commands with all places free. keeper is the command line of
+// a process that runs [KeeperMain].
+func newCommands(m *metrics, keeper []string) *commands {
 	return &commands{
 		places:  make(chan struct{}, MaxExec),
 		waiting: make(chan struct{}, MaxExec+maxWaiting),
+		keepers: keepers{argv: keeper},
 		metrics: m,
 	}
 }
 
-// run runs the command of c once. It returns when the command and all of its
-// process group have ended, soon after ctx at the latest.
+// run runs the command of c once. It returns when the command and all that it
+// started have ended, soon after ctx at the latest.
 func (s *commands) run(ctx context.Context, c Check) Result {
 	select {
 	case s.waiting <- struct{}{}:
@@ -90,10 +91,13 @@ func (s *commands) run(ctx context.Context, c Check) Result {
 	}
 	s.metrics.commands.Inc()
 	defer s.metrics.commands.Dec()
-	ended := make(chan ending, 1)
-	go func() { ended <- execute(ctx, c) }() // its thread is spoilt for anything else
-	return (<-ended).says(ctx, c.Timeout)
+	e := s.keepers.run(ctx, c)
+	s.metrics.survivors.Add(float64(e.Left))
+	return e.says(ctx, c.Timeout)
 }
+
+// close ends the keepers that wait for work. It may be called twice.
+func (s *commands) close() { s.keepers.close() }
 
 // crowded is the result of a command that found no place.
 func (s *commands) crowded() Result {
@@ -103,15 +107,19 @@ func (s *commands) crowded() Result {
 
 // ending is how a command ended.
 type ending struct {
-	err    error  // it could not be run
-	status int    // exit status, -1 if a signal ended it
-	signal string // which
-	output output
+	Trouble string `json:",omitempty"` // it could not be run
+	Status  int    // exit status, -1 if a signal ended it
+	Signal  string `json:",omitempty"` // which
+	Overdue bool   `json:",omitempty"` // it was killed at its deadline
+	Output  output
+	// Left is how many processes did not end although they were killed: the kernel
+	// waits for something, a disk of another machine as a rule.
+	Left int `json:",omitempty"`
 }
 
 // says is what an ending means.
 func (e ending) says(ctx context.Context, limit time.Duration) Result {
-	last := e.output.last()
+	last := e.Output.last()
 	with := func(what string) string {
 		if last != "" {
 			what += ": " + last
@@ -119,25 +127,25 @@ func (e ending) says(ctx context.Context, limit time.Duration) Result {
 		return clip(what)
 	}
 	switch {
-	case e.err != nil:
-		return Result{Inconclusive: true, Err: clip("exec: cannot run: " + e.err.Error())}
-	case e.status < 0 && overdue(ctx) > tooLate:
+	case e.Trouble != "":
+		return Result{Inconclusive: true, Err: clip("exec: cannot run: " + e.Trouble)}
+	case e.Status < 0 && overdue(ctx) > tooLate:
 		return Result{Inconclusive: true, Err: "exec: this node was too slow to end it in time"}
-	case e.status < 0 && errors.Is(ctx.Err(), context.DeadlineExceeded):
+	case e.Status < 0 && (e.Overdue || errors.Is(ctx.Err(), context.DeadlineExceeded)):
 		return Result{Err: with(fmt.Sprintf("timed out after %v", limit))}
-	case e.status < 0 && ctx.Err() != nil:
+	case e.Status < 0 && ctx.Err() != nil:
 		return Result{Err: "cancelled"}
-	case e.output.tooLong():
+	case e.Output.tooLong():
 		return Result{Err: fmt.Sprintf("wrote more than %d KiB", outputLimit>>10)}
-	case e.status < 0:
-		return Result{Err: with("ended by signal " + e.signal)}
-	case e.status == neverRan, e.status == neverRan+1:
-		return Result{Inconclusive: true, Code: e.status, Err: with(fmt.Sprintf("exec: could not run, exit status %d", e.status))}
-	case e.status > 0:
-		return Result{Code: e.status, Err: with(fmt.Sprintf("exit status %d", e.status))}
+	case e.Status < 0:
+		return Result{Err: with("ended by signal " + e.Signal)}
+	case e.Status == neverRan, e.Status == neverRan+1:
+		return Result{Inconclusive: true, Code: e.Status, Err: with(fmt.Sprintf("exec: could not run, exit status %d", e.Status))}
+	case e.Status > 0:
+		return Result{Code: e.Status, Err: with(fmt.Sprintf("exit status %d", e.Status))}
 	}
 	var r Result
-	r.Weight, r.HasWeight = weightLine(e.output.first())
+	r.Weight, r.HasWeight = weightLine(e.Output.first())
 	return r
 }
 
@@ -166,36 +174,36 @@ func environment(t health.Target) []string {
 
 // output is what a command wrote, in bounded memory.
 type output struct {
-	head, tail []byte // the first maxOutput bytes, and the last of what came after
-	size       int
+	Head, Tail []byte // the first maxOutput bytes, and the last of what came after
+	Size       int
 }
 
 // Write takes more output. It fails when there is too much.
 func (o *output) Write(p []byte) (int, error) {
-	o.size += len(p)
+	o.Size += len(p)
 	if o.tooLong() {
 		return 0, errors.New("too much output")
 	}
-	n := min(len(p), maxOutput-len(o.head))
-	o.head = append(o.head, p[:n]...)
-	o.tail = append(o.tail, p[n:]...)
-	if over := len(o.tail) - maxOutput; over > 0 {
-		o.tail = append(o.tail[:0], o.tail[over:]...)
+	n := min(len(p), maxOutput-len(o.Head))
+	o.Head = append(o.Head, p[:n]...)
+	o.Tail = append(o.Tail, p[n:]...)
+	if over := len(o.Tail) - maxOutput; over > 0 {
+		o.Tail = append(o.Tail[:0], o.Tail[over:]...)
 	}
 	return len(p), nil
 }
 
 // tooLong reports whether there is more output than a check may have.
-func (o *output) tooLong() bool { return o.size > outputLimit }
+func (o *output) tooLong() bool { return o.Size > outputLimit }
 
 // first returns the first line.
 func (o *output) first() string {
-	line, _, _ := bytes.Cut(o.head, []byte("\n"))
+	line, _, _ := bytes.Cut(o.Head, []byte("\n"))
 	return string(line)
 }
 
 // last returns the last line that is not empty.
 func (o *output) last() string {
-	text := bytes.TrimSpace(append(o.head[:len(o.head):len(o.head)], o.tail...))
+	text := bytes.TrimSpace(append(o.Head[:len(o.Head):len(o.Head)], o.Tail...))
 	return string(text[bytes.LastIndexByte(text, '\n')+1:])
 }

@@ -8,7 +8,6 @@ import (
 	"os"
 	"os/exec"
 	"os/user"
-	"runtime"
 	"strconv"
 	"syscall"
 	"time"
@@ -23,46 +22,53 @@ import (
 // processor time.
 const limited = `ulimit -t "$1" && ulimit -d 524288 && ulimit -n 64 && ulimit -f 2048 && ulimit -c 0 || exit 126; shift; exec "$@"`
 
-// execute runs the command of c to its end. It must be called in a goroutine of
-// its own, whose thread it uses up: what it gives away, it cannot take back.
-func execute(ctx context.Context, c Check) ending {
-	// Also because the command dies with the thread that started it.
-	runtime.LockOSThread()
-	cmd, err := command(c)
-	if err == nil {
-		err = confine()
-	}
+// maxProcesses is how many processes the user of a command may have when it starts
+// one more. It does not bind root.
+const maxProcesses = 4096
+
+// lingering is how long the output is read on after the end of all that the command
+// started, in case something that cannot be killed holds it.
+const lingering = 100 * time.Millisecond
+
+// execute runs a command to its end, and then ends what it left behind. It must be
+// called in a keeper, by the goroutine that is confined.
+func execute(ctx context.Context, o order) (e ending) {
+	cmd, err := o.command()
 	if err != nil {
-		return ending{err: err}
+		return ending{Trouble: err.Error()}
 	}
 	read, write, err := os.Pipe()
 	if err != nil {
-		return ending{err: err}
+		return ending{Trouble: err.Error()}
 	}
 	defer read.Close()
 	cmd.Stdout, cmd.Stderr = write, write
 	err = cmd.Start()
 	write.Close()
 	if err != nil {
-		return ending{err: err}
+		return ending{Trouble: err.Error()}
 	}
-	var e ending
-	ctx, cancel := context.WithCancel(ctx)
+	_ = unix.Prlimit(cmd.Process.Pid, unix.RLIMIT_NPROC, &unix.Rlimit{Cur: maxProcesses, Max: maxProcesses}, nil)
+	timed, done := context.WithTimeout(ctx, o.Timeout)
+	defer done()
+	ctx, cancel := context.WithCancel(timed)
 	copied := make(chan struct{})
 	go func() {
 		defer close(copied)
-		if _, err := io.Copy(&e.output, read); err != nil {
+		if _, err := io.Copy(&e.Output, read); err != nil {
 			cancel() // too much, or the end below
 		}
 	}()
 	await(ctx, cmd.Process.Pid)
+	e.Overdue = errors.Is(ctx.Err(), context.DeadlineExceeded)
 	_ = cmd.Wait() // says what the status says
+	e.Left = sweep()
 	_ = read.SetReadDeadline(time.Now().Add(lingering))
 	<-copied
 	cancel()
-	e.status = cmd.ProcessState.ExitCode()
+	e.Status = cmd.ProcessState.ExitCode()
 	if status, ok := cmd.ProcessState.Sys().(syscall.WaitStatus); ok && status.Signaled() {
-		e.signal = status.Signal().String()
+		e.Signal = status.Signal().String()
 	}
 	return e
 }
@@ -88,28 +94,25 @@ func await(ctx context.Context, pid int) {
 	kill()
 }
 
-// command returns what c runs, not started.
-func command(c Check) (*exec.Cmd, error) {
+// command returns what o runs, not started.
+func (o order) command() (*exec.Cmd, error) {
 	cmd := &exec.Cmd{
 		Path: "/bin/sh",
-		Args: []string{"sh", "-c", limited, "sh", computingTime(c.Timeout)},
-		Env:  environment(c.Target),
+		Args: append([]string{"sh", "-c", limited, "sh", computingTime(o.Limit)}, o.Command...),
+		Env:  o.Env,
 		Dir:  "/",
 		SysProcAttr: &syscall.SysProcAttr{
 			Setpgid:   true,
 			Pdeathsig: syscall.SIGKILL,
 		},
 	}
-	for _, arg := range c.Exec.Command {
-		cmd.Args = append(cmd.Args, fill(arg, c.Target))
-	}
-	if c.Exec.User == "" {
+	if o.User == "" {
 		return cmd, nil
 	}
 	if os.Geteuid() != 0 {
-		return nil, fmt.Errorf("as user %s: only root can do that", c.Exec.User)
+		return nil, fmt.Errorf("as user %s: only root can do that", o.User)
 	}
-	credential, err := credentialOf(c.Exec.User)
+	credential, err := credentialOf(o.User)
 	cmd.SysProcAttr.Credential = credential
 	return cmd, err
 }
@@ -144,8 +147,7 @@ func confine() error {
 	return nil
 }
 
-// computingTime is how many seconds a process may compute: what it leaves behind
-// outside its group must come to an end too.
+// computingTime is how many seconds a process may compute.
 func computingTime(timeout time.Duration) string {
 	return strconv.FormatInt(int64((timeout+time.Second-1)/time.Second)+1, 10)
 }

@@ -5,9 +5,15 @@ package probe
 import (
 	"context"
 	"errors"
+	"io"
 )
 
-// execute refuses: commands cannot be confined here.
-func execute(context.Context, Check) ending {
-	return ending{err: errors.New("commands run on Linux only")}
+// run refuses: commands cannot be confined here.
+func (s *keepers) run(context.Context, Check) ending {
+	return ending{Trouble: "commands run on Linux only"}
 }
+
+func (s *keepers) close() {}
+
+// KeeperMain refuses: commands cannot be confined here.
+func KeeperMain(io.Reader, io.Writer) error { return errors.New("commands run on Linux only") }

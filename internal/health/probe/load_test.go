@@ -29,6 +29,9 @@ func TestMain(m *testing.M) {
 		serveLoad()
 		return
 	}
+	if keepForTests() {
+		return
+	}
 	goleak.VerifyTestMain(m)
 }
 
@@ -142,7 +145,7 @@ func load(b *testing.B, port int, like Check, want bool) {
 		cs[i] = like
 		cs[i].Target = health.Target{Kind: health.KindBackend, Service: "web", Site: "fra", Addr: netip.MustParseAddrPort(fmt.Sprintf("127.0.%d.%d:%d", i/250, i%250+1, port))}
 	}
-	real := looker{commands: newCommands(newMetrics())}
+	real := looker{commands: newCommands(newMetrics(), nil)}
 	var n, wrong atomic.Int64
 	left := make(chan struct{}, 1)
 	r, err := New(Options{Checks: cs, Probe: func(ctx context.Context, c Check) Result {

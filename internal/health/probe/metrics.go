@@ -19,9 +19,10 @@ type metrics struct {
 	suppressed prometheus.Counter
 	flapping   prometheus.Gauge
 	weights    prometheus.Counter
-	// commands and crowded are about Exec checks.
-	commands prometheus.Gauge
-	crowded  prometheus.Counter
+	// commands, crowded and survivors are about Exec checks.
+	commands  prometheus.Gauge
+	crowded   prometheus.Counter
+	survivors prometheus.Counter
 }
 
 // newMetrics returns unregistered metrics.
@@ -61,6 +62,9 @@ func newMetrics() *metrics {
 		crowded: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "pharos_probe_crowded_commands_total", Help: "Exec checks that said nothing because too many commands were running.",
 		}),
+		survivors: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "pharos_probe_surviving_processes_total", Help: "Processes of exec checks that did not end although they were killed.",
+		}),
 	}
 }
 
@@ -68,7 +72,7 @@ func newMetrics() *metrics {
 func (m *metrics) all() []prometheus.Collector {
 	return []prometheus.Collector{
 		m.probes, m.duration, m.late, m.inFlight, m.checks, m.rows,
-		m.suppressed, m.flapping, m.weights, m.commands, m.crowded,
+		m.suppressed, m.flapping, m.weights, m.commands, m.crowded, m.survivors,
 	}
 }
 

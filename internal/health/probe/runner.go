@@ -40,6 +40,9 @@ type Options struct {
 	// Probe runs one probe and must end soon after ctx does; nil is the real one.
 	// The Runner fills in At and Latency.
 	Probe func(ctx context.Context, c Check) Result
+	// Keeper is the command line of a process that does nothing but run [KeeperMain]:
+	// it runs the commands of Exec checks. nil: they say nothing.
+	Keeper []string
 	// Seed makes the jitter repeatable; 0 takes a random one, so that nodes do
 	// not probe in lockstep.
 	Seed uint64
@@ -54,6 +57,7 @@ type Runner struct {
 	// Immutable.
 	seed    uint64
 	probe   func(context.Context, Check) Result
+	cease   func() // frees what probing holds
 	log     *slog.Logger
 	metrics *metrics
 	changed chan struct{} // capacity 1: some state changed
@@ -92,11 +96,14 @@ func New(o Options) (*Runner, error) {
 		o.Seed = rand.Uint64()
 	}
 	metrics := newMetrics()
+	cease := func() {}
 	if o.Probe == nil {
-		o.Probe = (&looker{prober: prober{source: o.Source, roots: o.RootCAs}, commands: newCommands(metrics)}).look
+		commands := newCommands(metrics, o.Keeper)
+		o.Probe = (&looker{prober: prober{source: o.Source, roots: o.RootCAs}, commands: commands}).look
+		cease = commands.close
 	}
 	r := &Runner{
-		room: room{most: o.InFlight}, seed: o.Seed, initial: o.Initial, probe: o.Probe, log: o.Log,
+		room: room{most: o.InFlight}, seed: o.Seed, initial: o.Initial, probe: o.Probe, cease: cease, log: o.Log,
 		metrics: metrics,
 		changed: make(chan struct{}, 1),
 		wake:    make(chan struct{}, 1),
@@ -261,6 +268,7 @@ func (r *Runner) Run(ctx context.Context) error {
 		}
 		r.mu.Unlock()
 		probes.Wait()
+		r.cease()
 	}()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
