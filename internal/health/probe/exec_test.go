@@ -285,7 +285,7 @@ func TestExecIsBounded(t *testing.T) {
 		switch {
 		case strings.Contains(r.Err, "no turn in time") && r.Inconclusive:
 			count["crowded"]++
-		case strings.Contains(r.Err, "timed out after 1s"), strings.Contains(r.Err, "too slow"): // the latter on a busy machine
+		case strings.Contains(r.Err, "timed out after 1s"), strings.Contains(r.Err, "too slow"), strings.Contains(r.Err, "did not answer"): // the latter two on a busy machine
 			count["ran"]++
 		default:
 			t.Errorf("got %+v", r)

@@ -14,7 +14,7 @@ const (
 	idleFor = time.Minute
 	// keeperGrace is how much longer than a command its keeper may take to say how
 	// it ended, and then once more to end itself when it is told to.
-	keeperGrace = time.Second
+	keeperGrace = 2 * time.Second
 )
 
 // An order tells a keeper to run a command.
