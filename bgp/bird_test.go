@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -58,18 +59,25 @@ type bird struct {
 	lines chan string
 	seen  []string
 	kill  func()
+
+	control, client string // BIRD's socket and its command line
 }
 
 func startBird(t *testing.T, l *lab, host byte) *bird {
 	t.Helper()
+	return runBird(t, fmt.Sprintf(birdConfig, l.addr(1), l.addr(host), l.port))
+}
+
+func runBird(t *testing.T, config string) *bird {
+	t.Helper()
 	program := birdProgram(t)
 	dir := t.TempDir()
 	file := filepath.Join(dir, "bird.conf")
-	text := fmt.Sprintf(birdConfig, l.addr(1), l.addr(host), l.port)
-	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command(program, "-f", "-c", file, "-s", filepath.Join(dir, "bird.ctl"), "-P", filepath.Join(dir, "bird.pid"))
+	control := filepath.Join(dir, "bird.ctl")
+	cmd := exec.Command(program, "-f", "-c", file, "-s", control, "-P", filepath.Join(dir, "bird.pid"))
 	stderr, err := cmd.StderrPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -77,7 +85,7 @@ func startBird(t *testing.T, l *lab, host byte) *bird {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	b := &bird{t: t, lines: make(chan string, 10_000)}
+	b := &bird{t: t, lines: make(chan string, 10_000), control: control, client: program + "c"}
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -95,6 +103,34 @@ func startBird(t *testing.T, l *lab, host byte) *bird {
 	}
 	t.Cleanup(b.kill)
 	return b
+}
+
+// ask returns BIRD's answer to a command, its white space made single; ok is false while BIRD does not listen yet.
+func (b *bird) ask(command ...string) (answer string, ok bool) {
+	b.t.Helper()
+	out, err := exec.Command(b.client, append([]string{"-s", b.control}, command...)...).CombinedOutput()
+	answer = strings.Join(strings.Fields(string(out)), " ")
+	return answer, err == nil || strings.Contains(answer, "Network not found")
+}
+
+// awaitTable waits until BIRD's answer to a command has all of the texts in it, and none of those that begin with "!".
+func (b *bird) awaitTable(command []string, texts ...string) {
+	b.t.Helper()
+	deadline := time.Now().Add(patience)
+	for {
+		got, ok := b.ask(command...)
+		missing := slices.IndexFunc(texts, func(text string) bool {
+			rest, not := strings.CutPrefix(text, "!")
+			return strings.Contains(got, rest) == not
+		})
+		if ok && missing < 0 {
+			return
+		}
+		if time.Now().After(deadline) {
+			b.t.Fatalf("waited in vain for %q in BIRD's answer to %v:\n%s", texts[max(0, missing)], command, got)
+		}
+		time.Sleep(50 * time.Millisecond) // BIRD has no way to be told of changes
+	}
 }
 
 func (b *bird) read(r io.Reader) {
@@ -137,7 +173,7 @@ func TestBird(t *testing.T) {
 	p.Multihop = 2
 	c := l.config()
 	c.NextHop6 = netip.MustParseAddr("2001:db8::1")
-	v4 := Route{Prefix: anycast, Communities: []uint32{64500<<16 | 7}, MED: 50}
+	v4 := Route{Prefix: anycast, Attributes: Attributes{Communities: []uint32{64500<<16 | 7}, MED: 50}}
 	v6 := Route{Prefix: anycast6}
 	g := l.speaker(Options{Config: c, Peers: []Peer{p}}, v4)
 	const added, removed = `pharos\.ipv4 > added \[best\] 192\.0\.2\.0/24`, `pharos\.ipv4 > removed .*192\.0\.2\.0/24`

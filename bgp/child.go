@@ -218,7 +218,11 @@ func (c *child) lapse(server withdrawer) error {
 
 // apply makes the server look like the state. Only a server that cannot be read is an error.
 func (c *child) apply(o order) error {
-	routes, _, err := reconcile(engineTable{c.engine}, o.Routes)
+	desired := make([]engine.Path, len(o.Routes))
+	for i, r := range o.Routes {
+		desired[i] = o.Config.path(r, o.Peers)
+	}
+	routes, _, err := reconcile(c.engine, desired)
 	if err != nil {
 		return err
 	}
@@ -258,7 +262,7 @@ func (c *child) applyPeers(peers []Peer) {
 func neighbor(p Peer) engine.Neighbor {
 	return engine.Neighbor{
 		Address: p.Address, Local: p.LocalAddress, ASN: p.ASN, Port: p.Port, Password: p.Password,
-		Hold: p.Hold, Multihop: p.Multihop, Passive: p.Passive, MaxPrefixes: p.MaxPrefixes,
+		Hold: p.Hold, Multihop: p.Multihop, TTLSecurity: p.TTLSecurity, Passive: p.Passive, MaxPrefixes: p.MaxPrefixes,
 	}
 }
 
@@ -296,27 +300,6 @@ func (c *child) stop() {
 	if err := errors.Join(c.engine.WithdrawAll(), c.engine.Stop(stopWait)); err != nil {
 		c.log.Warn("sessions were cut, not closed", "error", err)
 	}
-}
-
-// engineTable is the engine's table as reconcile sees it.
-type engineTable struct{ *engine.Engine }
-
-func (t engineTable) Installed() ([]Route, error) {
-	paths, err := t.Paths()
-	if err != nil {
-		return nil, err
-	}
-	out := make([]Route, 0, len(paths))
-	for _, p := range paths {
-		out = append(out, Route{Prefix: p.Prefix, NextHop: p.NextHop, Communities: p.Communities, MED: p.MED})
-	}
-	return out, nil
-}
-
-func (t engineTable) Announce(r Route) error {
-	return t.Engine.Announce(engine.Path{
-		Prefix: r.Prefix, NextHop: r.NextHop, Communities: r.Communities, MED: r.MED,
-	})
 }
 
 // readOrders closes orders when in ends: the parent is gone.

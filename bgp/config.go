@@ -14,7 +14,8 @@ import (
 const (
 	MaxPeers        = 256  // per node
 	MaxRoutes       = 4096 // per node; further ones are reported, not announced
-	MaxCommunities  = 64   // per route
+	MaxCommunities  = 64   // of all kinds, per route, peer and override
+	MaxOverrides    = 16   // per route
 	MaxPassword     = 80   // bytes; TCP MD5 cuts longer keys silently
 	DefaultPort     = 179  // RFC 4271
 	DefaultLease    = 3 * time.Second
@@ -37,14 +38,19 @@ type Config struct {
 	// the next hop of routes of its family.
 	LocalAddress netip.Addr
 
+	// SecondAddress is the same for the other family; zero = none.
+	SecondAddress netip.Addr
+
 	// NextHop4 and NextHop6 are the next hops of routes that carry none of
-	// their own; zero = LocalAddress if it is of that family. An IPv6 route
-	// on a node with an IPv4 LocalAddress needs NextHop6.
+	// their own; zero = LocalAddress or SecondAddress, whichever is of that family.
 	NextHop4 netip.Addr
 	NextHop6 netip.Addr
 
 	// ListenPort is where peers may connect, 1 to 65535; 0 = 179, −1 = nobody may.
 	ListenPort int
+
+	// Depreference is how routes that are not Preferred are told.
+	Depreference Depreference
 
 	// Lease is how long the child keeps announcing without hearing from the
 	// parent, 100 ms to 5 min; 0 = 3 s.
@@ -56,16 +62,29 @@ type Peer struct {
 	Address netip.Addr
 	ASN     uint32
 
-	// LocalAddress is our side of the session; zero = Config.LocalAddress,
-	// which must then be of the same family as Address.
+	// LocalAddress is our side of the session; zero = Config's address of
+	// the family of Address, which must then have one.
 	LocalAddress netip.Addr
 
 	Port        uint16        // dialled; 0 = 179
 	Password    string        // TCP MD5 (RFC 2385), at most 80 bytes; empty = none
 	Hold        time.Duration // whole seconds, 3 s to 65535 s; 0 = 9 s
 	Multihop    int           // TTL, 2 to 255, for an eBGP peer that is not directly connected; 0 = directly
+	TTLSecurity int           // hops that it may be away, 1 to 254 (RFC 5082); packets from further away are dropped; 0 = not checked
 	Passive     bool          // never dial; the peer connects
 	MaxPrefixes int           // per family that it may send before its session is ended; 0 = 10000
+
+	// Attributes of every route that it hears.
+	Attributes
+}
+
+// key is the peer among prefixes.
+func (p Peer) key() netip.Prefix { return netip.PrefixFrom(p.Address, p.Address.BitLen()) }
+
+func (p Peer) equal(o Peer) bool {
+	return p.Address == o.Address && p.ASN == o.ASN && p.LocalAddress == o.LocalAddress && p.Port == o.Port &&
+		p.Password == o.Password && p.Hold == o.Hold && p.Multihop == o.Multihop && p.TTLSecurity == o.TTLSecurity && p.Passive == o.Passive &&
+		p.MaxPrefixes == o.MaxPrefixes && p.Attributes.equal(o.Attributes)
 }
 
 // String leaves the password out.
@@ -81,15 +100,19 @@ func (p Peer) LogValue() slog.Value {
 
 // A Route is one prefix to announce.
 type Route struct {
-	Prefix      netip.Prefix // never of length 0
-	NextHop     netip.Addr   // same family; zero = Config's
-	Communities []uint32     // RFC 1997: high 16 bits are the ASN; at most 64
-	MED         uint32       // multi-exit discriminator; 0 = not sent
+	Prefix    netip.Prefix // never of length 0
+	NextHop   netip.Addr   // same family; zero = Config's
+	Standing  Standing
+	LocalOnly bool // sent with NO_EXPORT: for the neighboring networks alone
+	Attributes
+
+	// To is what some peers hear instead; the first that means a peer counts.
+	To []Override
 }
 
 func (r Route) equal(o Route) bool {
-	return r.Prefix == o.Prefix && r.NextHop == o.NextHop && r.MED == o.MED &&
-		slices.Equal(r.Communities, o.Communities)
+	return r.Prefix == o.Prefix && r.NextHop == o.NextHop && r.Standing == o.Standing && r.LocalOnly == o.LocalOnly &&
+		r.Attributes.equal(o.Attributes) && slices.EqualFunc(r.To, o.To, Override.equal)
 }
 
 // Validate checks a configuration and its peers as New and Reconfigure do and returns every error at once. It is the
@@ -127,7 +150,7 @@ func normalize(c Config, peers []Peer) (Config, []Peer, error) {
 func normalizeConfig(c Config) (Config, error) {
 	var errs []error
 	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf("bgp: "+format, args...)) }
-	c.LocalAddress, c.RouterID = c.LocalAddress.Unmap(), c.RouterID.Unmap()
+	c.LocalAddress, c.SecondAddress, c.RouterID = c.LocalAddress.Unmap(), c.SecondAddress.Unmap(), c.RouterID.Unmap()
 	c.NextHop4, c.NextHop6 = c.NextHop4.Unmap(), c.NextHop6.Unmap()
 	c.Lease = cmp.Or(c.Lease, DefaultLease)
 	c.ListenPort = cmp.Or(c.ListenPort, DefaultPort)
@@ -143,6 +166,9 @@ func normalizeConfig(c Config) (Config, error) {
 	if !c.RouterID.Is4() || c.RouterID.IsUnspecified() {
 		bad("router ID %q is not an IPv4 address; a node without an IPv4 address needs one set", c.RouterID)
 	}
+	if d := c.Depreference; d.Prepend < 0 || d.Prepend > MaxPrepend {
+		bad("depreference prepends %d, which is not 0 to %d", d.Prepend, MaxPrepend)
+	}
 	if c.ListenPort < -1 || c.ListenPort > 65535 {
 		bad("listen port %d is not 1 to 65535, or −1 for none", c.ListenPort)
 	}
@@ -155,13 +181,26 @@ func normalizeConfig(c Config) (Config, error) {
 	if c.NextHop6.IsValid() && (!c.NextHop6.Is6() || !usable(c.NextHop6)) {
 		bad("IPv6 next hop %s is not an IPv6 unicast address", c.NextHop6)
 	}
-	if c.LocalAddress.Is4() && !c.NextHop4.IsValid() {
-		c.NextHop4 = c.LocalAddress
+	if c.SecondAddress.IsValid() && (!usable(c.SecondAddress) || c.SecondAddress.Is4() == c.LocalAddress.Is4()) {
+		bad("second address %s is not a unicast address of the other family", c.SecondAddress)
 	}
-	if c.LocalAddress.Is6() && !c.NextHop6.IsValid() {
-		c.NextHop6 = c.LocalAddress
+	if !c.NextHop4.IsValid() {
+		c.NextHop4 = c.local(true)
+	}
+	if !c.NextHop6.IsValid() {
+		c.NextHop6 = c.local(false)
 	}
 	return c, errors.Join(errs...)
+}
+
+// local is our address of a family; zero = none.
+func (c Config) local(is4 bool) netip.Addr {
+	for _, a := range []netip.Addr{c.LocalAddress, c.SecondAddress} {
+		if a.IsValid() && a.Is4() == is4 {
+			return a
+		}
+	}
+	return netip.Addr{}
 }
 
 func normalizePeer(c Config, p Peer) (Peer, error) {
@@ -174,7 +213,10 @@ func normalizePeer(c Config, p Peer) (Peer, error) {
 	p.Hold = cmp.Or(p.Hold, DefaultHold)
 	inherited := !p.LocalAddress.IsValid()
 	if inherited {
-		p.LocalAddress = c.LocalAddress
+		p.LocalAddress = c.local(p.Address.Is4())
+		if !p.LocalAddress.IsValid() {
+			p.LocalAddress = c.LocalAddress // of the other family, which is said below
+		}
 	}
 	if !usable(p.Address) {
 		bad("not a unicast address")
@@ -199,9 +241,19 @@ func normalizePeer(c Config, p Peer) (Peer, error) {
 	if p.Multihop < 0 || p.Multihop == 1 || p.Multihop > maxMultihopHops {
 		bad("multihop %d is not 2 to %d", p.Multihop, maxMultihopHops)
 	}
+	switch {
+	case p.TTLSecurity < 0 || p.TTLSecurity > maxMultihopHops-1:
+		bad("TTL security of %d hops is not 1 to %d", p.TTLSecurity, maxMultihopHops-1)
+	case p.TTLSecurity > 0 && (p.Multihop > 0 || p.ASN == c.ASN):
+		bad("TTL security is for eBGP without multihop")
+	}
 	if p.MaxPrefixes < 0 {
 		bad("maximum prefixes %d is negative", p.MaxPrefixes)
 	}
+	if err := p.check(); err != nil {
+		bad("%w", err)
+	}
+	p.Attributes = p.normalize()
 	if p.Passive && c.ListenPort < 0 {
 		bad("passive, but the speaker listens on no port")
 	}
@@ -218,6 +270,9 @@ func listens(c Config, peers []Peer) []netip.Addr {
 		return nil
 	}
 	out := []netip.Addr{c.LocalAddress}
+	if c.SecondAddress.IsValid() {
+		out = append(out, c.SecondAddress)
+	}
 	for _, p := range peers {
 		out = append(out, p.LocalAddress)
 	}
@@ -278,11 +333,14 @@ func resolveOne(c Config, r Route) (Route, error) {
 		return r, errors.New("no next hop of its address family is configured")
 	case r.NextHop.Is4() != is4 || !usable(r.NextHop):
 		return r, fmt.Errorf("next hop %s does not fit the prefix", r.NextHop)
-	case len(r.Communities) > MaxCommunities:
-		return r, fmt.Errorf("%d communities, at most %d", len(r.Communities), MaxCommunities)
 	}
-	r.Communities = slices.Clone(r.Communities)
-	slices.Sort(r.Communities)
-	r.Communities = slices.Compact(r.Communities)
+	if err := errors.Join(r.check(), checkOverrides(r)); err != nil {
+		return r, err
+	}
+	r.Attributes = r.normalize()
+	r.To = slices.Clone(r.To)
+	for i := range r.To {
+		r.To[i].Attributes = r.To[i].normalize()
+	}
 	return r, nil
 }

@@ -78,7 +78,7 @@ func TestDefaults(t *testing.T) {
 		t.Errorf("config %+v, want %+v", c, wantConfig)
 	}
 	wantPeer := Peer{Address: o.Peers[0].Address, ASN: 64496, LocalAddress: local, Port: 179, Hold: 9 * time.Second}
-	if peers[0] != wantPeer {
+	if !peers[0].equal(wantPeer) {
 		t.Errorf("peer %#v, want %#v", peers[0], wantPeer)
 	}
 }

@@ -32,7 +32,7 @@ func runTestSender(encoded string) error {
 	}
 	for i := range c.Prefixes {
 		p := netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 0, byte(i), 0}), 24)
-		if err := e.Announce(engine.Path{Prefix: p, NextHop: c.Address}); err != nil {
+		if err := e.Announce(engine.Path{Prefix: p, Exports: engine.ToAll(engine.Attributes{NextHop: c.Address})}); err != nil {
 			return err
 		}
 	}

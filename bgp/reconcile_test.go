@@ -9,11 +9,13 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 	"pgregory.net/rapid"
+
+	"github.com/pharos-lb/pharos/bgp/internal/engine"
 )
 
 // fakeTable is a table in memory whose operations on some prefixes fail.
 type fakeTable struct {
-	routes map[netip.Prefix]Route
+	routes map[netip.Prefix]engine.Path
 	broken map[netip.Prefix]bool
 	unread bool
 	done   []string
@@ -21,18 +23,20 @@ type fakeTable struct {
 
 var errBroken = errors.New("broken")
 
-func (f *fakeTable) Installed() ([]Route, error) {
+func (f *fakeTable) Prepare(_, _ []engine.Path) error { return errBroken }
+
+func (f *fakeTable) Paths() ([]engine.Path, error) {
 	if f.unread {
 		return nil, errBroken
 	}
-	out := []Route{}
+	out := []engine.Path{}
 	for _, r := range f.routes {
 		out = append(out, r)
 	}
 	return out, nil
 }
 
-func (f *fakeTable) Announce(r Route) error {
+func (f *fakeTable) Announce(r engine.Path) error {
 	f.done = append(f.done, "announce "+r.Prefix.String())
 	if f.broken[r.Prefix] {
 		return errBroken
@@ -50,8 +54,17 @@ func (f *fakeTable) Withdraw(p netip.Prefix) error {
 	return nil
 }
 
-func byPrefix(routes []Route) map[netip.Prefix]Route {
-	out := map[netip.Prefix]Route{}
+// toPeer is what one eBGP peer makes of routes.
+func toPeer(routes []Route) (out []engine.Path) {
+	c := Config{ASN: 64500}
+	for _, r := range routes {
+		out = append(out, c.path(r, []Peer{{Address: netip.MustParseAddr("192.0.2.254"), ASN: 64496}}))
+	}
+	return out
+}
+
+func byPrefix(routes []engine.Path) map[netip.Prefix]engine.Path {
+	out := map[netip.Prefix]engine.Path{}
 	for _, r := range routes {
 		out[r.Prefix] = r
 	}
@@ -62,8 +75,9 @@ func TestReconcileProperties(t *testing.T) {
 	base := Config{NextHop4: netip.MustParseAddr("192.0.2.1")}
 	rapid.Check(t, func(t *rapid.T) {
 		routes := rapid.SliceOf(rapid.Custom(genRoute))
-		desired, _ := resolve(base, routes.Draw(t, "desired"))
-		before, _ := resolve(base, routes.Draw(t, "installed"))
+		wished, _ := resolve(base, routes.Draw(t, "desired"))
+		there, _ := resolve(base, routes.Draw(t, "installed"))
+		desired, before := toPeer(wished), toPeer(there)
 		f := &fakeTable{routes: byPrefix(before), broken: map[netip.Prefix]bool{}}
 		for _, p := range rapid.SliceOfN(rapid.Custom(genPrefix), 0, 3).Draw(t, "broken") {
 			f.broken[p] = true
@@ -87,16 +101,16 @@ func TestReconcileProperties(t *testing.T) {
 			wanted, isWanted := want[p]
 			if f.broken[p] {
 				// Left as it was, and an error unless nothing was to do.
-				if old, ok := had[p]; ok != installed || (ok && !old.equal(got)) {
+				if old, ok := had[p]; ok != installed || (ok && !old.Equal(got)) {
 					t.Fatalf("%s changed although it is broken", p)
 				}
-				needless := isWanted && installed && wanted.equal(got)
+				needless := isWanted && installed && wanted.Equal(got)
 				if needless != (said[p].Error == "") || said[p].Installed != installed {
 					t.Fatalf("%s is broken, status %+v", p, said[p])
 				}
 				continue
 			}
-			if installed != isWanted || (isWanted && !got.equal(wanted)) {
+			if installed != isWanted || (isWanted && !got.Equal(wanted)) {
 				t.Fatalf("%s: installed %+v (%v), want %+v (%v)", p, got, installed, wanted, isWanted)
 			}
 			if isWanted && (!said[p].Installed || said[p].Error != "") {
@@ -120,8 +134,8 @@ func TestReconcileProperties(t *testing.T) {
 
 func TestReconcileOrder(t *testing.T) {
 	whole, half := netip.MustParsePrefix("192.0.2.0/24"), netip.MustParsePrefix("192.0.2.0/25")
-	f := &fakeTable{routes: byPrefix([]Route{{Prefix: whole}})}
-	if _, _, err := reconcile(f, []Route{{Prefix: half}}); err != nil {
+	f := &fakeTable{routes: byPrefix([]engine.Path{{Prefix: whole}})}
+	if _, _, err := reconcile(f, []engine.Path{{Prefix: half}}); err != nil {
 		t.Fatal(err)
 	}
 	want := []string{"announce 192.0.2.0/25", "withdraw 192.0.2.0/24"}
@@ -132,7 +146,7 @@ func TestReconcileOrder(t *testing.T) {
 
 func TestReconcileUnreadable(t *testing.T) {
 	f := &fakeTable{unread: true}
-	_, changes, err := reconcile(f, []Route{{Prefix: anycast}})
+	_, changes, err := reconcile(f, []engine.Path{{Prefix: anycast}})
 	if !errors.Is(err, errBroken) || changes != 0 || len(f.done) != 0 {
 		t.Errorf("reconcile = %d changes, %v; did %v", changes, err, f.done)
 	}
@@ -174,10 +188,10 @@ func TestResolve(t *testing.T) {
 		{
 			name: "masked, once, communities sorted and once", config: both,
 			routes: []Route{
-				{Prefix: netip.MustParsePrefix("192.0.2.77/24"), Communities: []uint32{3, 1, 3}},
+				{Prefix: netip.MustParsePrefix("192.0.2.77/24"), Attributes: Attributes{Communities: []uint32{3, 1, 3}}},
 				{Prefix: anycast},
 			},
-			want: []Route{{Prefix: anycast, NextHop: v4, Communities: []uint32{1, 3}}},
+			want: []Route{{Prefix: anycast, NextHop: v4, Attributes: Attributes{Communities: []uint32{1, 3}}}},
 		},
 		{
 			name: "default routes and nonsense", config: both,
@@ -190,7 +204,7 @@ func TestResolve(t *testing.T) {
 		},
 		{
 			name: "too many communities", config: both,
-			routes:  []Route{{Prefix: anycast, Communities: make([]uint32, 65)}},
+			routes:  []Route{{Prefix: anycast, Attributes: Attributes{Communities: make([]uint32, 65)}}},
 			refused: []RouteStatus{{Prefix: anycast, Error: "65 communities, at most 64"}},
 		},
 	} {

@@ -264,7 +264,7 @@ func (s *Speaker) handOver(p *process, config Config, peers []Peer, previous *or
 	s.metrics.desired.Set(float64(len(routes) + len(refused)))
 	s.metrics.refused.Set(float64(len(refused)))
 	o := order{Kind: orderState, Config: config, Peers: peers, Routes: routes}
-	if previous != nil && previous.Config == o.Config && slices.Equal(previous.Peers, o.Peers) &&
+	if previous != nil && previous.Config == o.Config && slices.EqualFunc(previous.Peers, o.Peers, Peer.equal) &&
 		slices.EqualFunc(previous.Routes, o.Routes, Route.equal) {
 		return *previous, p.send(order{Kind: orderRenew, Generation: previous.Generation}, config.Lease)
 	}

@@ -25,7 +25,7 @@ func TestAnnounceChangeWithdraw(t *testing.T) {
 	c := l.config()
 	c.NextHop6 = netip.MustParseAddr("2001:db8::1")
 	g := l.speaker(Options{Config: c, Peers: []Peer{l.peer(2)}},
-		Route{Prefix: anycast, Communities: []uint32{64500<<16 | 7, 64500<<16 | 5}, MED: 50},
+		Route{Prefix: anycast, Attributes: Attributes{Communities: []uint32{64500<<16 | 7, 64500<<16 | 5}, MED: 50}},
 		Route{Prefix: anycast6})
 
 	awaitRouter(t, r, "both routes", func(routes []router.Route) bool { return len(routes) == 2 })
@@ -48,7 +48,7 @@ func TestAnnounceChangeWithdraw(t *testing.T) {
 	}
 
 	// An attribute alone changes: the route is replaced, not lost.
-	g.set(Route{Prefix: anycast, Communities: []uint32{64500<<16 | 9}}, Route{Prefix: anycast6})
+	g.set(Route{Prefix: anycast, Attributes: Attributes{Communities: []uint32{64500<<16 | 9}}}, Route{Prefix: anycast6})
 	awaitRouter(t, r, "the new community", func(routes []router.Route) bool {
 		return len(routes) == 2 && slices.Equal(routes[0].Communities, []uint32{64500<<16 | 9})
 	})

@@ -9,8 +9,8 @@ import (
 )
 
 // maxMessage bounds one message between parent and child, in bytes.
-// MaxRoutes routes with MaxCommunities communities each fit.
-const maxMessage = 8 << 20
+// MaxRoutes routes with MaxCommunities communities in each of their MaxOverrides overrides fit.
+const maxMessage = 64 << 20
 
 // errTooLong is a message above maxMessage. The stream cannot be read further.
 var errTooLong = errors.New("message is too long")

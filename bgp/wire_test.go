@@ -17,10 +17,17 @@ import (
 
 func genRoute(t *rapid.T) Route {
 	return Route{
-		Prefix:      genPrefix(t),
-		NextHop:     netip.AddrFrom4([4]byte{10, 0, 0, rapid.Byte().Draw(t, "hop")}),
-		Communities: rapid.SliceOfN(rapid.Uint32(), 0, 3).Draw(t, "communities"),
-		MED:         rapid.Uint32Range(0, 3).Draw(t, "med"),
+		Prefix:    genPrefix(t),
+		NextHop:   netip.AddrFrom4([4]byte{10, 0, 0, rapid.Byte().Draw(t, "hop")}),
+		Standing:  Standing(rapid.ByteRange(0, 2).Draw(t, "standing")),
+		LocalOnly: rapid.Bool().Draw(t, "local only"),
+		Attributes: Attributes{
+			Communities: rapid.SliceOfN(rapid.Uint32(), 0, 3).Draw(t, "communities"),
+			Large:       rapid.SliceOfN(rapid.Just(LargeCommunity{64500, 1, 2}), 0, 1).Draw(t, "large"),
+			Extended:    rapid.SliceOfN(rapid.Just("rt:64500:1"), 0, 1).Draw(t, "extended"),
+			MED:         rapid.Uint32Range(0, 3).Draw(t, "med"),
+			Prepend:     rapid.IntRange(0, 3).Draw(t, "prepend"),
+		},
 	}
 }
 
@@ -49,7 +56,7 @@ func TestMessageRoundTrip(t *testing.T) {
 			if err := readMessage(&b, &got); err != nil {
 				t.Fatal(err)
 			}
-			if diff := cmp.Diff(want, got, cmpopts.EquateComparable(netip.Addr{}, netip.Prefix{}, Peer{}), cmpopts.EquateEmpty()); diff != "" {
+			if diff := cmp.Diff(want, got, cmpopts.EquateComparable(netip.Addr{}, netip.Prefix{}), cmpopts.EquateEmpty()); diff != "" {
 				t.Fatalf("(-want +got):\n%s", diff)
 			}
 		}
@@ -80,10 +87,14 @@ func TestLargestStateFits(t *testing.T) {
 	for i := range MaxRoutes {
 		r := Route{
 			Prefix:  netip.PrefixFrom(netip.AddrFrom16([16]byte{0x20, 1, byte(i >> 8), byte(i), 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255}), 128),
-			NextHop: netip.MustParseAddr("2001:db8:ffff:ffff:ffff:ffff:ffff:ffff"), MED: 1<<32 - 1,
+			NextHop: netip.MustParseAddr("2001:db8:ffff:ffff:ffff:ffff:ffff:ffff"), Attributes: Attributes{MED: 1<<32 - 1},
+			To: make([]Override, MaxOverrides),
 		}
 		for j := range MaxCommunities {
 			r.Communities = append(r.Communities, 1<<32-1-uint32(j))
+		}
+		for j := range r.To {
+			r.To[j] = Override{Peers: []netip.Prefix{r.Prefix}, Attributes: r.Attributes}
 		}
 		o.Routes = append(o.Routes, r)
 	}
@@ -137,7 +148,7 @@ func FuzzReadMessage(f *testing.F) {
 		if err := readMessage(&b, &again); err != nil {
 			t.Fatalf("second read: %v", err)
 		}
-		if !cmp.Equal(o, again, cmpopts.EquateComparable(netip.Addr{}, netip.Prefix{}, Peer{}, Config{}), cmpopts.EquateEmpty()) {
+		if !cmp.Equal(o, again, cmpopts.EquateComparable(netip.Addr{}, netip.Prefix{}, Config{}), cmpopts.EquateEmpty()) {
 			t.Fatalf("round trip of %s: %+v, then %+v", got, o, again)
 		}
 	})

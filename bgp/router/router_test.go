@@ -85,7 +85,7 @@ func TestReceivesAndForgets(t *testing.T) {
 		defer func() { _ = e.Stop(patience) }()
 	}
 	for addr, e := range senders {
-		if err := e.Announce(engine.Path{Prefix: prefix, NextHop: addr, Communities: []uint32{7}, MED: asns[addr]}); err != nil {
+		if err := e.Announce(engine.Path{Prefix: prefix, Exports: engine.ToAll(engine.Attributes{NextHop: addr, Communities: []uint32{7}, MED: asns[addr]})}); err != nil {
 			t.Fatal(err)
 		}
 		if err := e.Add(engine.Neighbor{Address: a, Local: addr, ASN: 64496, Port: port, Hold: 9 * time.Second, Passive: addr == c}); err != nil {
@@ -141,7 +141,7 @@ func TestPrefixLimit(t *testing.T) {
 	defer func() { _ = limited.Stop(patience) }()
 	for i := range 5 {
 		p := netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 0, byte(i), 0}), 24)
-		if err := sender.Announce(engine.Path{Prefix: p, NextHop: a}); err != nil {
+		if err := sender.Announce(engine.Path{Prefix: p, Exports: engine.ToAll(engine.Attributes{NextHop: a})}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -223,7 +223,7 @@ func TestRunAll(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := e.Announce(engine.Path{Prefix: netip.MustParsePrefix("192.0.2.0/24"), NextHop: sender}); err != nil {
+	if err := e.Announce(engine.Path{Prefix: netip.MustParsePrefix("192.0.2.0/24"), Exports: engine.ToAll(engine.Attributes{NextHop: sender})}); err != nil {
 		t.Fatal(err)
 	}
 	for _, r := range routers {

@@ -1,7 +1,9 @@
 package config
 
 import (
+	"maps"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -164,20 +166,74 @@ func asn() *scalar {
 	}
 }
 
-// community is a standard BGP community.
+// wellKnown are the communities with names (IANA).
+var wellKnown = map[string]Community{
+	"graceful-shutdown":   {65535, 0},
+	"accept-own":          {65535, 1},
+	"llgr-stale":          {65535, 6},
+	"no-llgr":             {65535, 7},
+	"blackhole":           {65535, 666},
+	"no-export":           {65535, 65281},
+	"no-advertise":        {65535, 65282},
+	"no-export-subconfed": {65535, 65283},
+	"no-peer":             {65535, 65284},
+}
+
+// community is a BGP community: a Community, a LargeCommunity or the string of an extended one.
 func community() *scalar {
 	return &scalar{
-		noun: "a community", kind: kindString, example: "64500:100", pattern: `^[0-9]{1,5}:[0-9]{1,5}$`,
-		read: func(s string) (any, *problem) {
-			high, low, ok := strings.Cut(s, ":")
-			h, errHigh := strconv.ParseUint(high, 10, 16)
-			l, errLow := strconv.ParseUint(low, 10, 16)
-			if !ok || errHigh != nil || errLow != nil || len(high) > 5 || len(low) > 5 {
-				return nil, refuse("%q is not a community: write two numbers from 0 to 65535, like \"64500:100\"", clip(s))
-			}
-			return Community{High: uint16(h), Low: uint16(l)}, nil
-		},
+		noun: "a community", kind: kindString, example: "64500:100",
+		pattern: `^([0-9]{1,5}:[0-9]{1,5}|[0-9]{1,10}:[0-9]{1,10}:[0-9]{1,10}|(rt|soo):[0-9.]{1,15}:[0-9]{1,10}|[a-z-]+)$`,
+		read:    readCommunity,
 	}
+}
+
+func readCommunity(s string) (any, *problem) {
+	if c, ok := wellKnown[s]; ok {
+		return c, nil
+	}
+	parts := strings.Split(s, ":")
+	switch {
+	case len(parts) == 3 && (parts[0] == "rt" || parts[0] == "soo"):
+		return readExtended(s, parts)
+	case len(parts) == 2:
+		high, errHigh := strconv.ParseUint(parts[0], 10, 16)
+		low, errLow := strconv.ParseUint(parts[1], 10, 16)
+		if errHigh == nil && errLow == nil && len(parts[0]) <= 5 && len(parts[1]) <= 5 {
+			return Community{High: uint16(high), Low: uint16(low)}, nil
+		}
+	case len(parts) == 3:
+		var c LargeCommunity
+		for i, part := range parts {
+			n, err := strconv.ParseUint(part, 10, 32)
+			if err != nil || len(part) > 10 {
+				return nil, refuse("%q is not a large community: write three numbers from 0 to 4294967295, like \"64500:1:2\"", clip(s))
+			}
+			c[i] = uint32(n)
+		}
+		return c, nil
+	}
+	p := refuse("%q is not a community: write \"64500:100\", \"64500:1:2\" (large), \"rt:64500:1\" or \"soo:64500:1\" (extended), or a name like no-export", clip(s))
+	if near := nearest(s, slices.Values(slices.Sorted(maps.Keys(wellKnown)))); near != "" {
+		p.try(near)
+	}
+	return nil, p
+}
+
+// readExtended reads a route target or site of origin (RFC 4360, RFC 5668).
+func readExtended(s string, parts []string) (any, *problem) {
+	bits := 16 // of the number after a 4-byte ASN or an address
+	if admin, err := strconv.ParseUint(parts[1], 10, 32); err == nil {
+		if admin < 1<<16 {
+			bits = 32
+		}
+	} else if a, err := netip.ParseAddr(parts[1]); err != nil || !a.Is4() {
+		return nil, refuse("%q is not an extended community: %q is neither an AS number nor an IPv4 address", clip(s), clip(parts[1]))
+	}
+	if _, err := strconv.ParseUint(parts[2], 10, bits); err != nil {
+		return nil, refuse("%q is not an extended community: after %s the number has at most %d bits", clip(s), clip(parts[1]), bits)
+	}
+	return s, nil
 }
 
 // String returns the community as it is written in the file.

@@ -100,6 +100,7 @@ func (b *builder) buildSites() {
 			addrs[addr] = at
 			b.nodeAddrs = append(b.nodeAddrs, addr)
 			n := Node{Name: node, Address: addr, PublicKey: get[[]byte](at, "public_key")}
+			b.second(at, &n, addrs)
 			if first := signers[string(n.PublicKey)]; first != nil && n.PublicKey != nil {
 				b.refuse(at.entry("public_key"), refuse("is already the key of %s: each node has its own", first.path()))
 			}
@@ -110,6 +111,23 @@ func (b *builder) buildSites() {
 		b.cfg.Sites = append(b.cfg.Sites, site)
 	}
 	slices.SortFunc(b.cfg.Sites, func(x, y Site) int { return strings.Compare(x.Name, y.Name) })
+}
+
+// second reads a node's address of the other family.
+func (b *builder) second(at *value, n *Node, addrs map[netip.Addr]*value) {
+	n.Second = get[netip.Addr](at, "second_address")
+	if !n.Second.IsValid() {
+		return
+	}
+	where := at.entry("second_address")
+	if n.Second.Is4() == n.Address.Is4() {
+		b.refuse(where, refuse("%s is of the same family as the address: it is for the other one", n.Second))
+	}
+	if first := addrs[n.Second]; first != nil {
+		b.refuse(where, refuse("%s is already the address of %s", n.Second, first.path()))
+		return
+	}
+	addrs[n.Second] = at
 }
 
 // readSecretOf returns the secret that KEY_file or KEY gives, trimmed, and the

@@ -23,19 +23,15 @@ func (b *builder) buildBGP() {
 	if b.cfg.BGP.Listen {
 		b.claim(at, "port", Bind{Host: bindNode, Port: b.cfg.BGP.Port}, nil)
 	}
+	d := at.section("depreference")
+	b.cfg.BGP.Depreference = Depreference{
+		Prepend: get[int](d, "prepend"), MED: get[uint32](d, "med"), LocalPref: get[uint32](d, "local_pref"),
+	}
+	groups := b.groups(at)
 	peered := make(map[string]bool)
 	for site, at := range at.entry("peers").chosen {
 		peered[site] = true
-		seen := make(map[netip.AddrPort]bool)
-		for _, item := range at.items {
-			peer := b.peer(site, item)
-			key := netip.AddrPortFrom(peer.Address, peer.Port)
-			if peer.Address.IsValid() && seen[key] {
-				b.refuse(item.entry("address"), refuse("%s is already a peer of %s", peer.Address, site))
-			}
-			seen[key] = true
-			b.cfg.BGP.Peers = append(b.cfg.BGP.Peers, peer)
-		}
+		b.peersOf(site, at, groups)
 	}
 	slices.SortFunc(b.cfg.BGP.Peers, func(x, y Peer) int {
 		return cmp.Or(strings.Compare(x.Site, y.Site), x.Address.Compare(y.Address), cmp.Compare(x.Port, y.Port))
@@ -51,37 +47,166 @@ func (b *builder) buildBGP() {
 	}
 }
 
-func (b *builder) peer(site string, at *value) Peer {
-	peer := Peer{
-		Site:     site,
-		Address:  get[netip.Addr](at, "address"),
-		ASN:      get[uint32](at, "asn"),
-		Port:     uint16(get[int](at, "port")),
-		Hold:     get[time.Duration](at, "hold"),
-		Multihop: get[int](at, "multihop"),
-		Passive:  get[bool](at, "passive"),
+// A peerGroup is what peers share.
+type peerGroup struct {
+	at       *value
+	password Secret
+}
+
+func (b *builder) groups(at *value) map[string]*peerGroup {
+	out := make(map[string]*peerGroup)
+	for name, at := range at.entry("groups").chosen {
+		out[name] = &peerGroup{at: at, password: b.peerPassword(at)}
 	}
-	if at.entry("port") == nil {
-		peer.Port = b.cfg.BGP.Port
-	}
-	if peer.Passive && !b.cfg.BGP.Listen {
-		b.refuse(at.entry("passive"), refuse("a passive session can never begin: bgp.listen is false"))
-	}
+	return out
+}
+
+// peerPassword reads the password that is written in one place.
+func (b *builder) peerPassword(at *value) Secret {
 	password, from := b.readSecretOf(at, "password")
 	const longest = 80 // bytes of a TCP MD5 key in Linux (TCP_MD5SIG_MAXKEYLEN)
 	if len(password) > longest {
 		b.refuse(from, refuse("the password has %d bytes: TCP MD5 takes at most %d", len(password), longest))
 	}
-	peer.Password = NewSecret(password)
+	return NewSecret(password)
+}
+
+// peersOf reads the peers of one site.
+func (b *builder) peersOf(site string, at *value, groups map[string]*peerGroup) {
+	seen := make(map[netip.Addr]bool)
+	for _, item := range at.items {
+		peer := b.peer(site, item, groups)
+		if peer.Address.IsValid() && seen[peer.Address] {
+			b.refuse(item.entry("address"), refuse("%s is already a peer of %s", peer.Address, site))
+		}
+		seen[peer.Address] = true
+		b.refuseOtherFamily(item, peer)
+		b.cfg.BGP.Peers = append(b.cfg.BGP.Peers, peer)
+	}
+}
+
+// refuseOtherFamily refuses a peer that a node of its site has no address to speak with.
+func (b *builder) refuseOtherFamily(at *value, peer Peer) {
+	i := slices.IndexFunc(b.cfg.Sites, func(s Site) bool { return s.Name == peer.Site })
+	if i < 0 || !peer.Address.IsValid() {
+		return
+	}
+	for _, n := range b.cfg.Sites[i].Nodes {
+		if n.Of(peer.Address.Is4()).IsValid() {
+			continue
+		}
+		b.refuse(at.entry("address"), refuse("node %s has no %s address to speak with it: give it a second_address", n.Name, familyName(peer.Address)))
+		return
+	}
+}
+
+func familyName(a netip.Addr) string {
+	if a.Is4() {
+		return "IPv4"
+	}
+	return "IPv6"
+}
+
+// Of returns the node's address of a family; zero = it has none.
+func (n Node) Of(is4 bool) netip.Addr {
+	switch {
+	case n.Address.Is4() == is4:
+		return n.Address
+	case n.Second.IsValid() && n.Second.Is4() == is4:
+		return n.Second
+	}
+	return netip.Addr{}
+}
+
+func (b *builder) peer(site string, at *value, groups map[string]*peerGroup) Peer {
+	peer := Peer{Site: site, Address: get[netip.Addr](at, "address"), Group: get[string](at, "group"), Password: b.peerPassword(at)}
+	group := groups[peer.Group]
+	if peer.Group != "" && group == nil {
+		p := refuse("there is no group %s in bgp.groups", peer.Group)
+		if near := nearest(peer.Group, maps.Keys(groups)); near != "" {
+			p.try(near)
+		}
+		b.refuse(at.entry("group"), p)
+	}
+	// in is where a key is: the peer's own place, or its group's.
+	in := func(key string) *value {
+		if group != nil && at.entry(key) == nil && group.at.entry(key) != nil {
+			return group.at
+		}
+		return at
+	}
+	peer.ASN = get[uint32](in("asn"), "asn")
+	if in("asn").entry("asn") == nil && !at.isMeant("asn") && (group == nil || !group.at.isMeant("asn")) {
+		b.refuse(at, refuse("asn is missing: the router's AS number, here or in its group"))
+	}
+	peer.Port = uint16(get[int](in("port"), "port"))
+	if in("port").entry("port") == nil {
+		peer.Port = b.cfg.BGP.Port
+	}
+	peer.Hold = get[time.Duration](in("hold"), "hold")
+	peer.Multihop = get[int](in("multihop"), "multihop")
+	peer.TTLSecurity = get[int](in("ttl_security"), "ttl_security")
+	peer.Passive = get[bool](in("passive"), "passive")
+	peer.MaxPrefixes = get[int](in("max_prefixes"), "max_prefixes")
+	if !peer.Password.IsSet() && group != nil {
+		peer.Password = group.password
+	}
+	peer.Attributes = attributes(at)
+	if group != nil {
+		peer.Attributes = peer.over(attributes(group.at))
+	}
+	b.checkPeer(at, in, &peer)
 	return peer
+}
+
+// checkPeer refuses keys of a peer that do not go together.
+func (b *builder) checkPeer(at *value, in func(string) *value, peer *Peer) {
+	where := func(key string) *value { return in(key).entry(key) }
+	if peer.Passive && !b.cfg.BGP.Listen {
+		b.refuse(where("passive"), refuse("a passive session can never begin: bgp.listen is false"))
+	}
+	internal := peer.ASN == b.cfg.BGP.ASN
+	switch {
+	case peer.ASN == 0 || b.cfg.BGP.ASN == 0:
+	case peer.TTLSecurity > 0 && peer.Multihop > 0:
+		b.refuse(where("ttl_security"), refuse("cannot be together with multihop: it says itself how far away the router may be"))
+	case internal && (peer.TTLSecurity > 0 || peer.Multihop > 0):
+		key := "multihop"
+		if peer.TTLSecurity > 0 {
+			key = "ttl_security"
+		}
+		b.refuse(where(key), refuse("is for eBGP: AS %d is this fleet's own, and iBGP sessions may have any number of hops", peer.ASN))
+	case internal && in("prepend").entry("prepend") != nil:
+		b.refuse(where("prepend"), refuse("is for eBGP: a router of AS %d would take the path for a loop; use local_pref", peer.ASN))
+	case !internal && in("local_pref").entry("local_pref") != nil:
+		b.refuse(where("local_pref"), refuse("is for iBGP: AS %d would not hear it; use med or prepend", peer.ASN))
+	}
+}
+
+func attributes(at *value) Attributes {
+	list := at.list("communities")
+	return Attributes{
+		MED: get[uint32](at, "med"), LocalPref: get[uint32](at, "local_pref"), Prepend: get[int](at, "prepend"),
+		Communities: each[Community](list), Large: each[LargeCommunity](list), Extended: each[string](list),
+	}
+}
+
+// over returns a's numbers where it has some, else b's, and the communities of both.
+func (a Attributes) over(b Attributes) Attributes {
+	return Attributes{
+		MED: cmp.Or(a.MED, b.MED), LocalPref: cmp.Or(a.LocalPref, b.LocalPref), Prepend: cmp.Or(a.Prepend, b.Prepend),
+		Communities: slices.Concat(a.Communities, b.Communities),
+		Large:       slices.Concat(a.Large, b.Large),
+		Extended:    slices.Concat(a.Extended, b.Extended),
+	}
 }
 
 func (b *builder) prefix(at *value, peered map[string]bool) Prefix {
 	prefix := Prefix{
-		Prefix:      get[netip.Prefix](at, "prefix"),
-		Requires:    slices.Sorted(slices.Values(b.names(at.list("requires")))),
-		Communities: each[Community](at.list("communities")),
-		Sites:       slices.Sorted(slices.Values(b.names(at.list("sites")))),
+		Prefix:     get[netip.Prefix](at, "prefix"),
+		Requires:   slices.Sorted(slices.Values(b.names(at.list("requires")))),
+		Attributes: attributes(at),
+		Sites:      slices.Sorted(slices.Values(b.names(at.list("sites")))),
 	}
 	for _, item := range at.list("sites") {
 		site, ok := item.data.(string)
@@ -101,7 +226,66 @@ func (b *builder) prefix(at *value, peered map[string]bool) Prefix {
 		prefix.Sites = slices.Sorted(maps.Keys(peered))
 		b.refuseNowhere(at, prefix)
 	}
+	b.refuseNoHop(at, prefix)
+	for _, item := range at.list("to") {
+		prefix.To = append(prefix.To, b.to(item, prefix.Prefix))
+	}
 	return prefix
+}
+
+// refuseNoHop refuses a prefix that a node has no next hop for.
+func (b *builder) refuseNoHop(at *value, prefix Prefix) {
+	if !prefix.Prefix.IsValid() {
+		return
+	}
+	for _, site := range b.cfg.Sites {
+		if !slices.Contains(prefix.Sites, site.Name) {
+			continue
+		}
+		for _, n := range site.Nodes {
+			if !n.Of(prefix.Prefix.Addr().Is4()).IsValid() {
+				b.refuse(at.entry("prefix"), refuse("node %s has no %s address to be the next hop: give it a second_address, or leave %s out of sites",
+					n.Name, familyName(prefix.Prefix.Addr()), site.Name))
+				return
+			}
+		}
+	}
+}
+
+// to reads what some peers hear of a prefix.
+func (b *builder) to(at *value, prefix netip.Prefix) PeerRoute {
+	to := PeerRoute{Deny: get[bool](at, "deny"), NextHop: get[netip.Addr](at, "next_hop"), Attributes: attributes(at)}
+	if hop := to.NextHop; hop.IsValid() && prefix.IsValid() && hop.Is4() != prefix.Addr().Is4() {
+		b.refuse(at.entry("next_hop"), refuse("%s is of the other family than %s", hop, prefix))
+	}
+	for _, item := range at.list("peers") {
+		name, ok := item.data.(string)
+		if !ok {
+			continue
+		}
+		meant := b.peersNamed(name)
+		if len(meant) == 0 {
+			b.refuse(item, refuse("%s is no peer: write the address of one, a prefix with the addresses of some, or the name of a group that has some", clip(name)))
+		}
+		to.Peers = append(to.Peers, meant...)
+	}
+	slices.SortFunc(to.Peers, comparePrefixes)
+	to.Peers = slices.Compact(to.Peers)
+	return to
+}
+
+// peersNamed are the peers that an address, a prefix or a group stands for; none = it is a mistake.
+func (b *builder) peersNamed(name string) (out []netip.Prefix) {
+	in, err := netip.ParsePrefix(name)
+	if a, errAddr := netip.ParseAddr(name); errAddr == nil {
+		in, err = netip.PrefixFrom(a, a.BitLen()), nil
+	}
+	for _, p := range b.cfg.BGP.Peers {
+		if err == nil && in.Contains(p.Address) || err != nil && p.Group == name {
+			out = append(out, netip.PrefixFrom(p.Address, p.Address.BitLen()))
+		}
+	}
+	return out
 }
 
 // refuseNowhere refuses a prefix that no site could ever announce.

@@ -76,6 +76,8 @@ type Site struct {
 type Node struct {
 	Name    string
 	Address netip.Addr // gossip and BGP source address
+	// Second is its address of the other family, for BGP; zero = none.
+	Second netip.Addr
 	// PublicKey is the node's Ed25519 key in 32 bytes, no other node's; nil = its reports are not signed.
 	PublicKey []byte
 }
@@ -240,16 +242,48 @@ type BGP struct {
 	Prefixes []Prefix
 	Peers    []Peer        // of every site, sorted by Site, then Address
 	Lease    time.Duration // the child withdraws when the parent is silent for this long; default 3s
+	// Depreference is how a site that is not preferred says so.
+	Depreference Depreference
 }
+
+// Depreference is what a site adds to a route while another site should be taken.
+type Depreference struct {
+	Prepend   int    // our ASN, to eBGP peers; 0 … 16; default 3
+	MED       uint32 // default 100
+	LocalPref uint32 // to iBGP peers, instead of theirs; default 50
+}
+
+// Attributes are what a route says of itself. 0 and empty = nothing, or what the more general place says:
+// a prefix's `to` goes before the prefix, that before the peer, that before its group. Communities of all are sent.
+type Attributes struct {
+	MED         uint32
+	LocalPref   uint32 // iBGP only
+	Prepend     int    // further times our ASN stands in the path, 0 … 16; eBGP only
+	Communities []Community
+	Large       []LargeCommunity
+	Extended    []string // "rt:64500:1" or "soo:64500:1"
+}
+
+// A LargeCommunity is an RFC 8092 community, "64500:1:2".
+type LargeCommunity [3]uint32
 
 // A Prefix is announced while what it requires is servable at the site.
 type Prefix struct {
 	Prefix   netip.Prefix // masked
 	Requires []string     // services; sorted
-	// Communities are standard communities, "64500:100".
-	Communities []Community
+	Attributes
+	// To is what some peers hear instead; the first that means a peer counts.
+	To []PeerRoute
 	// Sites that may announce it; sorted; default: every site with peers.
 	Sites []string
+}
+
+// A PeerRoute is what some peers hear of a prefix.
+type PeerRoute struct {
+	Peers   []netip.Prefix // sorted; peers whose address is in one of them; never empty
+	Deny    bool           // they do not hear of it
+	NextHop netip.Addr     // zero = the node's address
+	Attributes
 }
 
 // A Community is a standard BGP community (RFC 1997).
@@ -264,7 +298,12 @@ type Peer struct {
 	Password Secret        // TCP MD5; from password_file or ${ENV}
 	Hold     time.Duration // 3s … 65535s; default 9s
 	Multihop int           // TTL 2 … 255; 0 = directly connected
-	Passive  bool
+	// TTLSecurity is how many hops away it may be (RFC 5082), 1 … 254; 0 = not checked.
+	TTLSecurity int
+	Passive     bool
+	MaxPrefixes int // per family that it may send before its session ends; default 10000
+	Group       string
+	Attributes
 }
 
 // Admin is the API.

@@ -109,8 +109,9 @@ tests: [{name: www.example.com, from: DE, expect: fra}]
 		DNS: config.DNS{Listen: []config.Bind{{Port: 53}}, UDPSize: 1232, TCPMax: 4096, TCPIdle: 10 * time.Second, ECS: true},
 		BGP: config.BGP{
 			ASN: 64500, Port: 179, Listen: true, Lease: 3 * time.Second,
-			Prefixes: []config.Prefix{{Prefix: netip.MustParsePrefix("192.0.2.0/24"), Requires: []string{"web"}, Sites: []string{"fra"}}},
-			Peers:    []config.Peer{{Site: "fra", Address: netip.MustParseAddr("127.0.0.9"), ASN: 64496, Port: 179, Hold: 9 * time.Second}},
+			Prefixes:     []config.Prefix{{Prefix: netip.MustParsePrefix("192.0.2.0/24"), Requires: []string{"web"}, Sites: []string{"fra"}}},
+			Peers:        []config.Peer{{Site: "fra", Address: netip.MustParseAddr("127.0.0.9"), ASN: 64496, Port: 179, Hold: 9 * time.Second, MaxPrefixes: 10_000}},
+			Depreference: config.Depreference{Prepend: 3, MED: 100, LocalPref: 50},
 		},
 		Admin: config.Admin{Socket: "/run/pharos/pharos.sock"},
 		Tests: []config.Test{{Name: "www.example.com.", Type: "A", From: "DE", Expect: []string{"fra"}, Line: 13}},
@@ -151,7 +152,7 @@ func TestEverything(t *testing.T) {
 			Canaries:      []netip.AddrPort{addrPort("192.0.2.251:443"), addrPort("[2001:db8::251]:53")},
 			OverridesFile: "testdata/overrides",
 		}, cfg.Cluster},
-		{"nodes", []config.Node{{Name: "fra1", Address: addr("198.51.100.11"), PublicKey: publicKey}, {Name: "fra2.example.net", Address: addr("2001:db8::12")}}, cfg.Sites[0].Nodes},
+		{"nodes", []config.Node{{Name: "fra1", Address: addr("198.51.100.11"), Second: addr("2001:db8::11"), PublicKey: publicKey}, {Name: "fra2.example.net", Address: addr("2001:db8::12"), Second: addr("198.51.100.12")}}, cfg.Sites[0].Nodes},
 		{"country", "FR EU", cfg.Sites[0].Location.Country + " " + cfg.Sites[0].Location.Continent},
 		{"network names", []string{"berlin", "branch", "lab", "office"}, []string{cfg.Networks[0].Name, cfg.Networks[1].Name, cfg.Networks[2].Name, cfg.Networks[3].Name}},
 		{"network by location", "SG AS", cfg.Networks[1].Place.Country + " " + cfg.Networks[1].Place.Continent},
@@ -211,17 +212,32 @@ func TestEverything(t *testing.T) {
 		{"bgp", config.BGP{
 			ASN: 64500, Port: 1790, Lease: time.Second,
 			Prefixes: []config.Prefix{
-				{Prefix: netip.MustParsePrefix("192.0.2.0/24"), Requires: []string{"api", "web"}, Communities: []config.Community{{High: 64500, Low: 100}}, Sites: []string{"fra"}},
-				{Prefix: netip.MustParsePrefix("2001:db8::/48"), Requires: []string{"web"}, Sites: []string{"fra", "iad"}},
+				{Prefix: netip.MustParsePrefix("192.0.2.0/24"), Requires: []string{"api", "web"}, Sites: []string{"fra"}, Attributes: config.Attributes{
+					MED: 7, Communities: []config.Community{{High: 64500, Low: 100}, {High: 65535, Low: 65281}},
+					Large: []config.LargeCommunity{{64500, 1, 2}}, Extended: []string{"rt:64500:1"},
+				}},
+				{Prefix: netip.MustParsePrefix("2001:db8::/48"), Requires: []string{"web"}, Sites: []string{"fra"}, To: []config.PeerRoute{
+					{
+						Peers:   []netip.Prefix{netip.MustParsePrefix("198.51.100.1/32"), netip.MustParsePrefix("198.51.100.2/32")},
+						NextHop: addr("2001:db8::13"), Attributes: config.Attributes{Prepend: 2, Extended: []string{"soo:192.0.2.1:5"}},
+					},
+					{Peers: []netip.Prefix{netip.MustParsePrefix("198.51.100.1/32"), netip.MustParsePrefix("198.51.100.2/32")}, Deny: true},
+				}},
 			},
+			Depreference: config.Depreference{MED: 9, LocalPref: 8},
 			Peers: []config.Peer{
-				{Site: "fra", Address: addr("198.51.100.1"), ASN: 4200000000, Port: 179, Hold: 9 * time.Second, Password: config.NewSecret("hunter2")},
-				{Site: "fra", Address: addr("198.51.100.2"), ASN: 64496, Port: 1790, Hold: 30 * time.Second, Multihop: 4, Password: config.NewSecret("hunter2hunter2")},
-				{Site: "iad", Address: addr("203.0.113.1"), ASN: 64496, Port: 1790, Hold: 9 * time.Second},
+				{
+					Site: "fra", Address: addr("198.51.100.1"), ASN: 4200000000, Port: 179, Hold: 9 * time.Second, Password: config.NewSecret("hunter2"),
+					TTLSecurity: 1, MaxPrefixes: 5, Group: "transit",
+					Attributes: config.Attributes{Prepend: 1, Communities: []config.Community{{High: 64500, Low: 2}, {High: 64500, Low: 1}}},
+				},
+				{Site: "fra", Address: addr("198.51.100.2"), ASN: 64496, Port: 1790, Hold: 30 * time.Second, Multihop: 4, Password: config.NewSecret("hunter2hunter2"), MaxPrefixes: 10_000},
+				{Site: "fra", Address: addr("2001:db8::1"), ASN: 64500, Port: 1790, Hold: 9 * time.Second, MaxPrefixes: 10_000, Group: "core", Attributes: config.Attributes{LocalPref: 300}},
+				{Site: "iad", Address: addr("203.0.113.1"), ASN: 64496, Port: 1790, Hold: 9 * time.Second, MaxPrefixes: 10_000},
 			},
 		}, cfg.BGP},
 		{"admin", config.Admin{Socket: "testdata/pharos.sock", Listen: config.Bind{Addr: addr("127.0.0.1"), Port: 9153}, Token: config.NewSecret("0123456789abcdef")}, cfg.Admin},
-		{"test", config.Test{Name: "a.b.eu.example.com.", Type: "A", From: "network:office", Down: []string{"fra", "iad"}, Expect: []string{"sin"}, Line: 147}, cfg.Tests[2]},
+		{"test", config.Test{Name: "a.b.eu.example.com.", Type: "A", From: "network:office", Down: []string{"fra", "iad"}, Expect: []string{"sin"}, Line: 155}, cfg.Tests[2]},
 	} {
 		if diff := cmp.Diff(c.want, c.got, same); diff != "" {
 			t.Errorf("%s: -want +got:\n%s", c.name, diff)

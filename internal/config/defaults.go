@@ -47,6 +47,11 @@ const (
 	defaultLease     = 3 * time.Second
 	defaultHold      = 9 * time.Second
 
+	defaultMaxPrefixes = 10_000
+	defaultPrepend     = 3 // of a site that is not preferred
+	defaultMED         = uint32(100)
+	defaultLocalPref   = uint32(50)
+
 	defaultSocket = "/run/pharos/pharos.sock"
 	defaultType   = "A"
 )

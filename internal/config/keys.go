@@ -62,6 +62,7 @@ func siteKeys() *shape {
 func nodeKeys() *shape {
 	return object(
 		need("address", one(address("a node's address")), "The address that gossip and BGP use"),
+		may("second_address", one(address("a node's address")), "Its address of the other family: for BGP peers of that family, and the next hop of prefixes of that family"),
 		may("public_key", one(publicKey()), "The node's Ed25519 key in base64: reports in its name count only if they are signed with it"),
 	).orShort(address("a node's address"))
 }

@@ -33,7 +33,11 @@ const (
 	maxBinds       = 64
 	maxPrefixes    = 1000 // announced
 	maxPeers       = 64   // a site
-	maxCommunities = 32   // a prefix
+	maxCommunities = 16   // in one place
+	maxGroups      = 256  // of peers
+	maxTo          = 16   // a prefix
+	maxPrepend     = 16
+	maxPeerName    = 63 // bytes of an address, a prefix or a group's name
 	maxHeaders     = 32
 	maxStatuses    = 32
 	maxTests       = 10_000

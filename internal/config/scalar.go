@@ -116,6 +116,21 @@ func integer(what string, least, most int) *scalar {
 	}
 }
 
+// number32 is a whole number of 32 bits.
+func number32(what string, least uint32) *scalar {
+	const most = 1<<32 - 1
+	return &scalar{
+		noun: "a whole number", kind: kindInteger, least: float64(least), most: most,
+		read: func(s string) (any, *problem) {
+			n, err := strconv.ParseUint(s, 10, 32)
+			if err != nil || n < uint64(least) || strconv.FormatUint(n, 10) != s {
+				return nil, refuse("%q is out of range: %s is a whole number from %d to %d", clip(s), what, least, uint32(most))
+			}
+			return uint32(n), nil
+		},
+	}
+}
+
 // publicKey is an Ed25519 key.
 func publicKey() *scalar {
 	return &scalar{noun: "a public key", kind: kindString, pattern: `^[A-Za-z0-9+/]{43}=$`, read: func(s string) (any, *problem) {

@@ -121,18 +121,3 @@ func (n *Node) newSpeaker(cfg bgp.Config, peers []bgp.Peer) (speakerChange, erro
 	}
 	return speakerChange{commit, discard}, nil
 }
-
-// desiredRoutes is what the newest plan announces from here.
-func (n *Node) desiredRoutes() []bgp.Route {
-	plan := n.board.Load()
-	if plan == nil {
-		return nil
-	}
-	var out []bgp.Route
-	for _, r := range plan.Routes {
-		if r.Announce {
-			out = append(out, bgp.Route{Prefix: r.Prefix, Communities: r.Communities})
-		}
-	}
-	return out
-}

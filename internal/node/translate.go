@@ -4,13 +4,11 @@ import (
 	"net/netip"
 	"slices"
 
-	"github.com/pharos-lb/pharos/bgp"
 	"github.com/pharos-lb/pharos/cluster"
 	"github.com/pharos-lb/pharos/dnslb"
 	"github.com/pharos-lb/pharos/forward"
 	"github.com/pharos-lb/pharos/forward/l4"
 	"github.com/pharos-lb/pharos/forward/l7"
-	"github.com/pharos-lb/pharos/internal/config"
 	"github.com/pharos-lb/pharos/internal/health"
 	"github.com/pharos-lb/pharos/internal/health/probe"
 )
@@ -153,45 +151,4 @@ func (s *Setup) l7Listeners() []l7.Listener {
 		}
 	}
 	return out
-}
-
-// speakerConfig returns what this node's BGP speaker runs with; ok is false
-// when the site has no peers.
-func (s *Setup) speakerConfig() (cfg bgp.Config, peers []bgp.Peer, ok bool) {
-	b := s.Config.BGP
-	for _, p := range b.Peers {
-		if p.Site != s.Self.Site.Name {
-			continue
-		}
-		peers = append(peers, bgp.Peer{
-			Address: p.Address, ASN: p.ASN, Port: p.Port, Password: p.Password.Reveal(),
-			Hold: p.Hold, Multihop: p.Multihop, Passive: p.Passive,
-		})
-	}
-	if b.ASN == 0 || len(peers) == 0 {
-		return bgp.Config{}, nil, false
-	}
-	port := -1
-	if b.Listen {
-		port = int(b.Port)
-	}
-	return bgp.Config{
-		ASN: b.ASN, RouterID: routerID(s.Self.Node), LocalAddress: s.Self.Node.Address,
-		ListenPort: port, Lease: b.Lease,
-	}, peers, true
-}
-
-// routerID is the node's IPv4 address, or for an IPv6-only node four bytes
-// derived from its address (RFC 6286 asks only that it be unique and not zero).
-func routerID(n config.Node) netip.Addr {
-	if n.Address.Is4() {
-		return n.Address
-	}
-	a := n.Address.As16()
-	var id [4]byte
-	for i, b := range a {
-		id[i%4] = id[i%4]*31 + b
-	}
-	id[0] |= 1
-	return netip.AddrFrom4(id)
 }

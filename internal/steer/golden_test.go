@@ -62,7 +62,7 @@ func shop() *config.Config {
 	}
 	cfg.BGP = config.BGP{
 		ASN: 64500, Peers: []config.Peer{{Site: "fra"}},
-		Prefixes: []config.Prefix{{Prefix: netip.MustParsePrefix("192.0.2.0/24"), Requires: []string{"web"}, Communities: []config.Community{{High: 64500, Low: 100}}}},
+		Prefixes: []config.Prefix{{Prefix: netip.MustParsePrefix("192.0.2.0/24"), Requires: []string{"web"}, Attributes: config.Attributes{Communities: []config.Community{{High: 64500, Low: 100}}}}},
 	}
 	return cfg
 }

@@ -22,7 +22,7 @@ func routed() *config.Config {
 		ASN: 64500,
 		Prefixes: []config.Prefix{
 			{Prefix: netip.MustParsePrefix("203.0.113.0/24"), Requires: []string{"db", "web"}},
-			{Prefix: netip.MustParsePrefix("192.0.2.0/24"), Requires: []string{"web"}, Communities: []config.Community{{High: 64500, Low: 100}, {High: 65535, Low: 0}}},
+			{Prefix: netip.MustParsePrefix("192.0.2.0/24"), Requires: []string{"web"}, Attributes: config.Attributes{Communities: []config.Community{{High: 64500, Low: 100}, {High: 65535, Low: 0}}}},
 			{Prefix: netip.MustParsePrefix("192.0.2.0/25"), Requires: []string{"web"}, Sites: []string{"iad"}},
 			{Prefix: netip.MustParsePrefix("2001:db8::/32"), Sites: []string{"fra", "iad"}},
 		},

@@ -44,6 +44,11 @@ type Engine struct {
 	changed chan struct{}      // capacity 1: for the owner
 	stirred chan struct{}      // capacity 1: for Run
 
+	planning sync.Mutex // guards plans, tags and lastTag
+	plans    map[string]*plan
+	tags     map[uint32]*plan // the same plans
+	lastTag  uint32
+
 	mu    sync.Mutex // guards the rest
 	peers map[netip.Addr]*peer
 }
@@ -66,6 +71,8 @@ func Start(opts Options) (*Engine, error) {
 		journal: newJournal(opts.Log, opts.Fatal),
 		changed: make(chan struct{}, 1),
 		stirred: make(chan struct{}, 1),
+		plans:   map[string]*plan{},
+		tags:    map[uint32]*plan{},
 		peers:   map[netip.Addr]*peer{},
 	}
 	e.server = server.NewBgpServer(server.LoggerOption(e.journal))
@@ -119,24 +126,36 @@ func (e *Engine) start(ctx context.Context, global *api.Global) error {
 	return nil
 }
 
-// setPolicies makes the two directions explicit. The global import policy also judges local paths, so a sender accepts
-// those and rejects the rest.
-func (e *Engine) setPolicies(ctx context.Context) error {
-	local := &api.Policy{Name: "local-only", Statements: []*api.Statement{{
+// Names of GoBGP's policies.
+const (
+	importName = "local-only"
+	exportName = "exports"
+)
+
+// importPolicy accepts local paths: the global import policy judges them, too.
+func importPolicy() *api.Policy {
+	return &api.Policy{Name: importName, Statements: []*api.Statement{{
 		Name:       "local",
 		Conditions: &api.Conditions{RouteType: api.Conditions_ROUTE_TYPE_LOCAL},
 		Actions:    &api.Actions{RouteAction: api.RouteAction_ACCEPT},
 	}}}
-	if err := e.server.AddPolicy(ctx, &api.AddPolicyRequest{Policy: local}); err != nil {
-		return fmt.Errorf("add policy: %w", err)
-	}
+}
+
+// setPolicies makes the two directions explicit: a sender accepts local paths only and exports what a plan says; a
+// receiver accepts everything and exports nothing.
+func (e *Engine) setPolicies(ctx context.Context) error {
 	imports := &api.PolicyAssignment{
 		Name: "global", Direction: api.PolicyDirection_IMPORT,
-		Policies: []*api.Policy{local}, DefaultAction: api.RouteAction_REJECT,
+		Policies: []*api.Policy{importPolicy()}, DefaultAction: api.RouteAction_REJECT,
 	}
 	exports := &api.PolicyAssignment{
 		Name: "global", Direction: api.PolicyDirection_EXPORT,
-		Policies: []*api.Policy{local}, DefaultAction: api.RouteAction_REJECT,
+		Policies: []*api.Policy{{Name: exportName}}, DefaultAction: api.RouteAction_REJECT,
+	}
+	for _, p := range []*api.Policy{importPolicy(), {Name: exportName}} {
+		if err := e.server.AddPolicy(ctx, &api.AddPolicyRequest{Policy: p}); err != nil {
+			return fmt.Errorf("add policy: %w", err)
+		}
 	}
 	if e.opts.Receive {
 		imports.DefaultAction = api.RouteAction_ACCEPT

@@ -34,6 +34,7 @@ type Neighbor struct {
 	Password    string        // TCP MD5, at most 80 bytes; empty = none
 	Hold        time.Duration // whole seconds, 3 s or more
 	Multihop    int           // TTL; 0 = 1 for eBGP
+	TTLSecurity int           // eBGP: hops that it may be away; 0 = not checked
 	Passive     bool          // never dial
 	MaxPrefixes int           // per family; more ends the session; 0 = DefaultMaxPrefixes
 }
@@ -182,6 +183,9 @@ func apiPeer(n Neighbor) *api.Peer {
 	}
 	if n.Multihop > 0 {
 		p.EbgpMultihop = &api.EbgpMultihop{Enabled: true, MultihopTtl: uint32(n.Multihop)}
+	}
+	if n.TTLSecurity > 0 {
+		p.TtlSecurity = &api.TtlSecurity{Enabled: true, TtlMin: uint32(256 - n.TTLSecurity)}
 	}
 	for _, f := range unicast() {
 		p.AfiSafis = append(p.AfiSafis, &api.AfiSafi{

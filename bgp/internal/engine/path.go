@@ -13,14 +13,20 @@ import (
 
 // A Path is one route in the table.
 type Path struct {
-	Prefix      netip.Prefix // masked
-	NextHop     netip.Addr   // same family
-	Communities []uint32     // RFC 1997, high 16 bits first
-	MED         uint32       // 0 = not sent
+	Prefix netip.Prefix // masked
+
+	// Of local paths only: who hears what; nobody else hears anything.
+	Exports []Export
 
 	// Of received paths only.
+	Attributes
 	From   netip.Addr // the neighbor; zero = local
 	ASPath []uint32
+}
+
+// Equal reports whether two local paths are the same.
+func (p Path) Equal(o Path) bool {
+	return p.Prefix == o.Prefix && slices.EqualFunc(p.Exports, o.Exports, Export.Equal)
 }
 
 func family(p netip.Prefix) *api.Family {
@@ -32,7 +38,19 @@ func family(p netip.Prefix) *api.Family {
 
 // Announce puts a local path into the table, replacing the one of the same prefix.
 func (e *Engine) Announce(p Path) error {
-	path, err := apiPath(p)
+	tag, err := e.tagOf(p.Exports)
+	if err != nil {
+		return fmt.Errorf("announce %s: %w", p.Prefix, err)
+	}
+	// Exports that name another next hop replace this one.
+	hop := unspecified(p.Prefix)
+	for _, x := range p.Exports {
+		if x.NextHop.IsValid() {
+			hop = x.NextHop
+			break
+		}
+	}
+	path, err := apiPath(p.Prefix, hop, tag)
 	if err != nil {
 		return fmt.Errorf("announce %s: %w", p.Prefix, err)
 	}
@@ -50,11 +68,7 @@ func (e *Engine) Withdraw(prefix netip.Prefix) error {
 		return fmt.Errorf("withdraw: invalid prefix")
 	}
 	// An unspecified next hop satisfies GoBGP's parser; the match is by prefix.
-	hop := netip.IPv4Unspecified()
-	if prefix.Addr().Is6() {
-		hop = netip.IPv6Unspecified()
-	}
-	path, err := apiPath(Path{Prefix: prefix, NextHop: hop})
+	path, err := apiPath(prefix, unspecified(prefix), 0)
 	if err != nil {
 		return fmt.Errorf("withdraw %s: %w", prefix, err)
 	}
@@ -93,6 +107,9 @@ func (e *Engine) Paths() ([]Path, error) {
 					failed = fmt.Errorf("list paths: %s: %w", prefix, err)
 					continue
 				}
+				if !path.From.IsValid() {
+					path = Path{Prefix: prefix, Exports: e.exportsOf(path.Communities)}
+				}
 				out = append(out, path)
 			}
 		})
@@ -107,27 +124,32 @@ func (e *Engine) Paths() ([]Path, error) {
 	return out, nil
 }
 
-func apiPath(p Path) (*api.Path, error) {
-	f := family(p.Prefix)
+func unspecified(p netip.Prefix) netip.Addr {
+	if p.Addr().Is6() {
+		return netip.IPv6Unspecified()
+	}
+	return netip.IPv4Unspecified()
+}
+
+// apiPath is a path that says nothing but its tag; 0 = none.
+func apiPath(prefix netip.Prefix, hop netip.Addr, tag uint32) (*api.Path, error) {
+	f := family(prefix)
 	nlri, err := anypb.New(&api.IPAddressPrefix{
-		Prefix: p.Prefix.Addr().String(), PrefixLen: uint32(p.Prefix.Bits()),
+		Prefix: prefix.Addr().String(), PrefixLen: uint32(prefix.Bits()),
 	})
 	if err != nil {
 		return nil, err
 	}
 	attributes := []proto.Message{&api.OriginAttribute{Origin: 0}}
 	if f.Afi == api.Family_AFI_IP {
-		attributes = append(attributes, &api.NextHopAttribute{NextHop: p.NextHop.String()})
+		attributes = append(attributes, &api.NextHopAttribute{NextHop: hop.String()})
 	} else {
 		attributes = append(attributes, &api.MpReachNLRIAttribute{
-			Family: f, NextHops: []string{p.NextHop.String()}, Nlris: []*anypb.Any{nlri},
+			Family: f, NextHops: []string{hop.String()}, Nlris: []*anypb.Any{nlri},
 		})
 	}
-	if p.MED != 0 {
-		attributes = append(attributes, &api.MultiExitDiscAttribute{Med: p.MED})
-	}
-	if len(p.Communities) > 0 {
-		attributes = append(attributes, &api.CommunitiesAttribute{Communities: p.Communities})
+	if tag != 0 {
+		attributes = append(attributes, &api.CommunitiesAttribute{Communities: []uint32{tag}})
 	}
 	path := &api.Path{Family: f, Nlri: nlri}
 	for _, a := range attributes {
@@ -160,8 +182,16 @@ func fromAPI(prefix netip.Prefix, p *api.Path) (Path, error) {
 			}
 		case *api.MultiExitDiscAttribute:
 			out.MED = a.Med
+		case *api.LocalPrefAttribute:
+			out.LocalPref = a.LocalPref
 		case *api.CommunitiesAttribute:
 			out.Communities = slices.Clone(a.Communities)
+		case *api.LargeCommunitiesAttribute:
+			for _, l := range a.Communities {
+				out.Large = append(out.Large, [3]uint32{l.GlobalAdmin, l.LocalData1, l.LocalData2})
+			}
+		case *api.ExtendedCommunitiesAttribute:
+			out.Extended = extended(a)
 		case *api.AsPathAttribute:
 			for _, segment := range a.Segments {
 				out.ASPath = append(out.ASPath, segment.Numbers...)
@@ -172,4 +202,24 @@ func fromAPI(prefix netip.Prefix, p *api.Path) (Path, error) {
 		}
 	}
 	return out, nil
+}
+
+// extended returns the communities of the two kinds that Attributes has.
+func extended(a *api.ExtendedCommunitiesAttribute) (out []string) {
+	for _, packed := range a.Communities {
+		message, err := packed.UnmarshalNew()
+		if err != nil {
+			continue
+		}
+		kinds := map[uint32]string{2: "rt", 3: "soo"} // RFC 4360, sections 4 and 5
+		switch c := message.(type) {
+		case *api.TwoOctetAsSpecificExtended:
+			out = append(out, fmt.Sprintf("%s:%d:%d", kinds[c.SubType], c.Asn, c.LocalAdmin))
+		case *api.FourOctetAsSpecificExtended:
+			out = append(out, fmt.Sprintf("%s:%d:%d", kinds[c.SubType], c.Asn, c.LocalAdmin))
+		case *api.IPv4AddressSpecificExtended:
+			out = append(out, fmt.Sprintf("%s:%s:%d", kinds[c.SubType], c.Address, c.LocalAdmin))
+		}
+	}
+	return out
 }

@@ -54,10 +54,10 @@ func TestPolicies(t *testing.T) {
 	receiver, one, two := start(1, true), start(2, false), start(3, false)
 	own := netip.MustParsePrefix("192.0.2.0/24")
 	others := netip.MustParsePrefix("198.51.100.0/24")
-	if err := one.Announce(Path{Prefix: own, NextHop: addr(2)}); err != nil {
+	if err := one.Announce(Path{Prefix: own, Exports: ToAll(Attributes{NextHop: addr(2)})}); err != nil {
 		t.Fatal(err)
 	}
-	if err := two.Announce(Path{Prefix: others, NextHop: addr(3)}); err != nil {
+	if err := two.Announce(Path{Prefix: others, Exports: ToAll(Attributes{NextHop: addr(3)})}); err != nil {
 		t.Fatal(err)
 	}
 	join(one, 2, receiver, 1)
