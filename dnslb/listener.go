@@ -94,7 +94,7 @@ func (l *listener) start(s *Server) {
 		count := s.metrics.socket(u.Overflowed)
 		l.wg.Go(func() {
 			defer s.metrics.retire(count)
-			u.Serve(&responder{server: s, count: count})
+			u.Serve(newResponder(s, count))
 		})
 	}
 	l.wg.Go(func() { l.tcp.Serve(s.pool) })

@@ -40,6 +40,15 @@ type responder struct {
 	first   wire.Mark
 
 	services bindings
+	random   rand.PCG
+	express  express
+}
+
+// newResponder makes a responder that counts in count.
+func newResponder(s *Server, count *counters) *responder {
+	r := &responder{server: s, count: count}
+	r.random.Seed(rand.Uint64(), rand.Uint64())
+	return r
 }
 
 // Respond answers one message. It is the only writer of responses: every way
@@ -52,6 +61,9 @@ func (r *responder) Respond(dst, msg []byte, client netip.AddrPort, tcp bool) (o
 			out = dst[:0]
 		}
 	}()
+	if out = r.fast(dst, msg, client, tcp); len(out) > 0 {
+		return out
+	}
 	r.count.queries[transportOf(tcp)].Add(1)
 	rcode, ok := wire.Parse(msg, &r.q)
 	switch {
@@ -285,7 +297,7 @@ func (r *responder) steered(n *zone.Node, start wire.Mark) {
 	ipv6 := r.q.Type == wire.TypeAAAA
 	service := &plan.Topology.Services[bound.service]
 	addrs := service.Anycast(ipv6)
-	random := rand.Uint64()
+	random := r.random.Uint64()
 	if !n.Steered.Anycast {
 		if service.Placed && r.tailoring() && r.hops > 0 {
 			// The alias is everybody's, the addresses are not: only the alias may be
@@ -316,16 +328,26 @@ func (r *responder) pick(plan *steer.Plan, service *steer.Service, index int, ip
 	if !service.Has(ipv6) {
 		return nil
 	}
-	addr := r.client
-	if r.tailoring() {
+	addr, tailored := r.client, r.tailoring()
+	if tailored {
 		addr = r.q.ECS.Addr
 	}
-	class, scope := plan.Topology.Locate(addr)
-	if service.Placed && r.tailoring() {
-		if addr.Is4In6() {
-			scope += 96 // the table speaks of the IPv4 address within
-		}
-		r.reply.Scope = uint8(min(scope, addr.BitLen()))
+	addrs, scope := locate(plan, service, index, ipv6, addr, tailored, random)
+	if service.Placed && tailored {
+		r.reply.Scope = scope
 	}
-	return plan.Addresses(index, plan.Pick(index, class, ipv6, random), ipv6)
+	return addrs
+}
+
+// locate returns the addresses of the site that a client gets, and the scope of
+// an answer that is tailored to its network.
+func locate(plan *steer.Plan, service *steer.Service, index int, ipv6 bool, client netip.Addr, tailored bool, random uint32) (addrs []netip.Addr, scope uint8) {
+	class, length := plan.Topology.Locate(client)
+	if service.Placed && tailored {
+		if client.Is4In6() {
+			length += 96 // the table speaks of the IPv4 address within
+		}
+		scope = uint8(min(length, client.BitLen()))
+	}
+	return plan.Addresses(index, plan.Pick(index, class, ipv6, random), ipv6), scope
 }

@@ -25,7 +25,7 @@ func detached(t testing.TB, tunables Tunables) *detachedResponder {
 	s := &Server{board: newBoard(t), metrics: newMetrics()}
 	s.tunables.Store(&tunables)
 	s.zones.Store(serve(newSet(t), s.board))
-	return &detachedResponder{&responder{server: s, count: s.metrics.socket(nil)}, make([]byte, 0, 4096)}
+	return &detachedResponder{newResponder(s, s.metrics.socket(nil)), make([]byte, 0, 4096)}
 }
 
 var client = netip.MustParseAddrPort("127.0.0.1:5353")
@@ -219,6 +219,7 @@ func FuzzRespond(f *testing.F) {
 		f.Add(msg, true)
 	}
 	s := detached(f, Tunables{ECS: true, ServerID: "fuzz", Version: "1"})
+	s.express.off = true // FuzzLanes compares the two
 	f.Fuzz(func(t *testing.T, msg []byte, tcp bool) {
 		out := s.Respond(s.out[:0], msg, client, tcp)
 		if s.count.dropped[dropPanic].Load() > 0 {

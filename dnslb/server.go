@@ -70,7 +70,7 @@ func New(o Options) (*Server, error) {
 	s.zones.Store(serve(new(zone.Set), s.board))
 	overTCP := s.metrics.socket(nil)
 	s.pool = transport.NewPool(limits(&o.Tunables), &s.metrics.tcp, func() transport.Responder {
-		return &responder{server: s, count: overTCP}
+		return newResponder(s, overTCP)
 	})
 	s.metrics.open = s.pool.Open
 	if !o.Shared {

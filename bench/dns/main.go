@@ -1,13 +1,19 @@
-// Command dns measures what one DNS answer costs in pharos and in gdnsd, in the
-// same run on the same machine: CPU time of the server process per query, with
-// the server pinned to one core and the load to another.
+// Command dns measures what one DNS answer costs in pharos and in other
+// servers, in the same run on the same machine: CPU time of all processes of the
+// server per query, with the server pinned to one core and the load to another.
 //
-// Two workloads: a static name, and a name steered by country with a different
-// EDNS client subnet in every query, both servers reading the same country
-// data. Rounds are interleaved; the medians are printed as a Markdown table.
-// It needs gdnsd and taskset (Debian: gdnsd, util-linux) and sends its queries
-// to loopback only.
+// All servers serve one zone of 10,000 static names; gdnsd and Knot also
+// steer 10,000 names by the same country database as pharos. Workloads are
+// static names, steered names with a different EDNS client subnet in each query,
+// names that do not exist, and TCP. Rounds are interleaved; the medians are
+// printed as a Markdown table.
 //
+// It needs taskset and whichever peers are there (Debian: gdnsd, knot,
+// knot-module-geoip, nsd, pdns-server, pdns-backend-bind, bind9); what is
+// missing is left out and said so. CoreDNS is built from its Go module by
+// -fetch, once. Queries go to loopback only.
+//
+//	go run ./bench/dns -fetch
 //	go run ./bench/dns -pharos bin/pharos -rounds 5 -queries 200000
 package main
 
@@ -17,115 +23,105 @@ import (
 	"fmt"
 	"os"
 	"runtime"
-	"slices"
+	"strings"
 	"time"
+
+	"github.com/pharos-lb/pharos/bench/rig"
 )
 
 func main() {
-	binary := flag.String("pharos", "bin/pharos", "the binary to measure")
-	rounds := flag.Int("rounds", 5, "interleaved rounds, 1 to 50")
-	queries := flag.Int("queries", 200_000, "queries of each workload a round, 1,000 to 5,000,000")
+	var o options
+	flag.StringVar(&o.pharos, "pharos", "bin/pharos", "the binary to measure")
+	flag.IntVar(&o.rounds, "rounds", 5, "interleaved rounds, 1 to 50")
+	flag.IntVar(&o.queries, "queries", 200_000, "queries of each workload a round, 10,000 to 5,000,000")
+	flag.StringVar(&o.only, "only", "", "servers to measure, separated by commas; all by default")
+	keep := flag.String("keep", "", "Markdown file to keep the table in, between the lines for dns")
+	fetch := flag.Bool("fetch", false, "build CoreDNS and end")
 	flag.Parse()
-	if *rounds < 1 || *rounds > 50 || *queries < 1000 || *queries > 5_000_000 {
+	if o.rounds < 1 || o.rounds > 50 || o.queries < 10_000 || o.queries > 5_000_000 {
 		flag.Usage()
 		os.Exit(3)
 	}
-	if err := measure(*binary, *rounds, *queries); err != nil {
+	if err := run(o, *keep, *fetch); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
 }
 
-// A result is one server's medians.
-type result struct {
-	name         string
-	start        time.Duration
-	rssKB        int
-	cpu          map[string][]float64 // µs a query, by workload
-	rate         map[string][]float64 // queries a second
-	lost, wanted int
+type options struct {
+	pharos, only    string
+	rounds, queries int
 }
 
-func measure(binary string, rounds, queries int) (err error) {
+func run(o options, keep string, fetch bool) error {
+	if fetch {
+		return fetchCoreDNS()
+	}
 	if runtime.NumCPU() < 2 {
 		return errors.New("two cores are needed: one for the server, one for the load")
 	}
+	text, err := measure(o)
+	if err != nil {
+		return err
+	}
+	fmt.Print(text)
+	if keep == "" {
+		return nil
+	}
+	return rig.Keep(keep, "dns", text)
+}
+
+// measure starts every server and plays every workload to each in turn.
+func measure(o options) (string, error) {
 	dir, err := os.MkdirTemp("", "pharos-bench")
 	if err != nil {
-		return err
+		return "", err
 	}
 	defer os.RemoveAll(dir)
-	servers, err := prepare(dir, binary)
-	if err != nil {
-		return err
+	if err := prepare(dir); err != nil {
+		return "", err
 	}
-	results := make([]*result, len(servers))
-	for i, s := range servers {
-		results[i] = &result{name: s.name, cpu: map[string][]float64{}, rate: map[string][]float64{}}
-		if results[i].start, err = s.startUp(); err != nil {
-			return fmt.Errorf("start %s: %w", s.name, err)
+	var results []*result
+	defer func() {
+		for _, r := range results {
+			r.process.Stop()
 		}
-		defer s.stop()
+	}()
+	var missing []string
+	for _, p := range peers(dir, o.pharos) {
+		if o.only != "" && !strings.Contains(","+o.only+",", ","+p.name+",") {
+			continue
+		}
+		if !p.installed() {
+			missing = append(missing, p.name)
+			continue
+		}
+		r, err := p.start()
+		if err != nil {
+			return "", fmt.Errorf("start %s: %w", p.name, err)
+		}
+		results = append(results, r)
 	}
-	for range rounds {
-		for i, s := range servers {
-			for _, w := range workloads {
-				if err := results[i].run(s, w, queries); err != nil {
-					return fmt.Errorf("%s, %s: %w", s.name, w.name, err)
+	if err := rig.Pin(rig.LoadCore); err != nil {
+		return "", err
+	}
+	// The order that all sites are up is obeyed a moment after the start.
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(time.Second) {
+		if err = agree(results); err == nil {
+			break
+		}
+		if time.Now().After(deadline) {
+			return "", err
+		}
+	}
+	for range o.rounds {
+		for i := range workloads {
+			for _, r := range results {
+				if err := r.play(&workloads[i], o.queries); err != nil {
+					return "", fmt.Errorf("%s, %s: %w", r.peer.name, workloads[i].name, err)
 				}
 			}
 		}
 	}
-	for i, s := range servers {
-		results[i].rssKB = s.memory()
-	}
-	report(results)
-	return nil
-}
-
-func (r *result) run(s *server, w workload, queries int) error {
-	before, err := s.cpuTime()
-	if err != nil {
-		return err
-	}
-	start := time.Now()
-	answered, err := w.load(s.addr, queries)
-	if err != nil {
-		return err
-	}
-	took := time.Since(start)
-	after, err := s.cpuTime()
-	if err != nil {
-		return err
-	}
-	r.wanted += queries
-	r.lost += queries - answered
-	r.cpu[w.name] = append(r.cpu[w.name], (after-before).Seconds()*1e6/float64(answered))
-	r.rate[w.name] = append(r.rate[w.name], float64(answered)/took.Seconds())
-	return nil
-}
-
-func median(v []float64) float64 {
-	v = slices.Sorted(slices.Values(v))
-	return v[len(v)/2]
-}
-
-func report(results []*result) {
-	fmt.Print("| server | start-up | memory |")
-	for _, w := range workloads {
-		fmt.Printf(" %s, µs CPU a query (min–max) | queries/s |", w.name)
-	}
-	fmt.Print(" lost |\n|---|---|---|")
-	for range workloads {
-		fmt.Print("---|---|")
-	}
-	fmt.Println("---|")
-	for _, r := range results {
-		fmt.Printf("| %s | %s | %.1f MB |", r.name, r.start.Round(time.Millisecond), float64(r.rssKB)/1024)
-		for _, w := range workloads {
-			cpu := r.cpu[w.name]
-			fmt.Printf(" %.2f (%.2f–%.2f) | %.0f |", median(cpu), slices.Min(cpu), slices.Max(cpu), median(r.rate[w.name]))
-		}
-		fmt.Printf(" %d of %d |\n", r.lost, r.wanted)
-	}
+	return report(results, missing)
 }

@@ -109,6 +109,7 @@ func (b *batch) room() bool { return b.used+replyBuffer <= len(b.out) }
 
 // send sends the replies. What cannot be sent is given up and told to r.
 func (b *batch) send(fd int, r Responder) {
+	r.Flush()
 	waited := false
 	for next := 0; next < b.pending; {
 		sent, errno := b.transmit(fd, &b.replies[next], b.pending-next)

@@ -27,6 +27,8 @@ func (e echo) Respond(dst, msg []byte, _ netip.AddrPort, _ bool) []byte {
 
 func (echo) Lost() {}
 
+func (echo) Flush() {}
+
 // serve runs a pool behind a listener on a free loopback port.
 func serve(t *testing.T, limits Limits, e echo) (pool *Pool, counters *Counters, address string) {
 	t.Helper()

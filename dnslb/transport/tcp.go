@@ -126,6 +126,7 @@ func (c *connection) batch(in *bufio.Reader) bool {
 			break
 		}
 	}
+	b.responder.Flush()
 	if len(b.out) == 0 {
 		return true
 	}

@@ -36,6 +36,8 @@ type Responder interface {
 	Respond(dst, msg []byte, client netip.AddrPort, tcp bool) []byte
 	// Lost tells that a response could not be sent.
 	Lost()
+	// Flush is called before the responses to a batch of messages are sent.
+	Flush()
 }
 
 // A UDP is one bound socket.

@@ -26,6 +26,8 @@ func (c *tally) Respond(dst, msg []byte, _ netip.AddrPort, _ bool) []byte {
 
 func (c *tally) Lost() { c.lost.Add(1) }
 
+func (c *tally) Flush() {}
+
 // serveUDP runs one socket until the end of the test.
 func serveUDP(t testing.TB, address string, r Responder) *UDP {
 	t.Helper()

@@ -3,6 +3,7 @@ package wire
 import (
 	"encoding/binary"
 	"net/netip"
+	"slices"
 	"time"
 )
 
@@ -159,26 +160,52 @@ func (b *Builder) Raw(s Section, records []byte, count int) bool {
 // Addresses adds an A or AAAA record per address, beginning with addrs[first]
 // and wrapping round: all or none. Every address has to be of the family.
 func (b *Builder) Addresses(owner Owner, ipv6 bool, ttl uint32, addrs []netip.Addr, first int) bool {
-	rtype, size := TypeA, 4
+	size := 4
 	if ipv6 {
-		rtype, size = TypeAAAA, 16
+		size = 16
 	}
 	if !b.fits(len(addrs)*(12+size)) || owner > maxPointer {
 		return false
 	}
-	for i := range addrs {
-		addr := addrs[(first+i)%len(addrs)]
-		b.fixed(owner, rtype, ClassIN, ttl, size)
-		if ipv6 {
-			a := addr.As16()
-			b.buf = append(b.buf, a[:]...)
-		} else {
-			a := addr.As4()
-			b.buf = append(b.buf, a[:]...)
+	at, size := len(b.buf), len(addrs)*(12+size)
+	b.buf = slices.Grow(b.buf, size)[:at+size]
+	PutAddresses(b.buf[at:], ipv6, ttl, addrs, first)
+	if owner != QuestionOwner {
+		for ; at < len(b.buf); at += size / len(addrs) {
+			binary.BigEndian.PutUint16(b.buf[at:], 0xc000|uint16(owner))
 		}
 	}
 	b.counts[Answer] += uint16(len(addrs))
 	return true
+}
+
+// PutAddresses writes an A or AAAA record per address into out, which has room for
+// them, beginning with addrs[first] and wrapping round, their owner being the
+// name in the question. It returns what follows.
+func PutAddresses(out []byte, ipv6 bool, ttl uint32, addrs []netip.Addr, first int) []byte {
+	const pointer = 0xc000 | uint64(QuestionOwner)
+	for range addrs {
+		addr := &addrs[first]
+		if first++; first == len(addrs) {
+			first = 0
+		}
+		if ipv6 {
+			a := addr.As16()
+			record := out[:28]
+			binary.BigEndian.PutUint64(record, pointer<<48|uint64(TypeAAAA)<<32|uint64(ClassIN)<<16|uint64(ttl>>16))
+			binary.BigEndian.PutUint32(record[8:], ttl<<16|16)
+			copy(record[12:], a[:])
+			out = out[28:]
+			continue
+		}
+		a := addr.As4()
+		record := out[:16]
+		binary.BigEndian.PutUint64(record, pointer<<48|uint64(TypeA)<<32|uint64(ClassIN)<<16|uint64(ttl>>16))
+		binary.BigEndian.PutUint32(record[8:], ttl<<16|4)
+		copy(record[12:], a[:])
+		out = out[16:]
+	}
+	return out
 }
 
 // Text adds a TXT record in class CH whose owner is the question.

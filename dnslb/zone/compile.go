@@ -52,7 +52,11 @@ func Compile(specs []Spec) (*Set, error) {
 		return nil, errors.Join(errs...)
 	}
 	set.link()
+	if err := set.seal(); err != nil {
+		return nil, err
+	}
 	set.checkLoops(drafts)
+	set.nodes = nil
 	for _, d := range drafts {
 		for _, w := range d.rep.warnings {
 			set.warnings = append(set.warnings, w.Error())

@@ -9,8 +9,10 @@ import (
 // A Set is every zone that a server answers for, compiled. It is immutable and
 // safe for any number of goroutines; a reload compiles a new one.
 type Set struct {
-	nodes map[string]*Node // by lower-case wire name
+	index index
+	list  []*Node // by number in the index
 	zones []*Zone
+	nodes map[string]*Node // by lower-case wire name; nil once the Set is compiled
 	// deepest bounds the labels of any name in nodes, so that a query name of
 	// 127 labels costs no more look-ups than the zones are deep.
 	deepest  int
@@ -105,16 +107,19 @@ type Match struct {
 }
 
 // Find looks a name up for a query of type rtype, which matters for DS only.
-// It allocates nothing and takes at most one map look-up per label of the
+// It allocates nothing and takes at most one look-up per label of the
 // deepest name in the Set.
 func (s *Set) Find(n *wire.Name, rtype uint16) Match {
 	labels := n.Labels()
 	strip := max(0, labels-s.deepest)
+	var name wire.Folded
+	name.Set(n.From(0), 0) // it is a name
 	for i := strip; i <= labels; i++ {
-		node, ok := s.nodes[string(n.From(i))]
-		if !ok {
+		entry := s.index.find(&name, n.Start(i))
+		if entry == nil {
 			continue
 		}
+		node := s.list[binary.LittleEndian.Uint32(entry[8:])]
 		if i > 0 {
 			return below(node)
 		}

@@ -1,0 +1,113 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/pharos-lb/pharos/bench/rig"
+)
+
+// A result is one server under measurement and its figures.
+type result struct {
+	peer    *peer
+	process *rig.Process
+	loading time.Duration // from start to the first answer
+	idle    rig.Memory    // before the first query
+
+	cpu, rate    map[string]*rig.Figures // µs CPU a query, queries a second; by workload
+	p50, p99     map[string]*rig.Figures // µs, at loadShare of the rate
+	lost, wanted int
+}
+
+// loadShare is the part of a server's own highest rate at which latency is measured.
+const loadShare = 0.7
+
+// play measures one workload: as many queries as the server takes, then fewer
+// for their latency.
+func (r *result) play(w *workload, queries int) error {
+	if w.steered && !r.peer.steers {
+		return nil
+	}
+	queries /= w.cost
+	before, err := r.process.CPU()
+	if err != nil {
+		return err
+	}
+	got, err := w.load(r.peer.addr, w, queries)
+	if err != nil {
+		return err
+	}
+	after, err := r.process.CPU()
+	if err != nil {
+		return err
+	}
+	if got.answered == 0 {
+		return fmt.Errorf("no answers:\n%s", r.process.Log())
+	}
+	r.wanted += queries
+	r.lost += queries - got.answered
+	rate := float64(got.answered) / got.took.Seconds()
+	figures(r.cpu, w.name).Add((after - before).Seconds() * 1e6 / float64(got.answered))
+	figures(r.rate, w.name).Add(rate / 1000)
+	if !w.latency {
+		return nil
+	}
+	p50, p99, err := paced(r.peer.addr, w, rate*loadShare, queries/2)
+	if err != nil {
+		return err
+	}
+	figures(r.p50, w.name).Add(p50)
+	figures(r.p99, w.name).Add(p99)
+	return nil
+}
+
+func figures(by map[string]*rig.Figures, name string) *rig.Figures {
+	if by[name] == nil {
+		by[name] = new(rig.Figures)
+	}
+	return by[name]
+}
+
+// report prints one table for CPU time, one for the rest.
+func report(results []*result, missing []string) (string, error) {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s Medians, in brackets the least and the largest.\n\nCPU time of all processes of the server, µs a query:\n\n", rig.Machine())
+	cpu := rig.Table{Columns: []string{"server"}}
+	rate := rig.Table{Columns: []string{"server"}}
+	latency := rig.Table{Columns: []string{"server"}}
+	for _, w := range workloads {
+		cpu.Columns = append(cpu.Columns, w.name)
+		rate.Columns = append(rate.Columns, w.name)
+		if w.latency {
+			latency.Columns = append(latency.Columns, w.name+" p50", w.name+" p99")
+		}
+	}
+	memory := rig.Table{Columns: []string{"server", "ready after", "MB PSS loaded", "MB PSS after the load", "MB RSS after the load", "queries without an answer"}}
+	for _, r := range results {
+		c, q, l := []string{r.peer.name}, []string{r.peer.name}, []string{r.peer.name}
+		for _, w := range workloads {
+			c = append(c, figures(r.cpu, w.name).Spread("%.2f"))
+			q = append(q, figures(r.rate, w.name).Spread("%.0f"))
+			if w.latency {
+				l = append(l, figures(r.p50, w.name).Spread("%.0f"), figures(r.p99, w.name).Spread("%.0f"))
+			}
+		}
+		cpu.Row(c...)
+		rate.Row(q...)
+		latency.Row(l...)
+		m, err := r.process.Memory()
+		if err != nil {
+			return "", err
+		}
+		mb := func(n int64) string { return fmt.Sprintf("%.1f", float64(n)/(1<<20)) }
+		memory.Row(r.peer.name, r.loading.Round(time.Millisecond).String(), mb(r.idle.PSS), mb(m.PSS), mb(m.RSS), fmt.Sprintf("%d of %d", r.lost, r.wanted))
+	}
+	fmt.Fprintf(&b, "%s\nThroughput, thousand answers a second (one core; the load's core is the limit near 250):\n\n%s", cpu.String(), rate.String())
+	fmt.Fprintf(&b, "\nLatency at %.0f %% of the server's own throughput, µs:\n\n%s", loadShare*100, latency.String())
+	fmt.Fprintf(&b, "\nStart and memory, all processes; %d static names, and %d steered ones where the server steers:\n\n%s", names, names, memory.String())
+	if len(missing) > 0 {
+		fmt.Fprintf(&b, "\nNot installed, so not measured: %s.\n", strings.Join(missing, ", "))
+	}
+	return b.String(), nil
+}

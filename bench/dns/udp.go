@@ -1,0 +1,188 @@
+package main
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"runtime"
+	"slices"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// window is how many queries are under way at once in a closed loop.
+const window = 64
+
+// silence ends the wait for answers that will not come.
+const silence = 300 * time.Millisecond
+
+// A played is what a load came to.
+type played struct {
+	answered int
+	took     time.Duration
+}
+
+// width is how many datagrams one system call moves at most.
+const width = 32
+
+// A udp sends and receives in batches on one connected socket, without waiting.
+type udp struct {
+	fd      int
+	w       *workload
+	random  *rand.PCG
+	out, in [width]unix.Mmsghdr
+	to, at  [width]unix.Iovec
+	space   [2 * width][512]byte
+	sent    [1 << 16]int64 // by ID: when it was sent, 0 once it is answered
+	next    uint16
+}
+
+func dial(addr netip.AddrPort, w *workload) (*udp, error) {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, 4<<20) // the default serves too
+	if err := unix.Connect(fd, &unix.SockaddrInet4{Addr: addr.Addr().As4(), Port: int(addr.Port())}); err != nil {
+		unix.Close(fd)
+		return nil, err
+	}
+	u := &udp{fd: fd, w: w, random: rand.NewPCG(rand.Uint64(), rand.Uint64())}
+	for i := range width {
+		u.to[i].Base, u.at[i].Base = &u.space[i][0], &u.space[width+i][0]
+		u.at[i].SetLen(len(u.space[i]))
+		u.out[i].Hdr.Iov, u.out[i].Hdr.Iovlen = &u.to[i], 1
+		u.in[i].Hdr.Iov, u.in[i].Hdr.Iovlen = &u.at[i], 1
+	}
+	return u, nil
+}
+
+// send sends n queries, at most width; stamp is when they are said to be sent.
+func (u *udp) send(n int, stamp func(i int) int64) error {
+	for i := range n {
+		u.to[i].SetLen(u.w.query(u.space[i][:], u.next, u.random))
+		u.sent[u.next] = stamp(i)
+		u.next++
+	}
+	for done := 0; done < n; {
+		sent, _, errno := unix.RawSyscall6(unix.SYS_SENDMMSG, uintptr(u.fd), uintptr(unsafe.Pointer(&u.out[done])), uintptr(n-done), unix.MSG_DONTWAIT, 0, 0)
+		switch errno {
+		case 0:
+			done += int(sent)
+		case unix.EAGAIN, unix.EINTR:
+		default:
+			return fmt.Errorf("send: %w", errno)
+		}
+	}
+	return nil
+}
+
+// receive takes the answers that are there and yields when each was sent.
+func (u *udp) receive(yield func(sent int64)) (int, error) {
+	n, _, errno := unix.RawSyscall6(unix.SYS_RECVMMSG, uintptr(u.fd), uintptr(unsafe.Pointer(&u.in[0])), width, unix.MSG_DONTWAIT, 0, 0)
+	switch errno {
+	case 0:
+	case unix.EAGAIN, unix.EINTR:
+		return 0, nil
+	default:
+		return 0, fmt.Errorf("receive: %w", errno)
+	}
+	answered := 0
+	for i := range int(n) {
+		answer := u.space[width+i][:u.in[i].Len]
+		if err := u.w.check(answer); err != nil {
+			return 0, err
+		}
+		id := uint16(answer[0])<<8 | uint16(answer[1])
+		if sent := u.sent[id]; sent != 0 {
+			u.sent[id] = 0
+			answered++
+			yield(sent)
+		}
+	}
+	return answered, nil
+}
+
+// closed keeps a window of queries under way until all are sent, and does
+// nothing else: it spins on its core.
+func closed(addr netip.AddrPort, w *workload, queries int) (played, error) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	u, err := dial(addr, w)
+	if err != nil {
+		return played{}, err
+	}
+	defer unix.Close(u.fd)
+	start := time.Now()
+	sent, underway, answered, last := 0, 0, 0, start
+	stamp := func(int) int64 { return 1 }
+	for answered < queries {
+		if n := min(width, window-underway, queries-sent); n > 0 {
+			if err := u.send(n, stamp); err != nil {
+				return played{}, err
+			}
+			sent += n
+			underway += n
+		}
+		n, err := u.receive(func(int64) {})
+		if err != nil {
+			return played{}, err
+		}
+		answered += n
+		underway -= n
+		switch now := time.Now(); {
+		case n > 0:
+			last = now
+		case now.Sub(last) > silence: // those are lost
+			if sent == queries {
+				return played{answered, last.Sub(start)}, nil
+			}
+			underway, last = 0, now
+		}
+	}
+	return played{answered, time.Since(start)}, nil
+}
+
+// paced sends at a steady rate, whatever the answers do, and returns the
+// median and the 99th percentile of the latency in µs, counted from when each
+// query was due: a server that stalls is not spared the queries that it held up.
+func paced(addr netip.AddrPort, w *workload, rate float64, queries int) (p50, p99 float64, err error) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	u, err := dial(addr, w)
+	if err != nil {
+		return 0, 0, err
+	}
+	defer unix.Close(u.fd)
+	latencies := make([]float64, 0, queries)
+	gap := 1e9 / rate
+	start := time.Now()
+	sent := 0
+	due := func(i int) int64 { return 1 + int64(float64(sent+i)*gap) }
+	for {
+		now := int64(time.Since(start))
+		n := min(int(float64(now)/gap)-sent, queries-sent, width)
+		if n > 0 {
+			if err := u.send(n, due); err != nil {
+				return 0, 0, err
+			}
+			sent += n
+		}
+		_, err := u.receive(func(at int64) {
+			latencies = append(latencies, float64(int64(time.Since(start))-at)/1e3)
+		})
+		if err != nil {
+			return 0, 0, err
+		}
+		if sent == queries && (len(latencies) == queries || now > int64(float64(queries)*gap)+int64(silence)) {
+			break
+		}
+	}
+	if len(latencies) < queries/2 {
+		return 0, 0, fmt.Errorf("%d of %d queries were answered at %.0f a second", len(latencies), queries, rate)
+	}
+	slices.Sort(latencies)
+	return latencies[len(latencies)/2], latencies[len(latencies)*99/100], nil
+}
