@@ -17,6 +17,7 @@ type Backend struct {
 	id       identity
 	text     string // the address as text
 	registry *Registry
+	group    *group
 
 	inFlight  atomic.Int64
 	failedAt  atomic.Int64 // registry time of the last connect failure, 0 after a success
@@ -28,7 +29,11 @@ type Backend struct {
 	stale     atomic.Uint64
 	connFails atomic.Uint64
 	outcomes  [outcomeCount]atomic.Uint64
-	ramping   atomic.Pointer[ramp] // of the newest plan; nil before the first
+	ramping   atomic.Pointer[ramp]   // of the newest plan; nil before the first
+	policy    atomic.Pointer[Policy] // of the newest plan
+	limit     atomic.Int64           // of leases; 0 = none
+	latency   latency
+	record    record
 
 	idle idleStack
 
@@ -82,10 +87,21 @@ type Status struct {
 	Leases, Connects, Reuses, Stale, ConnectFailures, IdleDropped uint64
 	// Outcomes counts by Outcome.
 	Outcomes [outcomeCount]uint64
+	// Limit is how many leases it may have at once; 0 = any number.
+	Limit int64
+	// Latency is the moving average of its answers; 0 = never measured.
+	Latency time.Duration
+	// Ejected is how much longer it is passed over, and EjectedFor why ("errors", "success-rate",
+	// "latency"); 0 and "" if it is not. Ejections counts by that reason, EjectionsHeld those
+	// that too many others stood in the way of.
+	Ejected       time.Duration
+	EjectedFor    string
+	Ejections     map[string]uint64
+	EjectionsHeld uint64
 }
 
-func newBackend(r *Registry, id identity) *Backend {
-	b := &Backend{id: id, text: id.address.String(), registry: r}
+func newBackend(r *Registry, id identity, g *group) *Backend {
+	b := &Backend{id: id, text: id.address.String(), registry: r, group: g}
 	b.idle.init(r.shards, r.maxIdle)
 	return b
 }
@@ -114,6 +130,7 @@ func (b *Backend) ReportAnswer(o Outcome) {
 
 // Tell tells Options.Outcome whether the backend did its work.
 func (b *Backend) Tell(ok bool) {
+	b.judge(ok)
 	if tell := b.registry.outcome; tell != nil {
 		tell(b.id.service, b.id.address, ok)
 	}
@@ -153,16 +170,44 @@ func (b *Backend) penalised() bool {
 	return at != 0 && b.registry.now()-at < int64(b.registry.penalty)
 }
 
-func (b *Backend) begin() {
-	b.inFlight.Add(1)
+// usable reports whether nothing speaks against giving it new work now.
+func (b *Backend) usable() bool { return !b.penalised() && !b.ejected() && !b.full() }
+
+// full reports whether it carries as much as it may.
+func (b *Backend) full() bool {
+	limit := b.limit.Load()
+	return limit > 0 && b.inFlight.Load() >= limit
+}
+
+// begin takes a lease; false if it has all that it may.
+func (b *Backend) begin() bool {
+	n := b.inFlight.Add(1)
+	if limit := b.limit.Load(); limit > 0 && n > limit {
+		b.inFlight.Add(-1)
+		return false
+	}
+	b.group.inFlight.Add(1)
 	b.leases.Add(1)
+	return true
 }
 
 func (b *Backend) end() {
-	if b.inFlight.Add(-1) == 0 && b.retired.Load() {
+	b.group.inFlight.Add(-1)
+	left := b.inFlight.Add(-1)
+	b.group.line.call()
+	if left == 0 && b.retired.Load() {
 		b.registry.forget(b)
 	}
 }
+
+// Timed reports whether its pool's policy goes by what Observe is told.
+func (b *Backend) Timed() bool {
+	p := b.policy.Load()
+	return p != nil && (p.Algorithm == Latency || p.Eject.Latency > 0)
+}
+
+// Observe adds how long it took to answer to what Latency balances by, and Ejection.Latency.
+func (b *Backend) Observe(took time.Duration) { b.latency.observe(took, b.registry.now()) }
 
 // share returns how much of its weight counts now, in rampFull-ths.
 func (b *Backend) share() uint64 {
@@ -183,5 +228,18 @@ func (b *Backend) status() Status {
 	for i := range b.outcomes {
 		s.Outcomes[i] = b.outcomes[i].Load()
 	}
+	s.Limit = b.limit.Load()
+	if now := b.registry.now(); b.latency.value.Load() != 0 {
+		s.Latency = time.Duration(b.latency.at(now, false))
+	}
+	if until := b.record.until.Load(); b.ejected() {
+		s.Ejected = time.Duration(until - b.registry.now())
+		s.EjectedFor = ejectReason(b.record.why.Load()).String()
+	}
+	s.Ejections = make(map[string]uint64, ejectReasonCount-1)
+	for why := ejectErrors; why < ejectReasonCount; why++ {
+		s.Ejections[why.String()] = b.record.count[why].Load()
+	}
+	s.EjectionsHeld = b.record.held.Load()
 	return s
 }

@@ -1,14 +1,27 @@
 package forward
 
-import (
-	"fmt"
-	"net/netip"
-)
+import "net/netip"
 
 // A Flow is what is known of a unit of work before its backend is chosen.
 type Flow struct {
 	// Client is where it comes from, Server the address it was sent to. Either may be invalid.
 	Client, Server netip.AddrPort
+	// Datagram: it is a UDP session, which is hashed unless another algorithm was chosen.
+	Datagram bool
+}
+
+// Terms makes of a flow what Pick and Await want. What a service hashes that a flow does not
+// have, a header say, is the client's address.
+func (e *Edition) Terms(service string, flow Flow) Terms {
+	t := Terms{Datagram: flow.Datagram}
+	switch key := e.Key(service, flow.Datagram); {
+	case key.Kind == KeyNone || !flow.Client.IsValid():
+	case key.Kind == KeyFlow && flow.Server.IsValid():
+		t.Key = key.Flow(flow.Client, flow.Server)
+	default:
+		t.Key = key.Addr(flow.Client.Addr())
+	}
+	return t
 }
 
 // Claim chooses a backend of service for work whose connection the caller opens
@@ -21,23 +34,19 @@ type Flow struct {
 //
 //	b, err := registry.Load().Claim("db", forward.Flow{Client: client}, nil)
 //	…connect to b.Address()…
-//	b.Opened()
+//	b.Opened() // and b.Observe(took) if b.Timed()
 //	…
 //	b.Report(forward.OutcomeServed)
 //	b.Done()
-func (e *Edition) Claim(service string, _ Flow, tried []*Backend) (*Backend, error) {
-	p := e.pools[service]
-	if p == nil || len(p.active) == 0 {
-		return nil, fmt.Errorf("%w for service %q", e.absence(p), service)
-	}
+func (e *Edition) Claim(service string, flow Flow, tried []*Backend) (*Backend, error) {
 	if len(tried) >= MaxAttempts {
 		return nil, nil
 	}
-	b := p.pick(tried)
-	if b != nil {
-		b.begin()
+	b, err := e.Pick(service, e.Terms(service, flow), tried)
+	if err != nil && len(tried) > 0 {
+		return nil, nil
 	}
-	return b, nil
+	return b, err
 }
 
 // Version tells editions apart.

@@ -9,6 +9,7 @@ type collector struct{ registry *Registry }
 // The descriptions are built per scrape rather than kept in globals.
 type descriptions struct {
 	inFlight, idle, active, share, leases, connects, failures, reuses, stale, dropped, outcomes *prometheus.Desc
+	ejected, ejections, held, latency, queue, refused                                           *prometheus.Desc
 }
 
 func describe() descriptions {
@@ -28,12 +29,21 @@ func describe() descriptions {
 		stale:    d("stale_connections_total", "Idle connections found dead when they were to be used."),
 		dropped:  d("idle_dropped_total", "Connections closed because enough idle ones were kept."),
 		outcomes: d("outcomes_total", "How leases ended.", "outcome"),
+
+		ejected:   d("ejected_backend", "1 while it is passed over for what became of its work here."),
+		ejections: d("ejections_total", "Ejections, by what for.", "reason"),
+		held:      d("ejections_held_total", "Ejections that did not happen because too many others were ejected."),
+		latency:   d("latency_seconds", "The moving average of how long the backend takes, where it is measured."),
+		queue:     prometheus.NewDesc("pharos_forward_queued_leases", "Units of work that wait for a backend below its limit.", []string{"service"}, nil),
+		refused: prometheus.NewDesc("pharos_forward_limited_total",
+			"Units of work refused because every backend was at its limit: full (no room in the queue) or late (waited too long).", []string{"service", "reason"}, nil),
 	}
 }
 
 func (d descriptions) all() []*prometheus.Desc {
 	return []*prometheus.Desc{
 		d.inFlight, d.idle, d.active, d.share, d.leases, d.connects, d.failures, d.reuses, d.stale, d.dropped, d.outcomes,
+		d.ejected, d.ejections, d.held, d.latency, d.queue, d.refused,
 	}
 }
 
@@ -69,5 +79,22 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 		for o, n := range s.Outcomes {
 			send(d.outcomes, prometheus.CounterValue, float64(n), Outcome(o).String())
 		}
+		ejected := 0.0
+		if s.EjectedFor != "" {
+			ejected = 1
+		}
+		send(d.ejected, prometheus.GaugeValue, ejected)
+		send(d.held, prometheus.CounterValue, float64(s.EjectionsHeld))
+		for why, n := range s.Ejections {
+			send(d.ejections, prometheus.CounterValue, float64(n), why)
+		}
+		if s.Latency > 0 {
+			send(d.latency, prometheus.GaugeValue, s.Latency.Seconds())
+		}
+	}
+	for _, q := range c.registry.Queues() {
+		ch <- prometheus.MustNewConstMetric(d.queue, prometheus.GaugeValue, float64(q.Waiting), q.Service)
+		ch <- prometheus.MustNewConstMetric(d.refused, prometheus.CounterValue, float64(q.Full), q.Service, "full")
+		ch <- prometheus.MustNewConstMetric(d.refused, prometheus.CounterValue, float64(q.Late), q.Service, "late")
 	}
 }

@@ -4,10 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
-	"slices"
 	"sync/atomic"
 	"time"
+
+	"github.com/pharos-lb/pharos/internal/steer"
 )
 
 // MaxAttempts bounds how many backends one unit of work tries to connect to.
@@ -32,10 +32,15 @@ type Edition struct {
 // A pool is the active backends of a service.
 type pool struct {
 	service string
+	policy  Policy
+	group   *group
 	members int // active or not
 	active  []*Backend
 	weights []uint64
 	sums    []uint64 // sums[i] is the sum of weights[:i+1]
+	parts   []uint64 // how much of the configured weight is in weights, in rampFull-ths
+	turns   sequence // of RoundRobin
+	hashing hashing
 
 	// ramps are those of active. ramping is false once all are over, which is at
 	// over. first is the one that is furthest; −1 if some backend has none.
@@ -46,7 +51,7 @@ type pool struct {
 	now     func() int64
 }
 
-func (p *pool) add(b *Backend, weight int, r ramp) {
+func (p *pool) add(b *Backend, m Member, r ramp) {
 	if r != (ramp{}) {
 		p.ramping.Store(true)
 		p.over = max(p.over, r.over)
@@ -60,7 +65,11 @@ func (p *pool) add(b *Backend, weight int, r ramp) {
 		p.first = n
 	}
 	p.ramps = append(p.ramps, r)
-	w := uint64(max(weight, 1))
+	w, part := uint64(max(m.Weight, 1)), uint64(rampFull)
+	if full := uint64(max(m.Base, 0)) * steer.FullWeight; w < full {
+		part = w * rampFull / full
+	}
+	p.parts = append(p.parts, part)
 	p.active = append(p.active, b)
 	p.weights = append(p.weights, w)
 	sum := w
@@ -79,6 +88,10 @@ type Terms struct {
 	// Shard says which idle connections to look at first; any number that is
 	// spread over the callers.
 	Shard uint32
+	// Key is what the work is bound to a backend by, made by Edition.Key; 0 = nothing.
+	Key uint64
+	// Datagram: the work is a UDP session, which is hashed unless another algorithm was chosen.
+	Datagram bool
 }
 
 // A Lease is a backend and a connection to it, on loan for one unit of work.
@@ -90,22 +103,76 @@ type Lease struct {
 	shard  uint32
 }
 
-// Borrow picks a backend of service and returns a connection to it: the less
-// loaded of two drawn by weight, avoiding those that refused a connection a
-// moment ago. When one cannot be connected to it tries another, up to three in
-// all. The error wraps ErrNoPlan, ErrNoPool, ErrNoBackend, or what the network
-// said. The caller releases the lease exactly once.
-func (e *Edition) Borrow(ctx context.Context, service string, terms Terms) (Lease, error) {
+// Key says what work for a service is to be hashed by; its Kind is KeyNone if it is not.
+func (e *Edition) Key(service string, datagram bool) Key {
+	p := e.pools[service]
+	switch {
+	case p == nil:
+		return Key{}
+	case p.policy.Algorithm == Source:
+		return Key{Kind: KeyClient}
+	case p.policy.Auto && datagram:
+		return Key{Kind: KeyFlow}
+	case !p.policy.Algorithm.hashes():
+		return Key{}
+	}
+	key := p.policy.Key
+	if key.Kind == KeyNone {
+		key.Kind = KeyClient
+	}
+	key.crc = p.policy.Algorithm == Ring
+	return key
+}
+
+// Pick chooses a backend of service by its policy and begins a lease of it without connecting,
+// for those that connect themselves (see Claim). tried are
+// those that it must not be. It never waits: the error wraps ErrNoPlan, ErrNoPool, ErrNoBackend, or
+// ErrFull when all that are left have as much as they may; Await queues for one then.
+// It allocates nothing unless it fails.
+func (e *Edition) Pick(service string, terms Terms, tried []*Backend) (*Backend, error) {
 	p := e.pools[service]
 	if p == nil || len(p.active) == 0 {
-		return Lease{}, fmt.Errorf("%w for service %q", e.absence(p), service)
+		return nil, fmt.Errorf("%w for service %q", e.absence(p), service)
 	}
+	if len(tried) > 0 || p.group.line.length.Load() == 0 { // nobody overtakes who waits
+		if b := p.reserve(terms.Key, terms.Datagram, tried); b != nil {
+			return b, nil
+		}
+	}
+	if p.policy.Limit.PerBackend == 0 {
+		return nil, fmt.Errorf("%w for service %q", ErrNoBackend, service)
+	}
+	return nil, fmt.Errorf("%w for service %q", ErrFull, service)
+}
+
+// Await is Pick after it failed with ErrFull: it queues for as long as the service's Limit allows.
+// The error wraps ErrFull, ErrLineFull, ErrLineWaits, ErrNoBackend or that of ctx.
+func (e *Edition) Await(ctx context.Context, service string, terms Terms) (*Backend, error) {
+	p := e.pools[service]
+	if p == nil {
+		return nil, fmt.Errorf("%w for service %q", e.absence(p), service)
+	}
+	return e.registry.wait(ctx, p.group, p.policy.Limit, service, terms)
+}
+
+// Borrow picks a backend of service by its policy and returns a connection to it,
+// avoiding those that refused a connection a moment ago or are ejected. When one cannot be
+// connected to it tries another, up to three in all. While every backend has as much as it may, it
+// queues. The error wraps ErrNoPlan, ErrNoPool, ErrNoBackend, ErrFull, ErrLineFull, ErrLineWaits, or
+// what the network said. The caller releases the lease exactly once.
+func (e *Edition) Borrow(ctx context.Context, service string, terms Terms) (Lease, error) {
 	var space [MaxAttempts]*Backend
 	tried := space[:0]
 	var errs []error
 	for range MaxAttempts {
-		b := p.pick(tried)
-		if b == nil {
+		b, err := e.Pick(service, terms, tried)
+		if errors.Is(err, ErrFull) && len(tried) == 0 {
+			b, err = e.Await(ctx, service, terms)
+		}
+		if err != nil && len(tried) == 0 {
+			return Lease{}, err
+		}
+		if err != nil {
 			break
 		}
 		lease, err := b.lease(ctx, terms)
@@ -132,8 +199,8 @@ func (e *Edition) absence(p *pool) error {
 	}
 }
 
+// lease turns a lease that has begun into one with a connection, or ends it.
 func (b *Backend) lease(ctx context.Context, terms Terms) (Lease, error) {
-	b.begin()
 	for terms.Reuse {
 		s := b.idle.get(terms.Shard)
 		if s == nil {
@@ -177,86 +244,4 @@ func (l *Lease) Release(keep bool) {
 		l.Backend.idle.put(l.Stream, l.shard)
 	}
 	l.Backend.end()
-}
-
-// pick returns a backend that is not in tried, nil when none is left.
-func (p *pool) pick(tried []*Backend) *Backend {
-	n := len(p.active)
-	if n == 1 {
-		if len(tried) > 0 {
-			return nil
-		}
-		return p.active[0]
-	}
-	now := p.rampTime()
-	i, j := 0, 0
-	if now == 0 {
-		i, j = p.draw(), p.draw()
-	} else {
-		i, j = p.drawShare(now), p.drawShare(now)
-	}
-	if j == i { // the neighbour, so that two are always compared
-		j = (i + 1 + rand.IntN(n-1)) % n
-		if p.weight(j, now)*8 < p.weight(i, now) {
-			j = i // too small to be half of a fair pair
-		}
-	}
-	if p.lessLoaded(j, i, now) {
-		i = j
-	}
-	b := p.active[i]
-	if !b.penalised() && !slices.Contains(tried, b) {
-		return b
-	}
-	return p.scan(tried, now)
-}
-
-// scan goes through all backends: the least loaded one that is neither tried
-// nor penalised, else the least loaded one that is not tried.
-func (p *pool) scan(tried []*Backend, now int64) *Backend {
-	best, fallback := -1, -1
-	offset := rand.IntN(len(p.active))
-	for k := range p.active {
-		i := (k + offset) % len(p.active)
-		b := p.active[i]
-		if slices.Contains(tried, b) {
-			continue
-		}
-		if fallback < 0 || p.lessLoaded(i, fallback, now) {
-			fallback = i
-		}
-		if !b.penalised() && (best < 0 || p.lessLoaded(i, best, now)) {
-			best = i
-		}
-	}
-	switch {
-	case best >= 0:
-		return p.active[best]
-	case fallback >= 0:
-		return p.active[fallback]
-	default:
-		return nil
-	}
-}
-
-// draw returns an index at random, by weight.
-func (p *pool) draw() int {
-	x := rand.Uint64N(p.sums[len(p.sums)-1])
-	if len(p.sums) <= 8 {
-		for i, s := range p.sums {
-			if x < s {
-				return i
-			}
-		}
-	}
-	i, _ := slices.BinarySearch(p.sums, x+1)
-	return i
-}
-
-// lessLoaded reports whether backend i carries less for its weight than j, at a
-// time of rampTime.
-func (p *pool) lessLoaded(i, j int, now int64) bool {
-	a := uint64(max(p.active[i].inFlight.Load(), 0))
-	b := uint64(max(p.active[j].inFlight.Load(), 0))
-	return a*p.weight(j, now) < b*p.weight(i, now)
 }

@@ -43,7 +43,7 @@ func benchPick(b *testing.B, r *Registry) {
 	b.ReportAllocs()
 	b.RunParallel(func(pb *testing.PB) {
 		for pb.Next() {
-			p.pick(nil)
+			p.pick(0, false, nil)
 		}
 	})
 }

@@ -27,7 +27,9 @@ type ServicePool struct {
 	// SlowStart is how long a backend that gets work again takes to reach its
 	// weight, from a twentieth of it; 0 = at once.
 	SlowStart time.Duration
-	Members   []Member
+	// Policy is how its members share the work.
+	Policy  Policy
+	Members []Member
 }
 
 // A Member is one backend of a pool.
@@ -35,6 +37,9 @@ type Member struct {
 	Address netip.AddrPort
 	// Weight is its share of the work relative to the others; below 1 counts as 1.
 	Weight int
+	// Base is the weight that the configuration gives it, which hashing goes by so that tables do
+	// not depend on what a backend asks for: of Weight = 100 × Base counts the whole. 0 = Weight / 100.
+	Base int
 	// Active members take new connections; the others only finish what they have.
 	Active bool
 	// Resting members are well but ask for no new work: they get it while no other
@@ -98,6 +103,7 @@ func (b *boardPools) Edition() (uint64, []ServicePool) {
 		}
 		sp := ServicePool{
 			Service:   plan.Topology.Services[i].Config.Name,
+			Policy:    policyOf(plan, i),
 			SlowStart: plan.Topology.Services[i].Config.Check.SlowStart,
 			Members:   make([]Member, len(pool.Backends)),
 		}
@@ -106,6 +112,7 @@ func (b *boardPools) Edition() (uint64, []ServicePool) {
 			sp.Members[j] = Member{
 				Address: pool.Backends[j].Address,
 				Weight:  weight,
+				Base:    pool.Backends[j].Weight,
 				Active:  j < len(site.Backends) && site.Backends[j].Active,
 				Resting: weight == 0,
 			}
@@ -113,4 +120,24 @@ func (b *boardPools) Edition() (uint64, []ServicePool) {
 		pools = append(pools, sp)
 	}
 	return newest.version, pools
+}
+
+// policyOf is how the plan has service i balanced. The configuration has been
+// validated, so every word is known.
+func policyOf(plan *steer.Plan, i int) Policy {
+	c := &plan.Topology.Services[i].Config.Balance
+	algorithm, err := ParseAlgorithm(c.By)
+	p := Policy{Algorithm: algorithm, Auto: err != nil || c.By == "" || c.By == "auto", Load: c.Load}
+	for kind, word := range keyTexts {
+		if word == c.Key {
+			p.Key = Key{Kind: KeyKind(kind), Name: c.KeyName}
+		}
+	}
+	p.Limit = Limit{PerBackend: int64(c.Limit.PerBackend), Queue: c.Limit.Queue, Wait: c.Limit.Wait}
+	e := &c.Eject
+	p.Eject = Ejection{
+		Errors: e.Errors, SuccessRate: e.SuccessRate, Latency: e.Latency, Window: e.Window,
+		MinWork: e.MinWork, For: e.For, MaxFor: e.MaxFor, MaxShare: e.MaxShare,
+	}
+	return p
 }

@@ -15,7 +15,7 @@ func picks(r *Registry, n int) map[byte]int {
 	p := r.Load().pools["web"]
 	counts := map[byte]int{}
 	for range n {
-		counts[p.pick(nil).id.address.Addr().As4()[3]]++
+		counts[p.pick(0, false, nil).id.address.Addr().As4()[3]]++
 	}
 	return counts
 }
@@ -139,11 +139,11 @@ func TestSlowStartUnderLoad(t *testing.T) {
 		publish(true)
 		p := publish(false)
 		for range 300 {
-			p.pick(nil).begin()
+			p.pick(0, false, nil).begin()
 		}
 		p = publish(true)
 		for range 300 { // nothing ever ends
-			p.pick(nil).begin()
+			p.pick(0, false, nil).begin()
 		}
 		if got := p.active[3].inFlight.Load(); got < 1 || got > 40 {
 			t.Errorf("it carries %d of 600, want about 5 %% of what the others carry (200)", got)
@@ -169,7 +169,7 @@ func TestShares(t *testing.T) {
 			}
 			b := &Backend{registry: &Registry{penalty: time.Second, start: time.Now()}}
 			b.id.address = netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, byte(i)}), 80)
-			p.add(b, rapid.IntRange(1, 100_000).Draw(t, "weight"), r)
+			p.add(b, Member{Weight: rapid.IntRange(1, 100_000).Draw(t, "weight")}, r)
 		}
 		total := 0.0
 		due := make([]float64, n)

@@ -66,8 +66,11 @@ type Registry struct {
 
 	edition atomic.Pointer[Edition]
 
-	mu       sync.Mutex // guards backends and the making of editions
+	ejecting sync.Mutex // held for one ejection at a time, so that the cap holds
+
+	mu       sync.Mutex // guards the rest and the making of editions
 	backends map[identity]*Backend
+	groups   map[string]*group // by service
 }
 
 // New returns a Registry. It opens nothing and starts nothing.
@@ -90,6 +93,7 @@ func New(opts Options) (*Registry, error) {
 		shards:   min(runtime.GOMAXPROCS(0), maxIdleShards),
 		start:    time.Now(),
 		backends: make(map[identity]*Backend),
+		groups:   make(map[string]*group),
 	}
 	if opts.Registerer != nil {
 		if err := opts.Registerer.Register(collector{r}); err != nil {
@@ -128,6 +132,12 @@ func (r *Registry) refresh(have *Edition) *Edition {
 		e.pools[pools[i].Service] = r.assemble(&pools[i], listed)
 	}
 	r.edition.Store(e)
+	for service, g := range r.groups {
+		if e.pools[service] == nil && g.inFlight.Load() == 0 && g.line.length.Load() == 0 {
+			delete(r.groups, service)
+		}
+		g.line.callAll()
+	}
 	for id, b := range r.backends {
 		if listed[id] {
 			continue
@@ -143,7 +153,13 @@ func (r *Registry) refresh(have *Edition) *Edition {
 
 // assemble turns a ServicePool into the form that is picked from. r.mu is held.
 func (r *Registry) assemble(sp *ServicePool, listed map[identity]bool) *pool {
-	p := &pool{service: sp.Service, members: len(sp.Members), now: r.now, first: -1}
+	g := r.groups[sp.Service]
+	if g == nil {
+		g = &group{service: sp.Service}
+		r.groups[sp.Service] = g
+	}
+	p := &pool{service: sp.Service, policy: sp.Policy, group: g, members: len(sp.Members), now: r.now, first: -1}
+	p.policy.Eject = p.policy.Eject.withDefaults()
 	now := r.now()
 	// One that asks for no new work gets it if nobody else is there to do it.
 	working := slices.ContainsFunc(sp.Members, func(m Member) bool { return m.Active && !m.Resting })
@@ -155,18 +171,22 @@ func (r *Registry) assemble(sp *ServicePool, listed map[identity]bool) *pool {
 		listed[id] = true
 		b := r.backends[id]
 		if b == nil {
-			b = newBackend(r, id)
+			b = newBackend(r, id, g)
 			r.backends[id] = b
 		}
 		b.retired.Store(false)
 		ramp := b.turn(m.Active, sp.SlowStart, now)
 		works := m.Active && !(m.Resting && working)
 		b.active.Store(works)
+		b.policy.Store(&p.policy)
+		b.limit.Store(p.policy.Limit.PerBackend)
 		if !works {
 			b.idle.closeAll()
+			p.hashing.note(m, -1)
 			continue
 		}
-		p.add(b, m.Weight, ramp)
+		p.hashing.note(m, len(p.active))
+		p.add(b, m, ramp)
 	}
 	return p
 }
@@ -185,6 +205,7 @@ func (r *Registry) forget(b *Backend) {
 // whose backend has left the plan. Package l7 calls it about every second.
 func (r *Registry) Sweep(now time.Time) {
 	r.Load()
+	r.compare()
 	for _, b := range r.list() {
 		b.idle.closeBefore(now.Add(-r.idleFor))
 	}

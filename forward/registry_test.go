@@ -327,7 +327,7 @@ func TestPickFollowsWeightAndLoad(t *testing.T) {
 		const n = 80000
 		counts := map[*Backend]int{}
 		for range n {
-			counts[p.pick(nil)]++
+			counts[p.pick(0, false, nil)]++
 		}
 		for i, b := range p.active {
 			share, want := float64(counts[b])/n, float64(p.weights[i])/8
@@ -339,7 +339,7 @@ func TestPickFollowsWeightAndLoad(t *testing.T) {
 	t.Run("loaded", func(t *testing.T) {
 		const n = 800
 		for range n { // nothing ever ends
-			p.pick(nil).begin()
+			p.pick(0, false, nil).begin()
 		}
 		for i, b := range p.active {
 			got, want := float64(b.inFlight.Load()), n*float64(p.weights[i])/8
@@ -362,7 +362,7 @@ func TestPickGivesEachOnce(t *testing.T) {
 	for range 1000 {
 		var tried []*Backend
 		seen := map[*Backend]bool{}
-		for b := p.pick(tried); b != nil; b = p.pick(tried) {
+		for b := p.pick(0, false, tried); b != nil; b = p.pick(0, false, tried) {
 			if seen[b] {
 				t.Fatal("picked twice")
 			}
@@ -382,7 +382,7 @@ func TestLoadDoesNotAllocate(t *testing.T) {
 		{Address: netip.MustParseAddrPort("127.0.0.1:2"), Active: true},
 	}})
 	r := newRegistry(t, Options{Pools: pools})
-	if n := testing.AllocsPerRun(1000, func() { r.Load().pools["web"].pick(nil) }); n != 0 {
+	if n := testing.AllocsPerRun(1000, func() { r.Load().pools["web"].pick(0, false, nil) }); n != 0 {
 		t.Errorf("got %v allocations, want 0", n)
 	}
 }

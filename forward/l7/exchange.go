@@ -22,6 +22,7 @@ func (s *session) exchange(ctx context.Context, w *work, route *Route, n int) bo
 	w.keep = r.persistent()
 	w.replayable = r.idempotent()
 	w.out = appendRequest(w.out[:0], r, s.from, s.to, upgrade)
+	key := s.workKey(route.Service, r)
 	s.in.R += n
 	expects := r.expects && r.minor > 0
 	switch {
@@ -39,7 +40,7 @@ func (s *session) exchange(ctx context.Context, w *work, route *Route, n int) bo
 	}
 	var err error
 	w.lease, err = s.server.registry.Load().Borrow(ctx, route.Service, forward.Terms{
-		Connect: s.server.opts.Connect, Reuse: true, Shard: uint32(s.conn.ID),
+		Connect: s.server.opts.Connect, Reuse: true, Shard: uint32(s.conn.ID), Key: key,
 	})
 	if err != nil {
 		f := unavailable(route.Service, err)
@@ -47,10 +48,14 @@ func (s *session) exchange(ctx context.Context, w *work, route *Route, n int) bo
 		return s.reply(w, f.status, f.text)
 	}
 	s.conn.Hold(w.lease.Stream)
+	since := timed(w.lease.Backend)
 	t, renewed := s.roundTrip(ctx, w, upgrade)
 	if renewed != nil { // the lease is gone with the failure to renew it
 		f := unavailable(route.Service, renewed)
 		return s.reply(w, f.status, f.text)
+	}
+	if t == troubleNone {
+		observe(w.lease.Backend, since)
 	}
 	if t == troubleNone && w.res.status == 101 {
 		s.tunnel(ctx, w)

@@ -77,6 +77,8 @@ func unavailable(service string, err error) fault {
 		return fault{503, fmt.Sprintf("no backends for service %q at this site", service)}
 	case errors.Is(err, forward.ErrNoBackend):
 		return fault{503, fmt.Sprintf("no healthy backend for service %q", service)}
+	case forward.Limited(err):
+		return fault{503, fmt.Sprintf("every backend of service %q is at its limit", service)}
 	case errors.Is(err, context.Canceled):
 		return fault{503, "shutting down"}
 	case errors.Is(err, os.ErrDeadlineExceeded), errors.As(err, &failure) && failure.Timeout():

@@ -20,6 +20,7 @@ func (b *builder) buildServices() {
 		b.buildAddresses(d, owners)
 		b.buildPolicy(d)
 		b.buildMinSites(d)
+		b.buildBalance(d)
 		d.Check = b.check(d)
 	}
 }

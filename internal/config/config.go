@@ -87,7 +87,9 @@ type Service struct {
 	Name   string
 	Policy []Policy // at least one; default [geo, nearest]
 	Check  Check
-	Pools  []Pool // sorted by Site; never empty
+	// Balance is how the backends of a pool share the work.
+	Balance Balance
+	Pools   []Pool // sorted by Site; never empty
 	// VIPs are the unicast addresses per site, sorted by Site.
 	VIPs []VIP
 	// Anycast are the addresses shared by all sites; may be empty.
@@ -106,6 +108,40 @@ type Pool struct {
 type Backend struct {
 	Address netip.AddrPort
 	Weight  int // 1 … 1000; default 1
+}
+
+// A Balance is how the backends of a pool share the work.
+type Balance struct {
+	// By is the algorithm: p2c, ewma, round-robin, least, maglev, bounded, ring or source;
+	// "" = nobody chose: p2c, and maglev for datagrams.
+	By string
+	// Key is what maglev, bounded and ring hash: client, flow, path, host, header or cookie,
+	// the latter two with KeyName; "" = client.
+	Key, KeyName string
+	// Load is how much more than the average a backend may carry with bounded, above 1; default 1.25, 0 without bounded.
+	Load float64
+	// Limit bounds what each backend carries; PerBackend 0 = nothing does.
+	Limit Limit
+	// Eject says whom to pass over for what became of its work; all zero = nobody.
+	Eject Eject
+}
+
+// A Limit is what a backend carries at a time, from each node.
+type Limit struct {
+	PerBackend int
+	Queue      int           // how many wait for one that is full
+	Wait       time.Duration // how long; default 1s
+}
+
+// Eject is passive ejection of backends.
+type Eject struct {
+	Errors      int     // in a row; 0 = they do not eject
+	SuccessRate float64 // share of the pool's median, 0 = does not eject
+	Latency     float64 // multiple of the pool's median, 0 = does not eject
+	Window      time.Duration
+	MinWork     int
+	For, MaxFor time.Duration
+	MaxShare    float64
 }
 
 // A VIP is the unicast addresses of a service at a site.

@@ -184,6 +184,14 @@ func TestEverything(t *testing.T) {
 				Version: 3,
 			},
 		}, web.Check},
+		{"balance", config.Balance{
+			By: "bounded", Key: "cookie", KeyName: "session", Load: 1.5,
+			Limit: config.Limit{PerBackend: 200, Queue: 50, Wait: 2 * time.Second},
+			Eject: config.Eject{
+				Errors: 3, SuccessRate: 0.8, Latency: 4, Window: 5 * time.Second, MinWork: 10,
+				For: 20 * time.Second, MaxFor: 2 * time.Minute, MaxShare: 0.3,
+			},
+		}, web.Balance},
 		{"min_sites", 2, web.MinSites},
 		{"pools", []config.Pool{
 			{Site: "fra", Backends: []config.Backend{{Address: addrPort("10.0.1.10:8080"), Weight: 1}, {Address: addrPort("10.0.1.11:8080"), Weight: 3}}},
@@ -237,7 +245,7 @@ func TestEverything(t *testing.T) {
 			},
 		}, cfg.BGP},
 		{"admin", config.Admin{Socket: "testdata/pharos.sock", Listen: config.Bind{Addr: addr("127.0.0.1"), Port: 9153}, Token: config.NewSecret("0123456789abcdef")}, cfg.Admin},
-		{"test", config.Test{Name: "a.b.eu.example.com.", Type: "A", From: "network:office", Down: []string{"fra", "iad"}, Expect: []string{"sin"}, Line: 155}, cfg.Tests[2]},
+		{"test", config.Test{Name: "a.b.eu.example.com.", Type: "A", From: "network:office", Down: []string{"fra", "iad"}, Expect: []string{"sin"}, Line: 158}, cfg.Tests[2]},
 	} {
 		if diff := cmp.Diff(c.want, c.got, same); diff != "" {
 			t.Errorf("%s: -want +got:\n%s", c.name, diff)

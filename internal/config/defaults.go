@@ -28,6 +28,15 @@ const (
 	defaultPassiveFor   = 10 * time.Second
 	defaultAgeIntervals = 3 // a verdict file may be this many times every old
 
+	defaultLoad         = 1.25
+	defaultLimitWait    = time.Second
+	defaultEjectErrors  = 5
+	defaultEjectWindow  = 10 * time.Second
+	defaultEjectMinWork = 20
+	defaultEjectFor     = 30 * time.Second
+	defaultEjectMax     = 5 * time.Minute
+	defaultEjectShare   = 0.5
+
 	defaultTTL    = 30 * time.Second
 	defaultAnswer = answerSteered
 

@@ -209,6 +209,10 @@ func checkService(must mustFunc, s *config.Service, sites map[string]bool, where
 	c := s.Check
 	must(c.Every >= 100*time.Millisecond && c.Every <= time.Hour && c.Timeout >= 10*time.Millisecond && c.Timeout <= c.Every && c.Timeout <= time.Minute &&
 		c.Recheck >= 10*time.Millisecond && c.Recheck <= c.Every && c.Rise >= 1 && c.Fall >= 1 && c.Jitter >= 0 && c.Jitter <= 0.5, "check", c)
+	bal := s.Balance
+	must((bal.By == "bounded") == (bal.Load > 1) && (bal.Key == "" || bal.By == "maglev" || bal.By == "bounded" || bal.By == "ring"), "balance", bal)
+	must(bal.Limit == config.Limit{} || bal.Limit.PerBackend > 0 && bal.Limit.Queue >= 0 && bal.Limit.Wait > 0, "limit", bal)
+	must(bal.Eject == config.Eject{} || bal.Eject.For > 0 && bal.Eject.MaxFor >= bal.Eject.For && bal.Eject.Window > 0, "eject", bal)
 	must(s.MinSites >= 1 && s.MinSites <= len(s.Pools), "min_sites", s.MinSites)
 	must(int(c.From) >= -1 && int(c.From) <= len(sites) && c.VIPFrom >= 0 && int(c.VIPFrom) < max(len(sites), 1)+1, "vantage", c)
 	must(c.SlowStart >= 0 && c.SlowStart <= time.Hour, "slow start", c)

@@ -1,0 +1,91 @@
+package l7
+
+import (
+	"bytes"
+	"net"
+	"time"
+
+	"github.com/pharos-lb/pharos/forward"
+)
+
+// workKey is what a request is bound to a backend by, as its service is balanced; 0 for nothing.
+// The request's bytes are still where they were read to.
+func (s *session) workKey(service string, r *request) uint64 {
+	key := s.server.registry.Load().Key(service, false)
+	var value []byte
+	switch key.Kind {
+	case forward.KeyNone:
+		return 0
+	case forward.KeyHeader:
+		value = headerValue(r, key.Name)
+	case forward.KeyCookie:
+		value = cookieValue(r, key.Name)
+	case forward.KeyPath:
+		value = r.path
+	case forward.KeyHost:
+		if len(r.hostname) <= maxHost {
+			var space [maxHost]byte
+			for i, c := range r.hostname {
+				space[i] = lowered(c)
+			}
+			return key.Bytes(space[:len(r.hostname)])
+		}
+	case forward.KeyFlow:
+		client, ok := s.conn.Stream.RemoteAddr().(*net.TCPAddr)
+		local, too := s.conn.Stream.LocalAddr().(*net.TCPAddr)
+		if ok && too {
+			return key.Flow(client.AddrPort(), local.AddrPort())
+		}
+	}
+	if len(value) > 0 {
+		return key.Bytes(value)
+	}
+	if client, ok := s.conn.Stream.RemoteAddr().(*net.TCPAddr); ok {
+		return key.Addr(client.AddrPort().Addr())
+	}
+	return 0
+}
+
+// headerValue returns the first value of a field; nil without one.
+func headerValue(r *request, name string) []byte {
+	for i := range r.fields {
+		if f := &r.fields[i]; len(f.name) == len(name) && equalFold(f.name, []byte(name)) {
+			return f.value
+		}
+	}
+	return nil
+}
+
+// cookieValue returns the first value of a cookie (RFC 6265, 5.4); nil without one.
+func cookieValue(r *request, name string) []byte {
+	for i := range r.fields {
+		f := &r.fields[i]
+		if !equalFold(f.name, []byte("cookie")) {
+			continue
+		}
+		for rest := f.value; len(rest) > 0; {
+			var pair []byte
+			pair, rest, _ = bytes.Cut(rest, []byte(";"))
+			pair = bytes.TrimLeft(pair, " \t")
+			if len(pair) > len(name) && pair[len(name)] == '=' && string(pair[:len(name)]) == name {
+				return pair[len(name)+1:]
+			}
+		}
+	}
+	return nil
+}
+
+// observe tells how long the answer took, where the service's balancing asks.
+func observe(b *forward.Backend, since time.Time) {
+	if !since.IsZero() {
+		b.Observe(time.Since(since))
+	}
+}
+
+// timed is the time, if the backend's policy goes by latency, else zero.
+func timed(b *forward.Backend) time.Time {
+	if b.Timed() {
+		return time.Now()
+	}
+	return time.Time{}
+}
