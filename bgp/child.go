@@ -15,6 +15,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/pharos-lb/pharos/bgp/bfd"
 	"github.com/pharos-lb/pharos/bgp/internal/engine"
 )
 
@@ -37,7 +38,7 @@ func ChildMain(ctx context.Context, in io.Reader, out, errs io.Writer) error {
 	lines := newLineQueue(errs)
 	defer lines.flush()
 	log := slog.New(slog.NewJSONHandler(lines, &slog.HandlerOptions{Level: slog.LevelDebug}))
-	c := &child{log: log, die: func(reason string) {
+	c := &child{log: log, live: newLiveness(bfd.New(bfd.Options{Log: log})), die: func(reason string) {
 		log.Error("the BGP child ends itself", "reason", reason)
 		lines.flush()
 		os.Exit(1)
@@ -57,7 +58,8 @@ type child struct {
 
 	// Owned by run.
 	engine *engine.Engine // nil until the first state
-	state  order          // last one applied
+	live   *liveness
+	state  order // last one applied
 	lapsed bool
 	late   bool // the lease ran out less than lapseGrace ago
 	lease  *time.Timer
@@ -75,6 +77,7 @@ func (c *child) run(ctx context.Context, in io.Reader, out io.Writer) error {
 	go readOrders(ctx, in, orders, c.log)
 	reports := make(chan report, 1)
 	go writeReports(ctx, out, reports, c.log)
+	wg.Go(func() { c.startBFD(ctx) })
 
 	c.lease = time.NewTimer(time.Hour)
 	c.lease.Stop()
@@ -124,6 +127,11 @@ func (c *child) run(ctx context.Context, in io.Reader, out io.Writer) error {
 			if err := c.apply(c.state); err != nil {
 				return err
 			}
+		case <-c.live.server.Changed():
+			if c.engine == nil {
+				continue
+			}
+			c.followBFD()
 		case <-changed:
 		case <-tick.C:
 		}
@@ -227,6 +235,7 @@ func (c *child) apply(o order) error {
 		return err
 	}
 	c.routes = routes
+	c.live.set(o.Peers)
 	c.applyPeers(o.Peers)
 	return nil
 }
@@ -237,7 +246,9 @@ func (c *child) applyPeers(peers []Peer) {
 	have := c.engine.Neighbors()
 	want := make(map[netip.Addr]engine.Neighbor, len(peers))
 	for _, p := range peers {
-		want[p.Address] = neighbor(p)
+		if !c.live.holds(p) {
+			want[p.Address] = neighbor(p)
+		}
 	}
 	for a, n := range have {
 		if want[a] == n {
@@ -249,7 +260,7 @@ func (c *child) applyPeers(peers []Peer) {
 		}
 	}
 	for _, p := range peers {
-		if have[p.Address] == want[p.Address] || c.errors[p.Address] != "" {
+		if c.live.holds(p) || have[p.Address] == want[p.Address] || c.errors[p.Address] != "" {
 			continue
 		}
 		if err := c.engine.Add(want[p.Address]); err != nil {
@@ -268,24 +279,31 @@ func neighbor(p Peer) engine.Neighbor {
 
 // failing reports whether something of the state is not in force.
 func (c *child) failing() bool {
-	return len(c.errors) > 0 || slices.ContainsFunc(c.routes, func(r RouteStatus) bool { return r.Error != "" })
+	return len(c.errors) > 0 || len(c.live.errors) > 0 || slices.ContainsFunc(c.routes, func(r RouteStatus) bool { return r.Error != "" })
 }
 
 func (c *child) report() report {
 	r := report{Generation: c.state.Generation, Lapsed: c.lapsed, Routes: c.routes}
-	seen := map[netip.Addr]bool{}
+	seen, live := map[netip.Addr]bool{}, c.live.status()
 	for _, s := range c.engine.Sessions() {
 		seen[s.Address] = true
 		p := PeerStatus{
-			Address: s.Address, ASN: s.ASN, State: s.State, Since: s.Since, Sent: s.Sent,
+			Address: s.Address, ASN: s.ASN, State: s.State, Since: s.Since, Sent: s.Sent, BFD: live[s.Address],
 			LastError: cmp.Or(c.errors[s.Address], s.LastError),
+		}
+		if why := c.live.reason(s); why != "" {
+			p.LastError = why
 		}
 		r.Peers = append(r.Peers, p)
 	}
 	for _, p := range c.state.Peers {
 		if !seen[p.Address] {
+			why := c.errors[p.Address]
+			if why == "" && c.live.holds(p) {
+				why = "waits for BFD (strict)"
+			}
 			r.Peers = append(r.Peers, PeerStatus{
-				Address: p.Address, ASN: p.ASN, State: "idle", LastError: c.errors[p.Address],
+				Address: p.Address, ASN: p.ASN, State: "idle", LastError: why, BFD: live[p.Address],
 			})
 		}
 	}

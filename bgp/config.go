@@ -73,6 +73,7 @@ type Peer struct {
 	TTLSecurity int           // hops that it may be away, 1 to 254 (RFC 5082); packets from further away are dropped; 0 = not checked
 	Passive     bool          // never dial; the peer connects
 	MaxPrefixes int           // per family that it may send before its session is ended; 0 = 10000
+	BFD         BFD
 
 	// Attributes of every route that it hears.
 	Attributes
@@ -84,7 +85,7 @@ func (p Peer) key() netip.Prefix { return netip.PrefixFrom(p.Address, p.Address.
 func (p Peer) equal(o Peer) bool {
 	return p.Address == o.Address && p.ASN == o.ASN && p.LocalAddress == o.LocalAddress && p.Port == o.Port &&
 		p.Password == o.Password && p.Hold == o.Hold && p.Multihop == o.Multihop && p.TTLSecurity == o.TTLSecurity && p.Passive == o.Passive &&
-		p.MaxPrefixes == o.MaxPrefixes && p.Attributes.equal(o.Attributes)
+		p.MaxPrefixes == o.MaxPrefixes && p.BFD == o.BFD && p.Attributes.equal(o.Attributes)
 }
 
 // String leaves the password out.
@@ -250,7 +251,7 @@ func normalizePeer(c Config, p Peer) (Peer, error) {
 	if p.MaxPrefixes < 0 {
 		bad("maximum prefixes %d is negative", p.MaxPrefixes)
 	}
-	if err := p.check(); err != nil {
+	if err := errors.Join(p.check(), p.BFD.check()); err != nil {
 		bad("%w", err)
 	}
 	p.Attributes = p.normalize()

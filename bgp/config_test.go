@@ -167,8 +167,8 @@ func TestMetricsAreFreed(t *testing.T) {
 			t.Fatal(err)
 		}
 		families, err := r.Gather()
-		if err != nil || len(families) != 10 {
-			t.Errorf("%d metrics (%v), want 10", len(families), err)
+		if err != nil || len(families) != 13 {
+			t.Errorf("%d metrics (%v), want 13", len(families), err)
 		}
 		if _, err := New(o); err == nil {
 			t.Error("two speakers share a registerer")

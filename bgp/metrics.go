@@ -17,6 +17,9 @@ type metrics struct {
 	logDropped  prometheus.Counter
 	peers       prometheus.Gauge
 	established prometheus.Gauge
+	bfdSessions prometheus.Gauge
+	bfdUp       prometheus.Gauge
+	bfdFailures prometheus.Counter
 	desired     prometheus.Gauge
 	installed   prometheus.Gauge
 	refused     prometheus.Gauge
@@ -38,6 +41,9 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 		logDropped:  counter("log_dropped_total", "Log lines of the BGP child that were not logged."),
 		peers:       gauge("peers", "Peers configured."),
 		established: gauge("peers_established", "Peers with an established session."),
+		bfdSessions: gauge("bfd_sessions", "BFD sessions configured."),
+		bfdUp:       gauge("bfd_sessions_up", "BFD sessions that are up."),
+		bfdFailures: counter("bfd_failures_total", "Times a BFD session that was up failed, and its BGP session was reset."),
 		desired:     gauge("routes_desired", "Routes that should be announced."),
 		installed:   gauge("routes_installed", "Routes announced."),
 		refused:     gauge("routes_refused", "Routes that cannot be announced; the status says why."),
@@ -58,7 +64,8 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 
 func (m *metrics) all() []prometheus.Collector {
 	return []prometheus.Collector{
-		m.up, m.restarts, m.lapses, m.states, m.logDropped, m.peers, m.established, m.desired, m.installed, m.refused,
+		m.up, m.restarts, m.lapses, m.states, m.logDropped, m.peers, m.established, m.bfdSessions, m.bfdUp, m.bfdFailures,
+		m.desired, m.installed, m.refused,
 	}
 }
 

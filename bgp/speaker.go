@@ -75,6 +75,8 @@ type Speaker struct {
 	wanted    []Route
 	running   bool
 	heardLast time.Time
+
+	bfdFailures uint64 // that this child has reported
 }
 
 // New checks the options. It starts nothing.
@@ -323,8 +325,9 @@ func (s *Speaker) setChild(state string, pid int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.child.State, s.child.PID, s.child.Since = state, pid, time.Now()
-	s.reported, s.heardLast = nil, time.Now()
+	s.reported, s.heardLast, s.bfdFailures = nil, time.Now(), 0
 	s.metrics.established.Set(0)
+	s.metrics.bfdUp.Set(0)
 	s.metrics.installed.Set(0)
 	s.signal()
 }

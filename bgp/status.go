@@ -27,8 +27,9 @@ type PeerStatus struct {
 	ASN       uint32
 	State     string // established, idle, connect, active, opensent, openconfirm; down while no child runs
 	Since     time.Time
-	LastError string // why it is not established, if known
-	Sent      int    // routes sent on this session (adj-RIB-out); accepted or not is the peer's business
+	LastError string     // why it is not established, if known
+	Sent      int        // routes sent on this session (adj-RIB-out); accepted or not is the peer's business
+	BFD       *BFDStatus // nil = none
 }
 
 // RouteStatus is one route.
@@ -98,10 +99,18 @@ func (s *Speaker) signal() {
 
 // count brings the gauges up to date.
 func (s *Speaker) count(r report) {
-	established, installed := 0, 0
+	established, installed, sessions, up := 0, 0, 0, 0
+	failures := uint64(0)
 	for _, p := range r.Peers {
 		if p.State == "established" {
 			established++
+		}
+		if p.BFD != nil {
+			sessions++
+			failures += p.BFD.Failures
+			if p.BFD.State == "up" {
+				up++
+			}
 		}
 	}
 	for _, r := range r.Routes {
@@ -111,4 +120,12 @@ func (s *Speaker) count(r report) {
 	}
 	s.metrics.established.Set(float64(established))
 	s.metrics.installed.Set(float64(installed))
+	s.metrics.bfdSessions.Set(float64(sessions))
+	s.metrics.bfdUp.Set(float64(up))
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if failures > s.bfdFailures {
+		s.metrics.bfdFailures.Add(float64(failures - s.bfdFailures))
+	}
+	s.bfdFailures = failures
 }

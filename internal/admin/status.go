@@ -130,6 +130,20 @@ type PeerStatus struct {
 	// Sent counts routes; whether the peer accepted them is not known.
 	Sent      int    `json:"sent"`
 	LastError string `json:"last_error,omitempty"`
+	// BFD is the session beside it; null = none.
+	BFD *BFDStatus `json:"bfd,omitempty"`
+}
+
+// BFDStatus is the BFD session with one router.
+type BFDStatus struct {
+	State     string    `json:"state"`
+	PeerState string    `json:"peer_state"`
+	Since     time.Time `json:"since"`
+	// DetectionMS is the silence that ends it; 0 = the router is not heard.
+	DetectionMS int64  `json:"detection_ms"`
+	TransmitMS  int64  `json:"transmit_ms"`
+	Failures    uint64 `json:"failures"`
+	LastError   string `json:"last_error,omitempty"`
 }
 
 // MemberAbsent is the State of a configured node that gossip has never met.

@@ -148,6 +148,7 @@ func (b *builder) peer(site string, at *value, groups map[string]*peerGroup) Pee
 	peer.TTLSecurity = get[int](in("ttl_security"), "ttl_security")
 	peer.Passive = get[bool](in("passive"), "passive")
 	peer.MaxPrefixes = get[int](in("max_prefixes"), "max_prefixes")
+	peer.BFD = b.bfd(in("bfd").entry("bfd"), &peer)
 	if !peer.Password.IsSet() && group != nil {
 		peer.Password = group.password
 	}
@@ -181,6 +182,23 @@ func (b *builder) checkPeer(at *value, in func(string) *value, peer *Peer) {
 	case !internal && in("local_pref").entry("local_pref") != nil:
 		b.refuse(where("local_pref"), refuse("is for iBGP: AS %d would not hear it; use med or prepend", peer.ASN))
 	}
+}
+
+func (b *builder) bfd(at *value, peer *Peer) BFD {
+	if at == nil {
+		return BFD{}
+	}
+	d := BFD{
+		Interval: get[time.Duration](at, "interval"), Multiplier: get[int](at, "multiplier"),
+		Multihop: peer.Multihop > 0, MinTTL: get[int](at, "min_ttl"), Strict: get[bool](at, "strict"),
+	}
+	if at.entry("multihop") != nil {
+		d.Multihop = get[bool](at, "multihop")
+	}
+	if d.MinTTL > 0 && !d.Multihop {
+		b.refuse(at.entry("min_ttl"), refuse("is for multihop BFD: a single hop takes nothing but 255"))
+	}
+	return d
 }
 
 func attributes(at *value) Attributes {

@@ -339,7 +339,17 @@ type Peer struct {
 	Passive     bool
 	MaxPrefixes int // per family that it may send before its session ends; default 10000
 	Group       string
+	BFD         BFD
 	Attributes
+}
+
+// BFD is bidirectional forwarding detection beside a BGP session.
+type BFD struct {
+	Interval   time.Duration // 10ms … 1m; default 300ms; 0 = no BFD
+	Multiplier int           // 2 … 255; default 3
+	Multihop   bool          // RFC 5883; default: when the peer has Multihop
+	MinTTL     int           // of multihop packets, 1 … 255; 0 = any
+	Strict     bool          // BGP waits for it
 }
 
 // Admin is the API.

@@ -235,11 +235,11 @@ func TestEverything(t *testing.T) {
 			Depreference: config.Depreference{MED: 9, LocalPref: 8},
 			Peers: []config.Peer{
 				{
-					Site: "fra", Address: addr("198.51.100.1"), ASN: 4200000000, Port: 179, Hold: 9 * time.Second, Password: config.NewSecret("hunter2"),
+					Site: "fra", Address: addr("198.51.100.1"), ASN: 4200000000, Port: 179, Hold: 9 * time.Second, Password: config.NewSecret("hunter2"), BFD: config.BFD{Interval: 100 * time.Millisecond, Multiplier: 5, Multihop: true, Strict: true},
 					TTLSecurity: 1, MaxPrefixes: 5, Group: "transit",
 					Attributes: config.Attributes{Prepend: 1, Communities: []config.Community{{High: 64500, Low: 2}, {High: 64500, Low: 1}}},
 				},
-				{Site: "fra", Address: addr("198.51.100.2"), ASN: 64496, Port: 1790, Hold: 30 * time.Second, Multihop: 4, Password: config.NewSecret("hunter2hunter2"), MaxPrefixes: 10_000},
+				{Site: "fra", Address: addr("198.51.100.2"), ASN: 64496, Port: 1790, Hold: 30 * time.Second, Multihop: 4, Password: config.NewSecret("hunter2hunter2"), MaxPrefixes: 10_000, BFD: config.BFD{Interval: 300 * time.Millisecond, Multiplier: 3, Multihop: true, MinTTL: 250}},
 				{Site: "fra", Address: addr("2001:db8::1"), ASN: 64500, Port: 1790, Hold: 9 * time.Second, MaxPrefixes: 10_000, Group: "core", Attributes: config.Attributes{LocalPref: 300}},
 				{Site: "iad", Address: addr("203.0.113.1"), ASN: 64496, Port: 1790, Hold: 9 * time.Second, MaxPrefixes: 10_000},
 			},

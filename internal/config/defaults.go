@@ -51,10 +51,12 @@ const (
 	defaultConnect  = 2 * time.Second
 	defaultHTTPIdle = time.Minute
 
-	defaultBGPPort   = 179
-	defaultBGPListen = true
-	defaultLease     = 3 * time.Second
-	defaultHold      = 9 * time.Second
+	defaultBGPPort       = 179
+	defaultBGPListen     = true
+	defaultLease         = 3 * time.Second
+	defaultBFDInterval   = 300 * time.Millisecond
+	defaultBFDMultiplier = 3
+	defaultHold          = 9 * time.Second
 
 	defaultMaxPrefixes = 10_000
 	defaultPrepend     = 3 // of a site that is not preferred

@@ -67,7 +67,19 @@ func sessionKeys() []field {
 		with("passive", one(boolean()), false, "Wait for the router to connect"),
 		with("max_prefixes", one(integer("max_prefixes", 1, 1_000_000)), defaultMaxPrefixes,
 			"How many prefixes of each family the router may send; more end its session for a minute"),
+		may("bfd", bfdKeys(), "Bidirectional forwarding detection (RFC 5880): a silent router is noticed in interval × multiplier. Default: none"),
 	}, attributeKeys()...)
+}
+
+func bfdKeys() *shape {
+	return object(
+		with("interval", one(duration("interval", minBFDInterval, maxBFDInterval, time.Millisecond)), defaultBFDInterval,
+			"Between packets, both ways; the slower side's counts"),
+		with("multiplier", one(integer("multiplier", 2, 255)), defaultBFDMultiplier, "How many intervals of silence end the session"),
+		may("multihop", one(boolean()), "Multihop BFD (RFC 5883, UDP 4784). Default: when the peer has multihop"),
+		may("min_ttl", one(integer("min_ttl", 1, 255)), "Drop multihop packets that arrive with less. Default: any; a single hop takes 255 only"),
+		with("strict", one(boolean()), false, "Do not start the BGP session before BFD is up"),
+	)
 }
 
 func peerKeys() *shape {

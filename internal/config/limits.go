@@ -74,6 +74,8 @@ const (
 	minIdle, maxIdle       = time.Second, 24 * time.Hour
 	maxDNSIdle             = time.Hour
 	minConnect, maxConnect = 10 * time.Millisecond, time.Minute
+	minBFDInterval         = 10 * time.Millisecond
+	maxBFDInterval         = time.Minute
 	minHold, maxHold       = 3 * time.Second, 65535 * time.Second
 	minLease, maxLease     = 100 * time.Millisecond, time.Minute
 

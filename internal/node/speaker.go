@@ -4,6 +4,7 @@ import (
 	"net/netip"
 
 	"github.com/pharos-lb/pharos/bgp"
+	"github.com/pharos-lb/pharos/internal/admin"
 	"github.com/pharos-lb/pharos/internal/config"
 	"github.com/pharos-lb/pharos/internal/steer"
 )
@@ -19,7 +20,7 @@ func (s *Setup) speakerConfig() (cfg bgp.Config, peers []bgp.Peer, ok bool) {
 		peers = append(peers, bgp.Peer{
 			Address: p.Address, ASN: p.ASN, Port: p.Port, Password: p.Password.Reveal(),
 			Hold: p.Hold, Multihop: p.Multihop, TTLSecurity: p.TTLSecurity, Passive: p.Passive,
-			MaxPrefixes: p.MaxPrefixes, Attributes: attributes(p.Attributes),
+			MaxPrefixes: p.MaxPrefixes, BFD: bgp.BFD(p.BFD), Attributes: attributes(p.Attributes),
 		})
 	}
 	if b.ASN == 0 || len(peers) == 0 {
@@ -95,4 +96,14 @@ func routerID(n config.Node) netip.Addr {
 	}
 	id[0] |= 1
 	return netip.AddrFrom4(id)
+}
+
+func bfdStatus(b *bgp.BFDStatus) *admin.BFDStatus {
+	if b == nil {
+		return nil
+	}
+	return &admin.BFDStatus{
+		State: b.State, PeerState: b.PeerState, Since: b.Since, DetectionMS: b.Detection.Milliseconds(),
+		TransmitMS: b.Transmit.Milliseconds(), Failures: b.Failures, LastError: b.LastError,
+	}
 }

@@ -214,6 +214,9 @@ func degraded(st *admin.Status, s *Setup) []string {
 			if p.State != "established" {
 				out = append(out, fmt.Sprintf("BGP peer %s is %s", p.Address, p.State))
 			}
+			if p.BFD != nil && p.BFD.State != "up" {
+				out = append(out, fmt.Sprintf("BFD with peer %s is %s: %s", p.Address, p.BFD.State, p.BFD.LastError))
+			}
 		}
 	}
 	return append(out, fleetTroubles(st, s)...)
@@ -224,6 +227,7 @@ func speakerStatus(s bgp.Status) *admin.SpeakerStatus {
 	for _, p := range s.Peers {
 		out.Peers = append(out.Peers, admin.PeerStatus{
 			Address: p.Address, ASN: p.ASN, State: p.State, Since: p.Since, Sent: p.Sent, LastError: p.LastError,
+			BFD: bfdStatus(p.BFD),
 		})
 	}
 	return out

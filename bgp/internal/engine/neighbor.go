@@ -130,6 +130,22 @@ func (e *Engine) Remove(a netip.Addr) error {
 	return nil
 }
 
+// Reset ends a neighbor's session at once, for the given reason, and dials it again.
+func (e *Engine) Reset(a netip.Addr, reason string) error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if _, ok := e.peers[a]; !ok {
+		return fmt.Errorf("no neighbor %s", a)
+	}
+	err := e.server.ResetPeer(context.Background(), &api.ResetPeerRequest{Address: a.String(), Communication: reason})
+	if err != nil {
+		return fmt.Errorf("reset neighbor %s: %w", a, err)
+	}
+	e.journal.note(a, reason)
+	signal(e.stirred)
+	return nil
+}
+
 // deleteAll ends every session with Cease.
 func (e *Engine) deleteAll() {
 	e.mu.Lock()
