@@ -58,6 +58,7 @@ func build(r *reading, top *value) *Config {
 	b.buildDNS()
 	b.buildListeners()
 	b.buildBGP()
+	b.buildDrain()
 	b.buildAdmin()
 	b.buildTests()
 	b.checkServices()

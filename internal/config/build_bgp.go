@@ -248,6 +248,7 @@ func (b *builder) prefix(at *value, peered map[string]bool) Prefix {
 	for _, item := range at.list("to") {
 		prefix.To = append(prefix.To, b.to(item, prefix.Prefix))
 	}
+	b.prefixRules(at, &prefix)
 	return prefix
 }
 

@@ -27,6 +27,7 @@ type Config struct {
 	Geo       Geo
 	DNS       DNS
 	BGP       BGP
+	Drain     Drain
 	Admin     Admin
 	Tests     []Test
 }
@@ -312,6 +313,46 @@ type Prefix struct {
 	To []PeerRoute
 	// Sites that may announce it; sorted; default: every site with peers.
 	Sites []string
+	// MinSites: no site withdraws it while fewer others serve it; at most as many as
+	// Sites. 0 = each site decides alone; default.
+	MinSites int
+	// WarmUp is how long all must have been well before it is announced; 0 … 1h, default 0.
+	WarmUp time.Duration
+	// HalfLife is that of the flap penalty; 0 = none, at most 1h; default 1m.
+	HalfLife time.Duration
+	// Standby are the sites that announce it when the others serve less than Need;
+	// sorted, a part of Sites. StandbyAnnounce: meanwhile they announce it less
+	// preferred, else not at all.
+	Standby         []string
+	StandbyAnnounce bool
+	// LocalOnly are the sites whose routers are to keep it in their AS; sorted, a part of Sites.
+	LocalOnly []string
+	// Capacity is what sites can take, sorted by site; one not named has 1. Need is how
+	// much of it is needed; at least 1; default 1.
+	Capacity []SiteCapacity
+	Need     int
+}
+
+// A SiteCapacity is what a site can take of a prefix, in units of the operator's.
+type SiteCapacity struct {
+	Site  string
+	Units int // 0 … 1e9
+}
+
+// The values of standby_mode.
+const (
+	StandbyHold     = "hold"
+	StandbyAnnounce = "announce"
+)
+
+// Drain is how long the stages take in which something goes out by order.
+type Drain struct {
+	// Depreference is how long a prefix is announced less preferred; default 30s.
+	Depreference time.Duration
+	// Connections is how long they may take to finish; default 5m. Both 0 … 24h.
+	Connections time.Duration
+	// Stop is how long a node that is told to stop may take for all of it; 1s … 24h, default 15s.
+	Stop time.Duration
 }
 
 // A PeerRoute is what some peers hear of a prefix.

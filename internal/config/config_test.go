@@ -109,10 +109,11 @@ tests: [{name: www.example.com, from: DE, expect: fra}]
 		DNS: config.DNS{Listen: []config.Bind{{Port: 53}}, UDPSize: 1232, TCPMax: 4096, TCPIdle: 10 * time.Second, ECS: true},
 		BGP: config.BGP{
 			ASN: 64500, Port: 179, Listen: true, Lease: 3 * time.Second,
-			Prefixes:     []config.Prefix{{Prefix: netip.MustParsePrefix("192.0.2.0/24"), Requires: []string{"web"}, Sites: []string{"fra"}}},
+			Prefixes:     []config.Prefix{{Prefix: netip.MustParsePrefix("192.0.2.0/24"), Requires: []string{"web"}, Sites: []string{"fra"}, HalfLife: time.Minute, Need: 1}},
 			Peers:        []config.Peer{{Site: "fra", Address: netip.MustParseAddr("127.0.0.9"), ASN: 64496, Port: 179, Hold: 9 * time.Second, MaxPrefixes: 10_000}},
 			Depreference: config.Depreference{Prepend: 3, MED: 100, LocalPref: 50},
 		},
+		Drain: config.Drain{Depreference: 30 * time.Second, Connections: 5 * time.Minute, Stop: 15 * time.Second},
 		Admin: config.Admin{Socket: "/run/pharos/pharos.sock"},
 		Tests: []config.Test{{Name: "www.example.com.", Type: "A", From: "DE", Expect: []string{"fra"}, Line: 13}},
 	}
@@ -220,17 +221,22 @@ func TestEverything(t *testing.T) {
 		{"bgp", config.BGP{
 			ASN: 64500, Port: 1790, Lease: time.Second,
 			Prefixes: []config.Prefix{
-				{Prefix: netip.MustParsePrefix("192.0.2.0/24"), Requires: []string{"api", "web"}, Sites: []string{"fra"}, Attributes: config.Attributes{
+				{Prefix: netip.MustParsePrefix("192.0.2.0/24"), Requires: []string{"api", "web"}, Sites: []string{"fra"}, HalfLife: time.Minute, Need: 1, Attributes: config.Attributes{
 					MED: 7, Communities: []config.Community{{High: 64500, Low: 100}, {High: 65535, Low: 65281}},
 					Large: []config.LargeCommunity{{64500, 1, 2}}, Extended: []string{"rt:64500:1"},
 				}},
-				{Prefix: netip.MustParsePrefix("2001:db8::/48"), Requires: []string{"web"}, Sites: []string{"fra"}, To: []config.PeerRoute{
+				{Prefix: netip.MustParsePrefix("2001:db8::/48"), Requires: []string{"web"}, Sites: []string{"fra"}, HalfLife: time.Minute, Need: 1, To: []config.PeerRoute{
 					{
 						Peers:   []netip.Prefix{netip.MustParsePrefix("198.51.100.1/32"), netip.MustParsePrefix("198.51.100.2/32")},
 						NextHop: addr("2001:db8::13"), Attributes: config.Attributes{Prepend: 2, Extended: []string{"soo:192.0.2.1:5"}},
 					},
 					{Peers: []netip.Prefix{netip.MustParsePrefix("198.51.100.1/32"), netip.MustParsePrefix("198.51.100.2/32")}, Deny: true},
 				}},
+				{
+					Prefix: netip.MustParsePrefix("203.0.113.0/24"), Requires: []string{"web"}, Sites: []string{"fra", "iad"},
+					MinSites: 1, WarmUp: 20 * time.Second, Standby: []string{"iad"}, StandbyAnnounce: true, LocalOnly: []string{"fra"},
+					Capacity: []config.SiteCapacity{{Site: "fra", Units: 10}, {Site: "iad", Units: 5}}, Need: 8,
+				},
 			},
 			Depreference: config.Depreference{MED: 9, LocalPref: 8},
 			Peers: []config.Peer{
@@ -244,8 +250,9 @@ func TestEverything(t *testing.T) {
 				{Site: "iad", Address: addr("203.0.113.1"), ASN: 64496, Port: 1790, Hold: 9 * time.Second, MaxPrefixes: 10_000},
 			},
 		}, cfg.BGP},
+		{"drain", config.Drain{Depreference: 10 * time.Second, Connections: time.Minute, Stop: 20 * time.Second}, cfg.Drain},
 		{"admin", config.Admin{Socket: "testdata/pharos.sock", Listen: config.Bind{Addr: addr("127.0.0.1"), Port: 9153}, Token: config.NewSecret("0123456789abcdef")}, cfg.Admin},
-		{"test", config.Test{Name: "a.b.eu.example.com.", Type: "A", From: "network:office", Down: []string{"fra", "iad"}, Expect: []string{"sin"}, Line: 158}, cfg.Tests[2]},
+		{"test", config.Test{Name: "a.b.eu.example.com.", Type: "A", From: "network:office", Down: []string{"fra", "iad"}, Expect: []string{"sin"}, Line: 169}, cfg.Tests[2]},
 	} {
 		if diff := cmp.Diff(c.want, c.got, same); diff != "" {
 			t.Errorf("%s: -want +got:\n%s", c.name, diff)

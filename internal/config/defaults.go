@@ -63,6 +63,13 @@ const (
 	defaultMED         = uint32(100)
 	defaultLocalPref   = uint32(50)
 
+	defaultWarmUp        = 0 * time.Second
+	defaultRouteHalfLife = time.Minute
+
+	defaultDepreference     = 30 * time.Second
+	defaultDrainConnections = 5 * time.Minute
+	defaultStop             = 15 * time.Second
+
 	defaultSocket = "/run/pharos/pharos.sock"
 	defaultType   = "A"
 )

@@ -18,6 +18,7 @@ func fileKeys() *shape {
 		may("dns", dnsKeys(), "Where and how DNS is answered"),
 		may("listeners", list(listenerKeys(), 0, maxListeners), "Where each site takes traffic in"),
 		may("bgp", bgpKeys(), "What is announced and to whom"),
+		may("drain", drainKeys(), "The stages in which something is taken out by order"),
 		may("admin", adminKeys(), "The admin API"),
 		may("tests", list(testKeys(), 0, maxTests), "Assertions that `pharos validate` checks"),
 	)

@@ -42,7 +42,7 @@ func prefixKeys() *shape {
 		need("requires", oneOrMore(one(serviceName()), 1, maxServices), "Services: a site announces the prefix while it can serve all of them"),
 		may("sites", oneOrMore(one(siteName()), 1, maxSites), "Sites that may announce it. Default: every site with peers"),
 		may("to", list(toKeys(), 0, maxTo), "What some peers hear instead; the first that means a peer counts"),
-	}, attributeKeys()...)...)
+	}, append(announceKeys(), attributeKeys()...)...)...)
 }
 
 func toKeys() *shape {

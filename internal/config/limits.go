@@ -56,6 +56,8 @@ const (
 	maxBody   = 1024 // bytes searched for in a body
 	maxWeight = 1000
 
+	maxCapacity = 1_000_000_000
+
 	maxRegexp   = 1024 // bytes of a regular expression
 	maxJSONPath = 256  // bytes of a path in a JSON body
 	maxSteps    = 16   // steps of a path in a JSON body
@@ -77,6 +79,9 @@ const (
 	minBFDInterval         = 10 * time.Millisecond
 	maxBFDInterval         = time.Minute
 	minHold, maxHold       = 3 * time.Second, 65535 * time.Second
+	maxWarmUp              = time.Hour
+	maxDrain               = 24 * time.Hour
+	minStop                = time.Second
 	minLease, maxLease     = 100 * time.Millisecond, time.Minute
 
 	minAge, maxAge           = 100 * time.Millisecond, 24 * time.Hour

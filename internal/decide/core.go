@@ -132,6 +132,9 @@ func (c *Core) Observe(states []health.Status, flags health.Flags, now time.Time
 	for i, s := range states[:min(len(states), len(layout.Targets))] {
 		r.Set(i, s)
 	}
+	if c.plan != nil && c.plan.Topology == c.topology {
+		c.plan.Statements(r.Set)
+	}
 	changed := !bytes.Equal(r.States, c.own)
 	news := changed || c.reported == nil || c.reported.Flags != flags || c.reported.Overrides != c.durable
 	if !news && now.Sub(c.lastReport) < ReportEvery {
@@ -146,6 +149,17 @@ func (c *Core) Observe(states []health.Status, flags health.Flags, now time.Time
 	c.own, c.lastReport, c.reported = r.States, now, r
 	c.ledger.Merge(r, 0, now)
 	return r
+}
+
+// Unsaid reports whether this node's newest report does not say what the newest plan
+// has it state of its routes: Observe is to be called at once.
+func (c *Core) Unsaid() bool {
+	if c.plan == nil || c.plan.Topology != c.topology || c.reported == nil || c.reported.Layout != c.topology.Layout.Hash {
+		return false
+	}
+	unsaid := false
+	c.plan.Statements(func(target int, s health.Status) { unsaid = unsaid || c.reported.Get(target) != s })
+	return unsaid
 }
 
 // Stalled reports whether this node doubts itself because it was frozen or
@@ -209,6 +223,20 @@ func (c *Core) Epoch() uint64 { return c.epoch }
 func (c *Core) SetReady(ready bool) {
 	c.facts.Ready = ready
 	c.redecide = true
+}
+
+// SetStopping says that this node is about to stop: its routes are to be avoided from now on.
+func (c *Core) SetStopping() {
+	c.facts.Stopping = true
+	c.redecide = true
+}
+
+// SetUnpeered says whether no BGP session of this node is established.
+func (c *Core) SetUnpeered(unpeered bool) {
+	if c.facts.Unpeered != unpeered {
+		c.facts.Unpeered = unpeered
+		c.redecide = true
+	}
 }
 
 // SetTopology puts a new configuration in force; what is known of the targets in both stays.

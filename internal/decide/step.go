@@ -30,12 +30,22 @@ func (c *Core) Step(m health.Moment) Step {
 	c.noteCurrent(prev, m.Now)
 	confirmed := c.confirmed() // counts, so it is asked whatever else there is
 	if len(s.Changed) > 0 || c.redecide || confirmed || c.due(m.Now) {
-		c.facts.Now = m.Now
+		c.facts.Now, c.facts.Heard = m.Now, c.heard(m.Now)
 		c.plan = steer.Decide(c.topology, c.view, c.facts, c.plan)
 		c.redecide, s.Decided = false, true
 	}
 	s.Plan = c.plan
 	return s
+}
+
+// heard returns when the newest report of each site was made.
+func (c *Core) heard(now time.Time) []time.Time {
+	sites := c.topology.Config.Sites
+	out := make([]time.Time, len(sites))
+	for i := range sites {
+		out[i] = c.ledger.Latest(sites[i].Name, now)
+	}
+	return out
 }
 
 // due reports whether time alone may have changed the plan.
@@ -71,6 +81,9 @@ func (c *Core) confirmed() bool {
 // Next returns when Step, or Observe, has something to do even if nothing is heard.
 func (c *Core) Next() time.Time {
 	next := c.lastReport.Add(ReportEvery)
+	if c.Unsaid() {
+		return c.lastReport
+	}
 	sooner := func(t time.Time) {
 		if !t.IsZero() && t.Before(next) {
 			next = t

@@ -184,3 +184,18 @@ func (l *Ledger) Held(observer string) *Report {
 	}
 	return nil
 }
+
+// Latest returns when the newest report was made of those by which a site has a say at now: by
+// this node's clock, and not before it was made. Zero if there is none.
+func (l *Ledger) Latest(site string, now time.Time) (at time.Time) {
+	k, ok := slices.BinarySearch(l.sites, site)
+	if !ok {
+		return at
+	}
+	for _, e := range l.held {
+		if e.site == k && e.abstains(now) == AbstainNot && e.born.After(at) {
+			at = e.born
+		}
+	}
+	return at
+}

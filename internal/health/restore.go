@@ -31,8 +31,8 @@ const (
 // ErrView is wrapped by every error about bytes that are not an encoded view.
 var ErrView = errors.New("damaged view")
 
-// EncodeView returns the up and down verdicts of v, by target identity, with a
-// checksum. RestoreView reads them. It fails if v has more than MaxTargets
+// EncodeView returns the up and down verdicts of v, but for what sites state of
+// themselves, by target identity, with a checksum. RestoreView reads them. It fails if v has more than MaxTargets
 // verdicts or a name longer than MaxTargetNameLen; a nil view has no verdicts.
 func EncodeView(v *View) ([]byte, error) {
 	b := append([]byte(viewMagic), viewVersion, 0, 0, 0, 0)
@@ -40,7 +40,7 @@ func EncodeView(v *View) ([]byte, error) {
 	if v != nil && v.Layout != nil {
 		for i, t := range v.Layout.Targets[:min(len(v.Layout.Targets), len(v.Verdicts))] {
 			verdict := v.Verdicts[i]
-			if verdict.Status != StatusUp && verdict.Status != StatusDown {
+			if verdict.Status != StatusUp && verdict.Status != StatusDown || t.Kind.Stated() {
 				continue
 			}
 			addr := t.Addr.String()

@@ -15,7 +15,20 @@ const (
 	KindBackend Kind = 1
 	// KindVIP is a service's address at a site, probed by the nodes of other sites.
 	KindVIP Kind = 2
+	// KindServes is whether a site can serve a prefix, KindRoute whether it announces
+	// it. Nobody probes them: the nodes of the site state what they know of themselves.
+	KindServes Kind = 3
+	KindRoute  Kind = 4
 )
+
+// Stated reports whether targets of this kind are statements of a site on itself: not
+// probed, and worth nothing once they are old.
+func (k Kind) Stated() bool { return k == KindServes || k == KindRoute }
+
+// PrefixTarget is the target of a kind, KindServes or KindRoute, for a prefix at a site.
+func PrefixTarget(k Kind, prefix netip.Prefix, site string) Target {
+	return Target{Kind: k, Service: prefix.String(), Site: site, Addr: netip.AddrPortFrom(prefix.Addr(), uint16(prefix.Bits()))}
+}
 
 // A Target is one thing that is probed and judged. Targets are comparable.
 type Target struct {
@@ -26,11 +39,17 @@ type Target struct {
 }
 
 // String returns a stable, unique, human-readable identity:
-// "web/fra/backend/10.0.1.10:8080" or "web/fra/vip/198.51.100.80:443".
+// "web/fra/backend/10.0.1.10:8080", "web/fra/vip/198.51.100.80:443",
+// "198.18.0.0/24/fra/serves" or "198.18.0.0/24/fra/route".
 func (t Target) String() string {
 	kind := "backend"
-	if t.Kind == KindVIP {
+	switch t.Kind {
+	case KindVIP:
 		kind = "vip"
+	case KindServes:
+		return t.Service + "/" + t.Site + "/serves"
+	case KindRoute:
+		return t.Service + "/" + t.Site + "/route"
 	}
 	return t.Service + "/" + t.Site + "/" + kind + "/" + t.Addr.String()
 }

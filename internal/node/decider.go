@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"log/slog"
+	"net/netip"
 	"sync/atomic"
 	"time"
 
@@ -257,8 +258,8 @@ func (d *decider) logChanges(s decide.Step) {
 	for _, i := range s.Changed {
 		v := s.View.Verdicts[i]
 		level := slog.LevelInfo
-		if v.Status == health.StatusUnknown {
-			level = slog.LevelDebug // every target begins so
+		if t := s.View.Layout.Targets[i]; v.Status == health.StatusUnknown || t.Kind.Stated() {
+			level = slog.LevelDebug // every target begins so; of routes each node says itself what it does
 		}
 		d.log.Log(context.Background(), level, "verdict", "target", s.View.Layout.Targets[i].String(), "status", v.Status.String(),
 			"why", v.Why.String(), "up", v.Up, "down", v.Down, "abstain", v.Abstain)
@@ -289,17 +290,28 @@ func (d *decider) saveHeard(now time.Time) {
 }
 
 func (d *decider) logRoutes(prev, plan *steer.Plan) {
-	was := map[string]bool{}
+	was := map[netip.Prefix]string{}
+	for _, r := range plan.Routes {
+		was[r.Prefix] = routeText(&steer.Route{}) // nothing is said of what was never announced
+	}
 	if prev != nil {
 		for _, r := range prev.Routes {
-			was[r.Prefix.String()] = r.Announce
+			was[r.Prefix] = routeText(&r)
 		}
 	}
 	for _, r := range plan.Routes {
-		if was[r.Prefix.String()] != r.Announce {
-			d.log.Info("route", "prefix", r.Prefix.String(), "announce", r.Announce, "why", r.Why.String(), "service", r.Blame)
+		if text := routeText(&r); was[r.Prefix] != text {
+			d.log.Info("route", "prefix", r.Prefix.String(), "announce", r.Announce, "level", r.Level.String(), "why", r.Why.String(), "service", r.Blame)
 		}
 	}
+}
+
+// routeText is what of a route is worth a line in the log when it changes.
+func routeText(r *steer.Route) string {
+	if !r.Announce {
+		return "withdrawn"
+	}
+	return r.Level.String()
 }
 
 // openGates closes poolsKnown and allKnown when it is time.

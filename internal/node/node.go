@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -20,6 +21,7 @@ import (
 	"github.com/pharos-lb/pharos/forward/l4"
 	"github.com/pharos-lb/pharos/forward/l7"
 	"github.com/pharos-lb/pharos/internal/admin"
+	"github.com/pharos-lb/pharos/internal/config"
 	"github.com/pharos-lb/pharos/internal/health/probe"
 	"github.com/pharos-lb/pharos/internal/steer"
 )
@@ -262,21 +264,51 @@ func (n *Node) stop(parts *parts) {
 	defer n.reloading.Unlock()
 	notifySystemd("STOPPING=1")
 	n.log.Info("stopping", "node", n.opts.Name)
-	ctx, cancel := context.WithTimeout(context.Background(), stopStep)
+	steps := stepsOf(n.setup.Load().Config.Drain)
+	end := time.Now().Add(steps.total)
+	ctx, cancel := context.WithTimeout(context.Background(), steps.depreferenced+stopStep)
 	defer cancel()
-	n.decider.setReady(ctx, false)
 	n.mu.Lock()
 	announced := n.speaker != nil
 	n.mu.Unlock()
-	parts.stop(stopStep, "bgp")
+	if announced && n.announces() {
+		// Routers that know another way take it, and nothing is lost.
+		n.decider.do(ctx, n.decider.core.SetStopping)
+		n.pause(ctx, steps.depreferenced)
+	}
+	n.decider.setReady(ctx, false)
+	parts.stop(stopStep, "bgp", "bgp sessions")
 	if announced {
-		// What the routers still send until they have converged is served.
-		select {
-		case <-time.After(convergence):
-		case <-ctx.Done():
-		}
+		n.pause(ctx, convergence) // what the routers still send until they have converged is served
 	}
 	parts.stop(stopStep, "dns")
-	parts.stop(drainTime+stopStep, "l7", "l4")
+	parts.stop(max(time.Until(end), stopStep), "l7", "l4")
 	parts.stopAll(stopStep)
+}
+
+// pause waits.
+func (n *Node) pause(ctx context.Context, d time.Duration) {
+	select {
+	case <-time.After(d):
+	case <-ctx.Done():
+	}
+}
+
+// announces reports whether the newest plan has a route.
+func (n *Node) announces() bool {
+	plan := n.board.Load()
+	return plan != nil && slices.ContainsFunc(plan.Routes, func(r steer.Route) bool { return r.Announce })
+}
+
+// stopSteps is how the time of a stop is shared out.
+type stopSteps struct {
+	total         time.Duration
+	depreferenced time.Duration // routes are announced less preferred
+}
+
+// depreferencedShare is what part of a stop its routes are announced less preferred for.
+const depreferencedShare = 5
+
+func stepsOf(d config.Drain) stopSteps {
+	return stopSteps{total: d.Stop, depreferenced: min(d.Depreference, d.Stop/depreferencedShare)}
 }

@@ -56,18 +56,18 @@ func (d *decider) obey(r admin.OverrideRequest, result *admin.OverrideResult) ([
 	}
 	next := d.core.With(orders)
 	result.Effects = append(result.Effects, effects(plan, next)...)
-	var services []error
+	var minimums []error
 	for _, b := range plan.Breaks(next) {
-		if b.Service != "" { // that routes go is what an order on a site or a prefix is for
+		if b.Minimum() {
 			result.Breaks = append(result.Breaks, b.String())
-			services = append(services, errors.New(b.String()))
+			minimums = append(minimums, errors.New(b.String()))
 		}
 	}
 	switch {
 	case r.DryRun:
 		return nil, nil
-	case len(services) > 0 && !r.Force:
-		return nil, fmt.Errorf("%w\nif that is meant, add --force", errors.Join(services...))
+	case len(minimums) > 0 && !r.Force:
+		return nil, fmt.Errorf("%w\nif that is meant, add --force", errors.Join(minimums...))
 	}
 	written, err := d.core.WriteAll(orders)
 	if err != nil {
@@ -125,9 +125,7 @@ func (d *decider) standing(s health.Scope) (health.Override, bool) {
 
 // effects says what these orders, in place of the plan's, would change.
 func effects(plan *steer.Plan, overrides []health.Override) (out []string) {
-	facts := plan.Facts
-	facts.Overrides = overrides
-	after := steer.Decide(plan.Topology, plan.View, facts, plan)
+	after := plan.Foresee(overrides)
 	for i := range plan.Services {
 		name := plan.Topology.Services[i].Config.Name
 		for k := range plan.Services[i].Sites {
@@ -157,6 +155,8 @@ func effects(plan *steer.Plan, overrides []health.Override) (out []string) {
 		switch {
 		case was.Announce && !will.Announce:
 			out = append(out, fmt.Sprintf("prefix %s is withdrawn by this node (%s)", was.Prefix, will.Why))
+		case was.Announce && will.Announce && will.Why != was.Why:
+			out = append(out, fmt.Sprintf("prefix %s stays announced by this node (%s)", was.Prefix, will.Why))
 		case !was.Announce && will.Announce:
 			out = append(out, fmt.Sprintf("prefix %s is announced by this node", was.Prefix))
 		}

@@ -199,7 +199,7 @@ func TestDryRunChangesNothing(t *testing.T) {
 	result = b.obeyed(t, back)
 	want = []string{
 		"service web: a is answered again (in use)",
-		"prefix 192.0.2.0/24 is announced by this node",
+		"prefix 192.0.2.0/24 stays announced by this node (in use)",
 	}
 	if diff := cmp.Diff(want, result.Effects); diff != "" {
 		t.Errorf("effects of clearing (-want +got)\n%s", diff)

@@ -56,7 +56,7 @@ func (n *Node) desiredRoutes() []bgp.Route {
 
 // speakerRoute is a route of the plan with what the configuration has it say.
 func speakerRoute(b *config.BGP, r steer.Route) bgp.Route {
-	out := bgp.Route{Prefix: r.Prefix}
+	out := bgp.Route{Prefix: r.Prefix, Standing: standingOf(r.Level), LocalOnly: r.LocalOnly}
 	for i := range b.Prefixes {
 		p := &b.Prefixes[i]
 		if p.Prefix != r.Prefix {
@@ -70,6 +70,18 @@ func speakerRoute(b *config.BGP, r steer.Route) bgp.Route {
 		}
 	}
 	return out
+}
+
+// standingOf is a level of the plan in the words of the speaker.
+func standingOf(l steer.Level) bgp.Standing {
+	switch l {
+	case steer.LevelPreferred:
+		return bgp.Preferred
+	case steer.LevelStandby:
+		return bgp.Standby
+	default: // what is about to go, and what cannot serve
+		return bgp.Leaving
+	}
 }
 
 func attributes(a config.Attributes) bgp.Attributes {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/pharos-lb/pharos/bgp"
 	"github.com/pharos-lb/pharos/dnslb"
@@ -81,7 +82,7 @@ func (n *Node) prepareSpeaker(s *Setup) (speakerChange, error) {
 		return n.newSpeaker(cfg, peers)
 	case running != nil:
 		return speakerChange{func() {
-			n.parts.stop(stopStep, "bgp")
+			n.parts.stop(stopStep, "bgp", "bgp sessions")
 			n.setSpeaker(nil)
 		}, nothing}, nil
 	}
@@ -114,10 +115,26 @@ func (n *Node) newSpeaker(cfg bgp.Config, peers []bgp.Peer) (speakerChange, erro
 			defer unwatch()
 			return errors.Join(sp.Run(ctx), sp.Close())
 		})
+		n.parts.start("bgp sessions", func(ctx context.Context) error { return n.watchSessions(ctx, sp) })
 	}
 	discard := func() {
 		unwatch()
 		sp.Close() // it never ran: only its metrics are taken back
 	}
 	return speakerChange{commit, discard}, nil
+}
+
+// watchSessions tells the decider whether any session of the speaker is
+// established: only then do others count on what this node announces.
+func (n *Node) watchSessions(ctx context.Context, sp *bgp.Speaker) error {
+	changed := sp.Watch()
+	for {
+		unpeered := !slices.ContainsFunc(sp.Status().Peers, func(p bgp.PeerStatus) bool { return p.State == "established" })
+		n.decider.do(ctx, func() { n.decider.core.SetUnpeered(unpeered) })
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-changed:
+		}
+	}
 }

@@ -245,6 +245,9 @@ func (m *machine) stepNow() {
 	m.saveView(s)
 	m.checkStep(s, before)
 	m.checkOrders()
+	if m.core.Unsaid() {
+		m.stepSoon()
+	}
 }
 
 // saveView writes the last known good, and how far the observers have come.

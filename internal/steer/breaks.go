@@ -18,14 +18,21 @@ type Break struct {
 	// FailOpen: none would be fit, so sites would be answered with against the order.
 	FailOpen bool `json:"fail_open,omitempty"`
 
-	// Prefix would no longer be announced by this node, for Reason.
+	// Prefix would no longer be announced by this node, for Reason; with Need, it would be
+	// served by Sites sites of the Need that it has to be.
 	Prefix netip.Prefix `json:"prefix,omitzero"`
 	Reason Reason       `json:"reason"`
 }
 
+// Minimum reports whether it is a minimum that would break: then an order is refused. That
+// this node withdraws a route is what an order on it or its site is for.
+func (b Break) Minimum() bool { return b.Service != "" || b.Need > 0 }
+
 // String says it in one line.
 func (b Break) String() string {
 	switch {
+	case b.Prefix.IsValid() && b.Need > 0:
+		return fmt.Sprintf("prefix %s would be served by %d sites, it needs %d", b.Prefix, b.Sites, b.Need)
 	case b.Prefix.IsValid():
 		return fmt.Sprintf("prefix %s would be withdrawn by this node: %s", b.Prefix, b.Reason)
 	case b.FailOpen:
@@ -39,9 +46,7 @@ func (b Break) String() string {
 // verdicts and facts of the plan: services in the order of the topology, then this node's prefixes. An
 // empty result says that they do no harm. Cost: one full decision.
 func (p *Plan) Breaks(overrides []health.Override) []Break {
-	facts := p.Facts
-	facts.Overrides = overrides
-	after := Decide(p.Topology, p.View, facts, p)
+	after := p.Foresee(overrides)
 	var breaks []Break
 	for i := range p.Services {
 		b := Break{Service: p.Topology.Services[i].Config.Name}
@@ -58,11 +63,36 @@ func (p *Plan) Breaks(overrides []health.Override) []Break {
 		}
 	}
 	for i := range p.Routes {
-		if p.Routes[i].Announce && !after.Routes[i].Announce {
-			breaks = append(breaks, Break{Prefix: p.Routes[i].Prefix, Reason: after.Routes[i].Why})
+		prefix := p.Routes[i].Prefix
+		spec := &p.Topology.routes[i]
+		is, will := p.standing(spec), after.standing(spec)
+		if will < is && will < spec.config.MinSites {
+			breaks = append(breaks, Break{Prefix: prefix, Reason: after.Routes[i].Cause, Sites: will, Need: spec.config.MinSites})
+		} else if p.Routes[i].Announce && !after.Routes[i].Announce {
+			breaks = append(breaks, Break{Prefix: prefix, Reason: after.Routes[i].Why})
 		}
 	}
 	return breaks
+}
+
+// Foresee returns the plan that these orders, in place of the plan's, lead to in the end: when every
+// wait is over, on the verdicts and facts of the plan. Cost: one full decision.
+func (p *Plan) Foresee(overrides []health.Override) *Plan {
+	facts := p.Facts
+	facts.Overrides, facts.Settled = overrides, true
+	return Decide(p.Topology, p.View, facts, p)
+}
+
+// standing counts the sites that serve a prefix and are not ordered out.
+func (p *Plan) standing(spec *routeSpec) (n int) {
+	j := p.judgement()
+	for i := range spec.sites {
+		s := &spec.sites[i]
+		if j.stands(s) && severity(j.orders.order(j.orders.atPrefix(j.t, spec, s.site))) <= severity(health.OrderUp) {
+			n++
+		}
+	}
+	return n
 }
 
 // A fitness is how many sites of a service are fit and how many it needs.

@@ -44,7 +44,10 @@ func Decide(t *Topology, view *health.View, facts Facts, previous *Plan) *Plan {
 		p.Recheck = earlier(p.Recheck, p.Services[i].Recheck)
 	}
 	p.Recheck = earlier(p.Recheck, earlier(p.Distrust, j.wake))
-	p.Routes = j.routes(facts.Ready, previous)
+	p.Routes = j.routes(previous)
+	for i := range p.Routes {
+		p.Recheck = earlier(p.Recheck, p.Routes[i].Until)
+	}
 	return p
 }
 

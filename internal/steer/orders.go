@@ -119,28 +119,38 @@ func (o *orders) atBackend(target int) int {
 	return o.backends[target]
 }
 
-// atRoute returns the index plus 1 of what is ordered of a prefix at this node: of the prefix,
-// of this site, of the required services here. Only the prefix itself can be
-// ordered up; the others count when they take out, of which blame is the service.
+// atRoute returns the index plus 1 of what is ordered of a prefix at this node, as atPrefix does; blame
+// is the service that the order is on, "" if it is on none.
 func (o *orders) atRoute(t *Topology, spec *routeSpec) (index int, blame string) {
-	if o == nil {
-		return 0, ""
-	}
-	index = o.prefixes[spec.prefix]
-	if site := o.sites[t.SelfSite]; o.strictest(index, site) != index && o.order(site) != health.OrderUp {
-		index = site
-	}
-	for _, i := range spec.requires {
-		s := &t.Services[i]
-		if s.Home < 0 {
-			continue
-		}
-		pool := o.strictest(o.pools[place{i, s.Home}], o.services[i])
-		if o.order(pool) != health.OrderUp && o.strictest(index, pool) != index {
-			index, blame = pool, s.Config.Name
-		}
+	index = o.atPrefix(t, spec, t.SelfSite)
+	if order, ok := o.override(index); ok {
+		blame = order.Scope.Service
 	}
 	return index, blame
+}
+
+// atPrefix returns the index plus 1 of what is ordered of a prefix at a site: of the prefix,
+// of the site, of the required services there. Only the prefix itself can be
+// ordered up; the others count when they take out.
+func (o *orders) atPrefix(t *Topology, spec *routeSpec, site int) (index int) {
+	if o == nil {
+		return 0
+	}
+	index = o.prefixes[spec.prefix]
+	if at := o.sites[site]; o.strictest(index, at) != index && o.order(at) != health.OrderUp {
+		index = at
+	}
+	for _, i := range spec.requires {
+		position := slices.IndexFunc(t.Services[i].Sites, func(ss ServiceSite) bool { return ss.Site == site })
+		if position < 0 {
+			continue
+		}
+		pool := o.strictest(o.pools[place{i, position}], o.services[i])
+		if o.order(pool) != health.OrderUp && o.strictest(index, pool) != index {
+			index = pool
+		}
+	}
+	return index
 }
 
 // equal reports whether both order the same, whoever gave the orders.

@@ -14,8 +14,16 @@ type Facts struct {
 	// Now is the time of the decision. It is copied into the plan and compared with the times of
 	// verdicts, never measured with. While it is zero no removal is held.
 	Now time.Time
-	// Ready: this node's listeners (DNS, L4, L7) are open.
-	Ready bool
+	// Ready: this node's listeners (DNS, L4, L7) are open. Stopping: it is about to
+	// stop, so its routes become less preferred before they go with Ready.
+	Ready, Stopping bool
+	// Unpeered: none of this node's BGP sessions is established, so what it announces nobody hears.
+	Unpeered bool
+	// Heard is when the newest report of each site was made, by this node's clock, indexed like
+	// Config.Sites; nil = just now. Whoever withdraws a shared prefix needs word of later than its wish.
+	Heard []time.Time
+	// Settled asks what comes of it in the end: as if every wait for a route were over. What-if.
+	Settled bool
 	// Own is what this node's own probes say, indexed like Topology.Layout.Targets; nil
 	// when that is not known. It matters for what this node announces and nothing else.
 	Own []health.Status
@@ -107,17 +115,6 @@ type BackendPlan struct {
 	// Why is ReasonNone when active on its merits, a reason that Keeps when active all the
 	// same, else the reason of the exclusion. ReasonOrderedDown: existing connections need not be waited for.
 	Why Reason
-}
-
-// A Route is one prefix at this node.
-type Route struct {
-	Prefix   netip.Prefix
-	Announce bool
-	Why      Reason
-	// Blame is the first required service that is not servable here; "" if none.
-	Blame string
-	// Communities are standard communities, high<<16|low. Shared; not to be changed.
-	Communities []uint32
 }
 
 // Pool returns the pool of a service at this node's own site and its plan

@@ -29,6 +29,18 @@ const (
 	ReasonMinimum                      // in although down or ordered out: the service needs so many sites
 	ReasonBudget                       // in although the others do not reach it: too many sites would go at a time
 	ReasonMassFailure                  // in although the others do not reach it: too many sites failed at once to be true
+	ReasonStopping                     // announced less preferred: this node is stopping
+	ReasonWarmingUp                    // all is well, but not for long enough
+	ReasonFlapping                     // withdrawn too often of late
+	ReasonStandby                      // held back: the other sites serve what is needed
+	ReasonStandbyRoute                 // announced less preferred: this is a standby site
+	ReasonPromoted                     // announced by a standby site: the others serve less than is needed
+	ReasonUnanswered                   // drained, stage 1: no longer answered, resolvers still know it
+	ReasonDepreferred                  // drained, stage 2: announced less preferred
+	ReasonLastSites                    // announced although not fit: too few other sites serve the prefix
+	ReasonCutOff                       // announced although not fit: too few sites are heard to know
+	ReasonSettling                     // announced although not fit, for a moment: others may be leaving too
+	ReasonTurn                         // announced although not fit: another site is leaving, or just left
 	reasonCount
 )
 
@@ -53,13 +65,28 @@ var reasonTexts = [reasonCount]string{
 	ReasonOrderedUp:      "up by order, whatever the checks say",
 	ReasonMinimum:        "kept in by the minimum of sites",
 	ReasonBudget:         "held in by the removal budget",
+	ReasonStopping:       "announced less preferred: this node is stopping",
+	ReasonWarmingUp:      "warming up",
+	ReasonFlapping:       "held down: withdrawn too often of late",
+	ReasonStandby:        "standby: the other sites serve what is needed",
+	ReasonStandbyRoute:   "standby: announced less preferred",
+	ReasonPromoted:       "standby, promoted: the other sites serve less than is needed",
+	ReasonUnanswered:     "draining: no longer answered, resolvers still know it",
+	ReasonDepreferred:    "draining: announced less preferred",
+	ReasonLastSites:      "announced less preferred although not fit: too few other sites serve it",
+	ReasonCutOff:         "announced less preferred although not fit: too few sites are heard to know what the others do",
+	ReasonSettling:       "announced less preferred although not fit, until it is known who else is leaving",
+	ReasonTurn:           "announced less preferred although not fit: another site is leaving, or has just left",
 	ReasonMassFailure:    "held in: at least half of all sites failed at once, so the checks are distrusted",
 }
 
-// Keeps reports whether a site with this reason is answered with.
+// Keeps reports whether a site with this reason is answered with, a route announced.
 func (r Reason) Keeps() bool {
 	switch r {
 	case ReasonNone, ReasonFailOpen, ReasonOrderedUp, ReasonMinimum, ReasonBudget, ReasonMassFailure:
+		return true
+	case ReasonStopping, ReasonStandbyRoute, ReasonPromoted, ReasonUnanswered, ReasonDepreferred,
+		ReasonLastSites, ReasonCutOff, ReasonSettling, ReasonTurn:
 		return true
 	}
 	return false

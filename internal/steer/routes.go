@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"time"
 
 	"github.com/pharos-lb/pharos/internal/config"
 	"github.com/pharos-lb/pharos/internal/health"
@@ -13,21 +14,53 @@ import (
 
 // A routeSpec is a config.Prefix as the deciding node's site sees it.
 type routeSpec struct {
+	config      *config.Prefix
 	prefix      netip.Prefix
 	communities []uint32
 	requires    []int // indices into Services, in the order of config.Prefix.Requires
 	// why is ReasonNone if the site may announce the prefix, else why it never does.
 	why Reason
+	// standby, hold: this site is one, and holds the prefix back. localOnly: its routers are to keep it to themselves.
+	standby, hold, localOnly bool
+	// ttl is the longest that a resolver keeps an answer that leads to a required service at this site.
+	ttl time.Duration
+	// sites are those that may announce it, in the order of Config.Sites; none if
+	// each decides alone.
+	sites []routeSite
+}
+
+// A routeSite is a site as the others know it: by what it states of a prefix.
+type routeSite struct {
+	site          int // index into Config.Sites
+	standby       bool
+	units         int
+	serves, route int // indices into Layout.Targets
+}
+
+// shared reports whether what a site does about a prefix depends on the others.
+func shared(p *config.Prefix) bool { return p.MinSites > 0 || len(p.Standby) > 0 }
+
+// routeTargets lists what sites state of the prefixes of which others have to know.
+func (t *Topology) routeTargets() (targets []health.Target) {
+	for i := range t.Config.BGP.Prefixes {
+		p := &t.Config.BGP.Prefixes[i]
+		if !shared(p) {
+			continue
+		}
+		for _, site := range p.Sites {
+			targets = append(targets, health.PrefixTarget(health.KindServes, p.Prefix, site), health.PrefixTarget(health.KindRoute, p.Prefix, site))
+		}
+	}
+	return targets
 }
 
 // compileRoutes resolves the prefixes for the node's own site. References are
 // checked also without a node.
 func (t *Topology) compileRoutes() error {
-	bgp := &t.Config.BGP
 	var errs []error
-	for i := range bgp.Prefixes {
-		p := &bgp.Prefixes[i]
-		spec := routeSpec{prefix: p.Prefix}
+	for i := range t.Config.BGP.Prefixes {
+		p := &t.Config.BGP.Prefixes[i]
+		spec := routeSpec{config: p, prefix: p.Prefix}
 		for _, c := range p.Communities {
 			spec.communities = append(spec.communities, uint32(c.High)<<16|uint32(c.Low))
 		}
@@ -42,13 +75,7 @@ func (t *Topology) compileRoutes() error {
 		if t.SelfSite < 0 {
 			continue
 		}
-		site := t.Config.Sites[t.SelfSite].Name
-		if !slices.ContainsFunc(bgp.Peers, func(p config.Peer) bool { return p.Site == site }) {
-			spec.why = ReasonNoPeers
-		}
-		if len(p.Sites) > 0 && !slices.Contains(p.Sites, site) {
-			spec.why = ReasonSiteNotAllowed
-		}
+		t.placeRoute(&spec)
 		t.routes = append(t.routes, spec)
 	}
 	slices.SortStableFunc(t.routes, func(a, b routeSpec) int {
@@ -57,61 +84,43 @@ func (t *Topology) compileRoutes() error {
 	return errors.Join(errs...)
 }
 
-// routes decides what this node announces.
-func (j *judgement) routes(ready bool, previous *Plan) []Route {
-	if len(j.t.routes) == 0 {
-		return nil
+// placeRoute fills in what a prefix is to this node's site.
+func (t *Topology) placeRoute(spec *routeSpec) {
+	p, bgp, self := spec.config, &t.Config.BGP, t.Config.Sites[t.SelfSite].Name
+	if !slices.ContainsFunc(bgp.Peers, func(p config.Peer) bool { return p.Site == self }) {
+		spec.why = ReasonNoPeers
 	}
-	routes := make([]Route, len(j.t.routes))
-	for i := range j.t.routes {
-		spec := &j.t.routes[i]
-		why, blame := j.route(spec, ready, previous.announces(spec.prefix))
-		routes[i] = Route{
-			Prefix: spec.prefix, Announce: why.Keeps(), Why: why, Blame: blame, Communities: spec.communities,
+	if len(p.Sites) > 0 && !slices.Contains(p.Sites, self) {
+		spec.why = ReasonSiteNotAllowed
+	}
+	spec.standby = slices.Contains(p.Standby, self)
+	spec.hold = spec.standby && !p.StandbyAnnounce
+	spec.localOnly = slices.Contains(p.LocalOnly, self)
+	for z := range t.Config.Zones {
+		for n := range t.Config.Zones[z].Names {
+			name := &t.Config.Zones[z].Names[n]
+			service, ok := t.services[name.Service]
+			if ok && !name.Anycast && slices.Contains(spec.requires, service) && t.leadsHere(service) {
+				spec.ttl = max(spec.ttl, name.TTL)
+			}
 		}
 	}
-	return routes
+	if !shared(p) {
+		return
+	}
+	for _, name := range p.Sites {
+		site := routeSite{site: t.sites[name], standby: slices.Contains(p.Standby, name), units: p.CapacityOf(name)}
+		site.serves, _ = t.Layout.Index(health.PrefixTarget(health.KindServes, p.Prefix, name))
+		site.route, _ = t.Layout.Index(health.PrefixTarget(health.KindRoute, p.Prefix, name))
+		spec.sites = append(spec.sites, site)
+	}
+	slices.SortFunc(spec.sites, func(a, b routeSite) int { return a.site - b.site })
 }
 
-// announces reports whether the plan, which may be nil, announces a prefix.
-func (p *Plan) announces(prefix netip.Prefix) bool {
-	return p != nil && slices.ContainsFunc(p.Routes, func(r Route) bool { return r.Announce && r.Prefix == prefix })
-}
-
-// route returns ReasonNone or ReasonOrderedUp if the prefix is to be announced, else why not.
-//
-// To begin, it takes positive evidence (or an order) that every required service works here;
-// to end, positive evidence (or an order) that one does not. What other sites say of our VIPs counts for neither:
-// when the links between the sites are cut, each goes on announcing.
-func (j *judgement) route(spec *routeSpec, ready, announced bool) (why Reason, blame string) {
-	switch {
-	case spec.why != ReasonNone:
-		return spec.why, ""
-	case !ready:
-		return ReasonNotReady, ""
-	}
-	index, blame := j.orders.atRoute(j.t, spec)
-	switch j.orders.order(index) {
-	case health.OrderDown:
-		return ReasonOrderedDown, blame
-	case health.OrderDrain:
-		return ReasonDrained, blame
-	case health.OrderUp:
-		return ReasonOrderedUp, ""
-	}
-	if j.assumedSite(j.t.SelfSite) {
-		return ReasonAssumedDown, ""
-	}
-	for _, i := range spec.requires {
-		why := j.pool(i)
-		if why == ReasonNoEvidence && announced {
-			continue
-		}
-		if why != ReasonNone {
-			return why, j.t.Services[i].Config.Name
-		}
-	}
-	return ReasonNone, ""
+// leadsHere reports whether a service has a VIP at this node's site.
+func (t *Topology) leadsHere(service int) bool {
+	s := &t.Services[service]
+	return s.Home >= 0 && len(s.Sites[s.Home].V4)+len(s.Sites[s.Home].V6) > 0
 }
 
 // pool returns ReasonNone if a service works at this node's site, by evidence or order, else why not.

@@ -148,7 +148,7 @@ func TestRoutesStand(t *testing.T) {
 	for name := range poolDown("fra") {
 		undecided[name] = health.Verdict{Status: health.StatusUnknown}
 	}
-	announced := func(p *Plan) bool { return p.announces(netip.MustParsePrefix("192.0.2.0/24")) }
+	announced := func(p *Plan) bool { return p.route(netip.MustParsePrefix("192.0.2.0/24")).Announce }
 	plan := Decide(topology, view(t, topology, undecided), Facts{Ready: true}, nil)
 	if announced(plan) {
 		t.Fatal("announced without evidence")

@@ -77,7 +77,7 @@ func (t *Topology) compileTargets() error {
 	if err := errors.Join(errs...); err != nil {
 		return err
 	}
-	t.Layout = health.NewLayoutOf(targets, t.vantage)
+	t.Layout = health.NewLayoutOf(append(targets, t.routeTargets()...), t.vantage)
 	next := 0 // targets come in the same order again
 	index := func(n int) []int {
 		indices := make([]int, n)
