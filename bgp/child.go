@@ -38,7 +38,7 @@ func ChildMain(ctx context.Context, in io.Reader, out, errs io.Writer) error {
 	lines := newLineQueue(errs)
 	defer lines.flush()
 	log := slog.New(slog.NewJSONHandler(lines, &slog.HandlerOptions{Level: slog.LevelDebug}))
-	c := &child{log: log, live: newLiveness(bfd.New(bfd.Options{Log: log})), die: func(reason string) {
+	c := &child{log: log, confine: confine, live: newLiveness(bfd.New(bfd.Options{Log: log})), die: func(reason string) {
 		log.Error("the BGP child ends itself", "reason", reason)
 		lines.flush()
 		os.Exit(1)
@@ -55,6 +55,8 @@ type child struct {
 	// Immutable.
 	log *slog.Logger
 	die func(reason string) // ends the process at once
+
+	confine func(*slog.Logger) // gives privileges up, after the start
 
 	// Owned by run.
 	engine *engine.Engine // nil until the first state
@@ -177,6 +179,7 @@ func (c *child) start(o order) error {
 		return fmt.Errorf("listen on %v port %d: %w", listens(o.Config, o.Peers), o.Config.ListenPort, err)
 	}
 	c.engine = e
+	c.confine(c.log)
 	return nil
 }
 

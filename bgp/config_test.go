@@ -145,9 +145,9 @@ func TestChildEnvironment(t *testing.T) {
 		name      string
 		env, want []string
 	}{
-		{"empty", nil, []string{"GODEBUG=multipathtcp=0"}},
-		{"kept", []string{"A=b"}, []string{"A=b", "GODEBUG=multipathtcp=0"}},
-		{"merged", []string{"GODEBUG=x=1", "A=b"}, []string{"A=b", "GODEBUG=x=1,multipathtcp=0"}},
+		{"empty", nil, []string{"GODEBUG=multipathtcp=0,tracebacklabels=1"}},
+		{"kept", []string{"A=b"}, []string{"A=b", "GODEBUG=multipathtcp=0,tracebacklabels=1"}},
+		{"merged", []string{"GODEBUG=x=1", "A=b"}, []string{"A=b", "GODEBUG=x=1,multipathtcp=0,tracebacklabels=1"}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			if diff := cmp.Diff(tc.want, childEnvironment(tc.env)); diff != "" {
@@ -167,8 +167,8 @@ func TestMetricsAreFreed(t *testing.T) {
 			t.Fatal(err)
 		}
 		families, err := r.Gather()
-		if err != nil || len(families) != 13 {
-			t.Errorf("%d metrics (%v), want 13", len(families), err)
+		if err != nil || len(families) != 14 {
+			t.Errorf("%d metrics (%v), want 14", len(families), err)
 		}
 		if _, err := New(o); err == nil {
 			t.Error("two speakers share a registerer")

@@ -7,8 +7,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
-	"net/netip"
 	"os"
 	"os/exec"
 	"strings"
@@ -168,36 +166,6 @@ func TestLapsedChildNeedsState(t *testing.T) {
 		t.Fatal(err)
 	}
 	awaitRouter(t, r, "the route after a new state", has(anycast))
-}
-
-// TestHostilePeer sends what crashes the BGP library: a header with an unknown type.
-func TestHostilePeer(t *testing.T) {
-	l := newLab(t)
-	r, _ := l.router(2)
-	listener, err := net.Listen("tcp", netip.AddrPortFrom(l.addr(3), l.port).String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = listener.Close() }()
-	g := l.speaker(Options{Peers: []Peer{l.peer(2), l.peer(3)}}, Route{Prefix: anycast})
-	awaitRouter(t, r, "the route", has(anycast))
-
-	conn, err := listener.Accept()
-	if err != nil {
-		t.Fatal(err)
-	}
-	_ = listener.Close()
-	message := append(bytes.Repeat([]byte{0xff}, 16), 0, 20, 99, 0)
-	if _, err := conn.Write(message); err != nil {
-		t.Fatal(err)
-	}
-	s := g.await("a new child", func(s Status) bool { return s.Child.Restarts == 1 && s.Child.State == "running" })
-	_ = conn.Close()
-	if !contains(s.Child.LastError, "nil pointer dereference") {
-		t.Errorf("last error is %q", s.Child.LastError)
-	}
-	g.await("the session with the good peer", func(s Status) bool { return s.Peers[0].State == "established" })
-	awaitRouter(t, r, "the route from the new child", has(anycast))
 }
 
 // TestGarbageToChild: whatever comes through the pipe, the child ends or goes on; it does not announce.

@@ -23,6 +23,7 @@ type metrics struct {
 	desired     prometheus.Gauge
 	installed   prometheus.Gauge
 	refused     prometheus.Gauge
+	quarantined prometheus.Gauge
 }
 
 func newMetrics(r prometheus.Registerer) (*metrics, error) {
@@ -47,6 +48,7 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 		desired:     gauge("routes_desired", "Routes that should be announced."),
 		installed:   gauge("routes_installed", "Routes announced."),
 		refused:     gauge("routes_refused", "Routes that cannot be announced; the status says why."),
+		quarantined: gauge("peers_quarantined", "Peers left out for a while because what they sent ended the BGP process."),
 	}
 	if r == nil {
 		return m, nil
@@ -65,7 +67,7 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 func (m *metrics) all() []prometheus.Collector {
 	return []prometheus.Collector{
 		m.up, m.restarts, m.lapses, m.states, m.logDropped, m.peers, m.established, m.bfdSessions, m.bfdUp, m.bfdFailures,
-		m.desired, m.installed, m.refused,
+		m.desired, m.installed, m.refused, m.quarantined,
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"os"
 	"os/exec"
 	"runtime"
@@ -33,9 +34,10 @@ type process struct {
 
 	exit error // of Wait; readable after exited is closed
 
-	mu   sync.Mutex // guards the rest
-	last string     // last error that it logged, or the first line of its crash
-	raw  int        // lines logged that were not ours
+	mu      sync.Mutex // guards the rest
+	last    string     // last error that it logged, or the first line of its crash
+	raw     int        // lines logged that were not ours
+	autopsy autopsy
 }
 
 // startProcess starts a child. The caller must call end.
@@ -85,9 +87,10 @@ func startProcess(command, env []string) (*process, error) {
 }
 
 // childEnvironment adds what the child needs to env; it is never nil, which would mean ours. Go listens with multipath
-// TCP where the kernel has it, and such a socket takes no TCP MD5 key.
+// TCP where the kernel has it, and such a socket takes no TCP MD5 key. Labels in tracebacks say whose message it was
+// that ended a child.
 func childEnvironment(env []string) []string {
-	const name, setting = "GODEBUG=", "multipathtcp=0"
+	const name, setting = "GODEBUG=", "multipathtcp=0,tracebacklabels=1"
 	value := setting
 	out := make([]string, 0, len(env)+1)
 	for _, v := range env {
@@ -156,6 +159,13 @@ func (p *process) lastError() string {
 	return p.last
 }
 
+// blamed is the peer whose message ended the child; zero = not known.
+func (p *process) blamed() netip.Addr {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.autopsy.culprit
+}
+
 // readLog passes the child's log on until the pipe ends. Lines that are not the child's own are a crash: its first line
 // is kept, the rest logged up to a limit.
 func (p *process) readLog(log *slog.Logger, dropped func()) {
@@ -176,6 +186,7 @@ func (p *process) readLog(log *slog.Logger, dropped func()) {
 		if p.raw == 0 || strings.HasPrefix(text, "panic: ") || strings.HasPrefix(text, "fatal error: ") {
 			p.last = text
 		}
+		p.autopsy.read(text)
 		p.raw++
 		show := p.raw <= maxRawLines
 		p.mu.Unlock()

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"net/netip"
 	"slices"
 	"sync"
 	"time"
@@ -77,6 +78,7 @@ type Speaker struct {
 	heardLast time.Time
 
 	bfdFailures uint64 // that this child has reported
+	quarantined map[netip.Addr]quarantine
 }
 
 // New checks the options. It starts nothing.
@@ -102,7 +104,7 @@ func New(o Options) (*Speaker, error) {
 	return &Speaker{
 		command: slices.Clone(o.Child), env: slices.Clone(o.ChildEnv), desired: o.Desired, wake: o.Wake,
 		log: o.Log, metrics: m, kick: make(chan struct{}, 1), changed: make(chan struct{}, 1),
-		config: config, peers: peers,
+		config: config, peers: peers, quarantined: map[netip.Addr]quarantine{},
 		child: ChildStatus{State: childStopped, Since: time.Now()},
 	}, nil
 }
@@ -122,6 +124,7 @@ func (s *Speaker) Reconfigure(c Config, peers []Peer) error {
 		return err
 	}
 	s.mu.Lock()
+	s.forgive(s.peers, peers)
 	s.config, s.peers = c, peers
 	s.mu.Unlock()
 	s.metrics.peers.Set(float64(len(peers)))
@@ -154,7 +157,7 @@ func (s *Speaker) Run(ctx context.Context) error {
 			s.log.Info("BGP child is replaced: its identity or listeners changed")
 			continue
 		}
-		if time.Since(began) >= childStable {
+		if time.Since(began) >= childStable || s.isBlamed(err) {
 			backoff = backoffFirst
 		}
 		pause := backoff/2 + rand.N(backoff)
@@ -208,7 +211,32 @@ func (s *Speaker) runChild(ctx context.Context) error {
 	if ctx.Err() != nil || errors.Is(err, errReplace) {
 		return err
 	}
-	return errors.New(p.describe(err))
+	return &deathError{text: p.describe(err), culprit: p.blamed()}
+}
+
+// A deathError is the end of a child that nobody told to end.
+type deathError struct {
+	text    string
+	culprit netip.Addr // the peer whose message did it; zero = not known
+}
+
+func (e *deathError) Error() string {
+	if e.culprit.IsValid() {
+		return fmt.Sprintf("%s, by what peer %s sent", e.text, e.culprit)
+	}
+	return e.text
+}
+
+// isBlamed puts the peer that ended the child into quarantine and reports whether there was one: then the next child
+// need not wait.
+func (s *Speaker) isBlamed(err error) bool {
+	var death *deathError
+	if !errors.As(err, &death) {
+		return false
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.blame(death.culprit, death.text, time.Now())
 }
 
 // feed hands the child the desired state and renews its lease. It returns why it stopped; nil when the child exited.
@@ -311,7 +339,9 @@ func (s *Speaker) readReports(p *process, lapsed chan<- struct{}) {
 func (s *Speaker) current() (Config, []Peer) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.config, s.peers
+	admitted := s.admitted(time.Now())
+	s.metrics.quarantined.Set(float64(len(s.peers) - len(admitted)))
+	return s.config, admitted
 }
 
 func (s *Speaker) heard() time.Time {

@@ -25,7 +25,7 @@ type ChildStatus struct {
 type PeerStatus struct {
 	Address   netip.Addr
 	ASN       uint32
-	State     string // established, idle, connect, active, opensent, openconfirm; down while no child runs
+	State     string // established, idle, connect, active, opensent, openconfirm; down while no child runs; quarantined
 	Since     time.Time
 	LastError string     // why it is not established, if known
 	Sent      int        // routes sent on this session (adj-RIB-out); accepted or not is the peer's business
@@ -69,6 +69,9 @@ func (s *Speaker) Status() Status {
 			got = PeerStatus{Address: p.Address, State: "down", Since: s.child.Since}
 		}
 		got.ASN = p.ASN
+		if q := s.quarantined[p.Address]; q.until.After(time.Now()) {
+			got.State, got.Since, got.LastError = "quarantined", q.last, q.text()
+		}
 		out.Peers = append(out.Peers, got)
 	}
 	for _, r := range s.wanted {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"runtime/pprof"
 	"sync"
 
 	gobgplog "github.com/osrg/gobgp/v3/pkg/log"
@@ -96,6 +97,7 @@ func (j *journal) observe(message string, fields gobgplog.Fields) {
 	if err != nil {
 		return
 	}
+	mark(key)
 	switch message {
 	case "freed fsm.h":
 		j.mu.Lock()
@@ -182,3 +184,17 @@ func (j *journal) SetLevel(gobgplog.LogLevel) {}
 
 // GetLevel implements GoBGP's Logger. Dial errors are only told at this level.
 func (j *journal) GetLevel() gobgplog.LogLevel { return gobgplog.DebugLevel }
+
+// The labels of a session's goroutines: when one of them crashes, the traceback says whose it was.
+const (
+	// PeerLabel is the label's name, its value the neighbor's address.
+	PeerLabel = "peer"
+	// SessionFrame is in the stack of a goroutine that belongs to one session.
+	SessionFrame = "server.(*fsmHandler)."
+)
+
+// mark labels the calling goroutine. GoBGP logs with the neighbor's address before it starts the goroutines of a
+// session, which inherit the label, and they log themselves.
+func mark(neighbor string) {
+	pprof.SetGoroutineLabels(pprof.WithLabels(context.Background(), pprof.Labels(PeerLabel, neighbor)))
+}

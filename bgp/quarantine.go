@@ -1,0 +1,73 @@
+package bgp
+
+import (
+	"fmt"
+	"net/netip"
+	"time"
+)
+
+// How long a peer is left out after its message ended the child.
+const (
+	quarantineFirst = time.Minute // then four times as long each time
+	quarantineMost  = time.Hour
+	quarantineClean = 2 * time.Hour // without a crash by it: forgiven
+	maxQuarantined  = 1024
+)
+
+// A quarantine is a peer that ended the child. It is left out for a while, so that the others keep their sessions.
+type quarantine struct {
+	crashes int
+	last    time.Time // of them
+	until   time.Time
+	reason  string
+}
+
+// blame puts a peer away and reports whether it is one of ours. The caller holds mu.
+func (s *Speaker) blame(culprit netip.Addr, reason string, now time.Time) bool {
+	if !culprit.IsValid() || len(s.quarantined) >= maxQuarantined {
+		return false
+	}
+	q := s.quarantined[culprit]
+	if now.Sub(q.last) > quarantineClean {
+		q = quarantine{}
+	}
+	pause := min(quarantineFirst<<min(2*q.crashes, 12), quarantineMost)
+	q.crashes++
+	q.last, q.until, q.reason = now, now.Add(pause), reason
+	s.quarantined[culprit] = q
+	return true
+}
+
+// admitted are the peers that are not in quarantine. The caller holds mu.
+func (s *Speaker) admitted(now time.Time) []Peer {
+	var out []Peer
+	for _, p := range s.peers {
+		if !s.quarantined[p.Address].until.After(now) {
+			out = append(out, p)
+		}
+	}
+	return out
+}
+
+// forgive lets the peers that an operator changed in again. The caller holds mu.
+func (s *Speaker) forgive(old, peers []Peer) {
+	before := map[netip.Addr]Peer{}
+	for _, p := range old {
+		before[p.Address] = p
+	}
+	for _, p := range peers {
+		if was, ok := before[p.Address]; !ok || !was.equal(p) {
+			delete(s.quarantined, p.Address)
+		}
+	}
+}
+
+// text is what an operator should know.
+func (q quarantine) text() string {
+	times := "once"
+	if q.crashes > 1 {
+		times = fmt.Sprintf("%d times", q.crashes)
+	}
+	return fmt.Sprintf("what it sent ended the BGP process %s, the last time at %s (%s): left out until %s, or until its configuration changes",
+		times, q.last.Format(time.TimeOnly), q.reason, q.until.Format(time.TimeOnly))
+}
