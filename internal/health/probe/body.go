@@ -66,7 +66,7 @@ type body struct {
 
 // judgeBody holds a body against the check, and returns as much of it as was
 // needed for that.
-func (p *prober) judgeBody(r io.Reader, c Check) (b body, err error) {
+func (p *prober) judgeBody(r io.Reader, c *Check) (b body, err error) {
 	r = io.LimitReader(r, maxBodyBytes)
 	if c.BodyRegexp == "" && len(c.JSON) == 0 && c.WeightJSON == "" {
 		if c.Body == "" {

@@ -44,7 +44,7 @@ func TestJudgeBody(t *testing.T) {
 	} {
 		p := &prober{}
 		for range 2 { // the second time with what the first has compiled
-			_, err := p.judgeBody(iotest.OneByteReader(strings.NewReader(tt.body)), tt.check)
+			_, err := p.judgeBody(iotest.OneByteReader(strings.NewReader(tt.body)), &tt.check)
 			if fmt.Sprint(err) != tt.want && !(err == nil && tt.want == "") {
 				t.Errorf("%s: got %v, want %q", tt.name, err, tt.want)
 			}
@@ -56,7 +56,7 @@ func TestJudgeBody(t *testing.T) {
 	}
 	broken := iotest.ErrReader(errors.New("cut"))
 	for _, c := range []Check{{Body: "x"}, {BodyRegexp: "x"}, when("a", "b"), {WeightJSON: "a"}} {
-		if _, err := (&prober{}).judgeBody(broken, c); err == nil || err.Error() != "cut" {
+		if _, err := (&prober{}).judgeBody(broken, &c); err == nil || err.Error() != "cut" {
 			t.Errorf("%+v: a body that cannot be read: %v", c, err)
 		}
 	}

@@ -21,31 +21,33 @@ type socket struct {
 func (s socket) LocalAddr() net.Addr  { return &net.TCPAddr{} }
 func (s socket) RemoteAddr() net.Addr { return net.TCPAddrFromAddrPort(s.to) }
 
-// connectTCP connects to an address, from the given one if it is valid, and ends
-// with ctx. Closing the connection resets it: thousands of probes a second would
-// otherwise leave their ports in TIME_WAIT until none is left.
-func connectTCP(ctx context.Context, from netip.Addr, to netip.AddrPort) (net.Conn, error) {
+// connectBound connects to an address, from the given one if it is valid. The
+// connection ends with ctx until undo is called. Closing it resets it: thousands of
+// probes a second would otherwise leave their ports in TIME_WAIT until none is left.
+func connectBound(ctx context.Context, from netip.Addr, to netip.AddrPort) (conn net.Conn, undo func(), err error) {
 	fd, err := tcpSocket(from, to)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	err = ignoringInterrupts(func() error { return unix.Connect(fd, tcpAddr(to)) })
 	if err != nil && err != unix.EINPROGRESS {
 		unix.Close(fd)
-		return nil, os.NewSyscallError("connect", err)
+		return nil, nil, os.NewSyscallError("connect", err)
 	}
 	s := socket{os.NewFile(uintptr(fd), "tcp"), to}
+	undo = bound(ctx, s)
 	if err == unix.EINPROGRESS {
-		err = s.connected(ctx)
+		err = s.connected()
 	}
 	if err == nil && ownPort(fd, to) {
 		err = os.NewSyscallError("connect", syscall.ECONNREFUSED)
 	}
 	if err != nil {
+		undo()
 		s.Close()
-		return nil, err
+		return nil, nil, err
 	}
-	return s, nil
+	return s, undo, nil
 }
 
 // ownPort reports whether the socket is connected to itself: the system may choose
@@ -91,13 +93,12 @@ func tcpSocket(from netip.Addr, to netip.AddrPort) (fd int, err error) {
 	return fd, nil
 }
 
-// connected waits until the connection is made or refused, or ctx ends.
-func (s socket) connected(ctx context.Context) error {
+// connected waits until the connection is made or refused, or its deadline comes.
+func (s socket) connected() error {
 	raw, err := s.SyscallConn()
 	if err != nil {
 		return err
 	}
-	defer bound(ctx, s)()
 	var refused error
 	err = raw.Write(func(fd uintptr) (done bool) {
 		code, err := unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_ERROR)

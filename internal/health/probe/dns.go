@@ -76,7 +76,7 @@ func record(q DNSQuestion, data string) (dns.RR, error) {
 }
 
 // probeDNS runs a DNS check once.
-func (p *prober) probeDNS(ctx context.Context, c Check) Result {
+func (p *prober) probeDNS(ctx context.Context, c *Check) Result {
 	network := "udp"
 	if c.DNS.TCP {
 		network = "tcp"
@@ -95,7 +95,7 @@ func (p *prober) probeDNS(ctx context.Context, c Check) Result {
 }
 
 // askDNS sends the question and returns the answer to it.
-func (p *prober) askDNS(ctx context.Context, network string, c Check) (*dns.Msg, phase, error) {
+func (p *prober) askDNS(ctx context.Context, network string, c *Check) (*dns.Msg, phase, error) {
 	conn, err := p.dial(ctx, network, c)
 	if err != nil {
 		return nil, connecting, err

@@ -38,7 +38,7 @@ func (c Check) validateGRPC() []error {
 // probeGRPC runs a GRPC check once. One call with messages of a field each does
 // not need a library that keeps, balances and retries connections; a benchmark
 // compares them.
-func (p *prober) probeGRPC(ctx context.Context, c Check) Result {
+func (p *prober) probeGRPC(ctx context.Context, c *Check) Result {
 	conn, end, at, err := p.open(ctx, c, "h2")
 	if err != nil {
 		return explain(err, at, c.Timeout)
@@ -57,7 +57,7 @@ func (p *prober) probeGRPC(ctx context.Context, c Check) Result {
 }
 
 // grpcRequest is the call of Health/Check.
-func grpcRequest(ctx context.Context, c Check) *http.Request {
+func grpcRequest(ctx context.Context, c *Check) *http.Request {
 	var message []byte
 	if c.GRPC.Service != "" {
 		message = protowire.AppendTag(message, 1, protowire.BytesType)

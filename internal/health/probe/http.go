@@ -138,11 +138,11 @@ func (c Check) validateNames() (errs []error) {
 }
 
 // probeHTTP runs an HTTP or HTTPS check once.
-func (p *prober) probeHTTP(ctx context.Context, c Check) Result {
-	ask, alpn := ask1, "http/1.1"
+func (p *prober) probeHTTP(ctx context.Context, c *Check) Result {
+	alpn := "http/1.1"
 	switch c.Version {
 	case 2:
-		ask, alpn = ask2, "h2"
+		alpn = "h2"
 	case 3:
 		return p.probeHTTP3(ctx, c)
 	}
@@ -151,7 +151,17 @@ func (p *prober) probeHTTP(ctx context.Context, c Check) Result {
 		return explain(err, at, c.Timeout)
 	}
 	defer end()
-	a, at, err := ask(ctx, conn, c)
+	var a response
+	if c.Version == 2 {
+		a, at, err = ask2(ctx, conn, c)
+	} else {
+		r := p.reader()
+		defer func() {
+			r.Reset(nil) // it holds the connection
+			p.readers.Put(r)
+		}()
+		a, at, err = ask1(conn, r, c)
+	}
 	if err != nil {
 		return explain(err, at, c.Timeout)
 	}
@@ -160,7 +170,7 @@ func (p *prober) probeHTTP(ctx context.Context, c Check) Result {
 
 // newRequest returns the request of c for the versions that are spoken through a
 // library.
-func newRequest(ctx context.Context, c Check, scheme string) (*http.Request, error) {
+func newRequest(ctx context.Context, c *Check, scheme string) (*http.Request, error) {
 	at, err := url.ParseRequestURI(c.Path)
 	if err != nil {
 		return nil, finding{fmt.Errorf("path %.40q cannot be sent", c.Path)}
@@ -181,7 +191,7 @@ func newRequest(ctx context.Context, c Check, scheme string) (*http.Request, err
 }
 
 // judge holds an answer against the check.
-func (p *prober) judge(a response, c Check) Result {
+func (p *prober) judge(a response, c *Check) Result {
 	r := Result{Code: a.code}
 	fail := func(err error) Result {
 		r := explain(err, reading, c.Timeout)

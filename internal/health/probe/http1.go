@@ -2,8 +2,6 @@ package probe
 
 import (
 	"bufio"
-	"bytes"
-	"context"
 	"fmt"
 	"io"
 	"net"
@@ -13,14 +11,24 @@ import (
 // maxInterim is how many 1xx answers may precede the real one.
 const maxInterim = 5
 
-// ask1 asks over HTTP/1.1. It is our own few lines, and not net/http's client,
-// because most checks are of this kind and it costs a fraction.
-func ask1(_ context.Context, conn net.Conn, c Check) (response, phase, error) {
+// reader returns a reader from the pool.
+func (p *prober) reader() *bufio.Reader {
+	if r, ok := p.readers.Get().(*bufio.Reader); ok {
+		return r
+	}
+	return bufio.NewReader(nil)
+}
+
+// ask1 asks over HTTP/1.1 and reads the answer through r. It is our own few lines,
+// and not net/http's client, because most checks are of this kind and it costs a
+// fraction.
+func ask1(conn net.Conn, r *bufio.Reader, c *Check) (response, phase, error) {
 	if _, err := conn.Write(request(c)); err != nil {
 		return response{}, sending, err
 	}
 	limited := &io.LimitedReader{R: conn, N: maxHeaderBytes}
-	got, err := readHead(bufio.NewReader(limited), c.Method)
+	r.Reset(limited)
+	got, err := readHead(r, c.Method)
 	if err != nil {
 		if limited.N <= 0 {
 			err = errTooLarge
@@ -35,8 +43,9 @@ func ask1(_ context.Context, conn net.Conn, c Check) (response, phase, error) {
 
 // readHead reads up to the end of the headers of the final answer.
 func readHead(r *bufio.Reader, method string) (*http.Response, error) {
+	asked := &http.Request{Method: method}
 	for range maxInterim {
-		got, err := http.ReadResponse(r, &http.Request{Method: method})
+		got, err := http.ReadResponse(r, asked)
 		if err != nil {
 			return nil, err
 		}
@@ -48,20 +57,23 @@ func readHead(r *bufio.Reader, method string) (*http.Response, error) {
 }
 
 // request is the bytes that c sends.
-func request(c Check) []byte {
-	var b bytes.Buffer
+func request(c *Check) []byte {
 	agent := userAgent
 	for _, h := range c.Headers {
 		if http.CanonicalHeaderKey(h.Name) == "User-Agent" {
 			agent = h.Value
 		}
 	}
-	fmt.Fprintf(&b, "%s %s HTTP/1.1\r\nHost: %s\r\nUser-Agent: %s\r\nConnection: close\r\n", c.Method, c.Path, c.Host, agent)
+	b := make([]byte, 0, 256)
+	for _, part := range [...]string{
+		c.Method, " ", c.Path, " HTTP/1.1\r\nHost: ", c.Host, "\r\nUser-Agent: ", agent, "\r\nConnection: close\r\n",
+	} {
+		b = append(b, part...)
+	}
 	for _, h := range c.Headers {
 		if http.CanonicalHeaderKey(h.Name) != "User-Agent" {
-			fmt.Fprintf(&b, "%s: %s\r\n", h.Name, h.Value)
+			b = append(append(append(append(b, h.Name...), ": "...), h.Value...), "\r\n"...)
 		}
 	}
-	b.WriteString("\r\n")
-	return b.Bytes()
+	return append(b, "\r\n"...)
 }

@@ -15,7 +15,7 @@ import (
 const maxFrame = 16 << 10
 
 // ask2 asks over HTTP/2, over TLS by ALPN and else with prior knowledge.
-func ask2(ctx context.Context, conn net.Conn, c Check) (response, phase, error) {
+func ask2(ctx context.Context, conn net.Conn, c *Check) (response, phase, error) {
 	scheme := "http"
 	if c.secure() {
 		scheme = "https"

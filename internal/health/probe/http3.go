@@ -18,7 +18,7 @@ import (
 const maxUniStreams = 8
 
 // probeHTTP3 runs an HTTPS check over QUIC once.
-func (p *prober) probeHTTP3(ctx context.Context, c Check) Result {
+func (p *prober) probeHTTP3(ctx context.Context, c *Check) Result {
 	udp, err := p.dial(ctx, "udp", c)
 	if err != nil {
 		return explain(err, connecting, c.Timeout)

@@ -26,7 +26,7 @@ var errNoPing = obstacle{errors.New("ICMP wants this process's group in the sysc
 
 // probeICMP sends an echo request to the target's address, whatever its port, and
 // waits for the reply.
-func (p *prober) probeICMP(ctx context.Context, c Check) Result {
+func (p *prober) probeICMP(ctx context.Context, c *Check) Result {
 	conn, raw, err := dialICMP(ctx, p.sourceOf(c.Target), c.Target.Addr.Addr().Unmap())
 	if err != nil {
 		return explain(err, connecting, c.Timeout)

@@ -21,6 +21,7 @@ type prober struct {
 
 	patterns patterns
 	buffers  sync.Pool // of *[maxBodyBytes]byte, for datagrams
+	readers  sync.Pool // of *bufio.Reader, for answers in HTTP/1
 }
 
 // phase is what a probe is doing, in the words of its errors.
@@ -44,7 +45,7 @@ const tooLate = 500 * time.Millisecond
 
 // probe runs c once.
 func (p *prober) probe(ctx context.Context, c Check) Result {
-	r := p.look(ctx, c)
+	r := p.look(ctx, &c)
 	if deadline, ok := ctx.Deadline(); ok {
 		if late := time.Since(deadline); late > tooLate {
 			return Result{Inconclusive: true, Code: r.Code, Err: fmt.Sprintf(
@@ -55,7 +56,7 @@ func (p *prober) probe(ctx context.Context, c Check) Result {
 }
 
 // look runs c once, however long it takes.
-func (p *prober) look(ctx context.Context, c Check) Result {
+func (p *prober) look(ctx context.Context, c *Check) Result {
 	switch c.Kind {
 	case TCP, TLS:
 		return p.probeStream(ctx, c)
@@ -75,7 +76,7 @@ func (p *prober) look(ctx context.Context, c Check) Result {
 }
 
 // probeStream runs a TCP or TLS check once.
-func (p *prober) probeStream(ctx context.Context, c Check) Result {
+func (p *prober) probeStream(ctx context.Context, c *Check) Result {
 	_, end, at, err := p.open(ctx, c)
 	if err != nil {
 		return explain(err, at, c.Timeout)
@@ -85,8 +86,9 @@ func (p *prober) probeStream(ctx context.Context, c Check) Result {
 }
 
 // dial connects to the target from the source address that is meant for it.
-// network is tcp or udp.
-func (p *prober) dial(ctx context.Context, network string, c Check) (net.Conn, error) {
+// network is tcp or udp. Checks are handed on by reference: they are large, and a
+// stack that grows for copies is a good part of what a probe costs.
+func (p *prober) dial(ctx context.Context, network string, c *Check) (net.Conn, error) {
 	from := p.sourceOf(c.Target)
 	if network == "tcp" {
 		return connectTCP(ctx, from, c.Target.Addr)
@@ -96,6 +98,16 @@ func (p *prober) dial(ctx context.Context, network string, c Check) (net.Conn, e
 		d.LocalAddr = net.UDPAddrFromAddrPort(netip.AddrPortFrom(from, 0))
 	}
 	return d.DialContext(ctx, network, c.Target.Addr.String())
+}
+
+// connectTCP connects as connectBound does; the connection does not end with ctx.
+func connectTCP(ctx context.Context, from netip.Addr, to netip.AddrPort) (net.Conn, error) {
+	conn, undo, err := connectBound(ctx, from, to)
+	if err != nil {
+		return nil, err
+	}
+	undo()
+	return conn, nil
 }
 
 // sourceOf returns the address from which t is probed; the zero address leaves it

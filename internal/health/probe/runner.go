@@ -77,6 +77,7 @@ type Runner struct {
 	room             room
 	owed             time.Time // when a new weight is to be signalled; zero if none is
 	pulse            pulse
+	hands            hands
 	initial          map[health.Target]health.Status // nil after New
 }
 
@@ -266,6 +267,7 @@ func (r *Runner) Run(ctx context.Context) error {
 		for _, j := range r.jobs {
 			r.interrupt(j)
 		}
+		r.hands.rest()
 		r.mu.Unlock()
 		probes.Wait()
 		r.cease()
@@ -332,7 +334,7 @@ func (r *Runner) launch(ctx context.Context, j *job, now time.Time, probes *sync
 	r.metrics.inFlight.Set(float64(r.room.flying))
 	j.running, j.probed = f, now
 	check := j.check
-	probes.Go(func() {
+	r.hands.do(probes, func() {
 		defer cancel()
 		result := r.probe(probeCtx, *check)
 		result.At = time.Now()

@@ -15,19 +15,19 @@ const maxMinValid = 366 * 24 * time.Hour
 func (c Check) validateTLS() []error { return c.validateNames() }
 
 // secure reports whether c speaks TLS over TCP.
-func (c Check) secure() bool {
+func (c *Check) secure() bool {
 	return c.Kind == HTTPS || c.Kind == TLS || c.Kind == GRPC && c.GRPC.TLS
 }
 
 // open connects to the target, in TLS if the check is, offering the protocols of
 // alpn. The connection ends with ctx, and with end. On an error there is none, and
 // at says when it came.
-func (p *prober) open(ctx context.Context, c Check, alpn ...string) (conn net.Conn, end func(), at phase, err error) {
-	conn, err = p.dial(ctx, "tcp", c)
+func (p *prober) open(ctx context.Context, c *Check, alpn ...string) (conn net.Conn, end func(), at phase, err error) {
+	conn, undo, err := connectBound(ctx, p.sourceOf(c.Target), c.Target.Addr)
 	if err != nil {
 		return nil, nil, connecting, err
 	}
-	plain, undo := conn, bound(ctx, conn)
+	plain := conn
 	end = func() {
 		undo()
 		// Not the TLS connection, which would write an alert to a target that may
@@ -50,7 +50,7 @@ func (p *prober) open(ctx context.Context, c Check, alpn ...string) (conn net.Co
 }
 
 // tlsConfig is what a check accepts in TLS.
-func (p *prober) tlsConfig(c Check, alpn ...string) *tls.Config {
+func (p *prober) tlsConfig(c *Check, alpn ...string) *tls.Config {
 	return &tls.Config{
 		ServerName:         c.SNI,
 		RootCAs:            p.roots,
@@ -63,7 +63,7 @@ func (p *prober) tlsConfig(c Check, alpn ...string) *tls.Config {
 // checkExpiry returns a finding if the certificate will not do for MinValid more. A
 // chain ends with the first of its certificates, and of several chains the
 // longest-lived counts; unverified, only the target's own certificate does.
-func (c Check) checkExpiry(s tls.ConnectionState, now time.Time) error {
+func (c *Check) checkExpiry(s tls.ConnectionState, now time.Time) error {
 	if c.MinValid == 0 || c.Kind == GRPC || len(s.PeerCertificates) == 0 {
 		return nil
 	}

@@ -28,7 +28,7 @@ func (c Check) validateUDP() (errs []error) {
 }
 
 // probeUDP runs a UDP check once.
-func (p *prober) probeUDP(ctx context.Context, c Check) Result {
+func (p *prober) probeUDP(ctx context.Context, c *Check) Result {
 	fail := func(err error, at phase) Result { return explain(unreachable(err, "udp"), at, c.Timeout) }
 	conn, err := p.dial(ctx, "udp", c)
 	if err != nil {
