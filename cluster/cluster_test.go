@@ -43,6 +43,7 @@ func fastPace() *pace {
 	return &pace{
 		report:   100 * time.Millisecond,
 		gap:      5 * time.Millisecond,
+		steady:   100 * time.Millisecond,
 		retry:    []time.Duration{0, 50 * time.Millisecond, 100 * time.Millisecond, 200 * time.Millisecond},
 		pushPull: 500 * time.Millisecond,
 		probe:    200 * time.Millisecond,

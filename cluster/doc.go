@@ -1,7 +1,7 @@
 // Package cluster carries health reports and overrides between nodes.
 //
 // A [Node] holds the newest report of every observer and gives its own to all
-// others: every second in one encrypted datagram to each, at once and by gossip
+// others: every second (small fleets: more often) in one encrypted datagram to each, at once and by gossip
 // when it says something else, and in the states that two nodes exchange now and
 // then (every 15 seconds, less often in fleets of more than 32) and when one
 // joins. Other nodes are found with hashicorp/memberlist, which no other package

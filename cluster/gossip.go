@@ -17,12 +17,12 @@ const (
 	leastNodes = 100
 	// newsMargin is what memberlist adds to a frame that shares its datagram.
 	newsMargin = 8
-	// newsRate and newsBurst bound the changed reports passed on, in bytes a second
-	// and in bytes: so much that a few changes reach everybody around broken links,
-	// and so little that a storm costs a large fleet hardly more than calm, in which
-	// every report comes again each second anyway. A small fleet, where calm costs
-	// next to nothing, may spend up to fastNewsRate; each node of it leaves
-	// newsRatePerNode less. Overrides have no such bound, but are few.
+	// newsRate and newsBurst bound the reports passed on, in bytes a second and in
+	// bytes: so much that a few changes reach everybody around broken links. A small
+	// fleet, in which little else is sent, may spend up to fastNewsRate; each node of
+	// it leaves newsRatePerNode less. All of it is always spent: what changes leave is
+	// filled with reports that are held, one observer after the other, so that a storm
+	// costs what calm does. Overrides have no such bound, but are few.
 	newsRate        = 1 << 10
 	fastNewsRate    = 16 << 10
 	newsRatePerNode = 160
@@ -32,11 +32,13 @@ const (
 // grapevine is what is to be passed on by gossip.
 type grapevine struct {
 	reports, orders *memberlist.TransmitLimitedQueue // lock themselves
-	nodes           func() int
+
+	nodes func() int
 
 	mu      sync.Mutex // guards the rest
 	left    float64    // bytes of reports that may be passed on
 	counted time.Time
+	filled  string // the observer whose report was the last to fill room
 }
 
 func newGrapevine(nodes func() int, now time.Time) *grapevine {
@@ -62,8 +64,10 @@ func (g *grapevine) forget() {
 	g.orders.Reset()
 }
 
-// take returns what goes into the next datagram.
-func (g *grapevine) take(overhead, limit int, now time.Time) (orders, reports [][]byte) {
+// take returns what goes into the next datagram: orders, changed reports, and in the
+// room that these leave what fill returns of the observer after the one it is given;
+// false when that is too large or there is nobody.
+func (g *grapevine) take(overhead, limit int, now time.Time, fill func(after string, room int) (observer string, frame []byte, ok bool)) (orders, reports, filler [][]byte) {
 	orders = g.orders.GetBroadcasts(overhead, limit)
 	for _, b := range orders {
 		limit -= overhead + len(b)
@@ -73,21 +77,43 @@ func (g *grapevine) take(overhead, limit int, now time.Time) (orders, reports []
 	defer g.mu.Unlock()
 	g.left = min(g.left+rate*now.Sub(g.counted).Seconds(), newsBurst)
 	g.counted = now
-	if room := min(limit, int(g.left)); room > overhead {
+	room := min(limit, int(g.left))
+	if room > overhead {
 		reports = g.reports.GetBroadcasts(overhead, room)
 	}
 	for _, b := range reports {
+		room -= overhead + len(b)
 		g.left -= float64(overhead + len(b))
 	}
-	return orders, reports
+	for first := ""; room > overhead; {
+		observer, frame, ok := fill(g.filled, room-overhead)
+		if !ok || observer == first {
+			break
+		}
+		if first == "" {
+			first = observer
+		}
+		g.filled = observer
+		filler = append(filler, frame)
+		room -= overhead + len(frame)
+		g.left -= float64(overhead + len(frame))
+	}
+	return orders, reports, filler
 }
 
 // gossip returns the frames that go into the next gossip datagram.
 func (n *Node) gossip(overhead, limit int, now time.Time) [][]byte {
-	orders, reports := n.news.take(overhead, limit, now)
+	wire := n.roster.lowestWire()
+	n.mu.Lock()
+	own := n.own
+	n.mu.Unlock()
+	orders, reports, filler := n.news.take(overhead, limit, now, func(after string, room int) (string, []byte, bool) {
+		return n.table.fill(own, after, wire, room, now)
+	})
 	n.meters.messages.WithLabelValues("out", kindOverrides.String()).Add(float64(len(orders)))
 	n.meters.messages.WithLabelValues("out", kindNews.String()).Add(float64(len(reports)))
-	return append(orders, reports...)
+	n.meters.messages.WithLabelValues("out", kindReport.String()).Add(float64(len(filler)))
+	return append(append(orders, reports...), filler...)
 }
 
 // spreadNews has a report passed on, in place of an older one of the same

@@ -22,8 +22,9 @@ const (
 
 // pace is how fast things happen. Tests have their own.
 type pace struct {
-	report   time.Duration   // between two sendings of our report; jittered by a tenth
+	report   time.Duration   // between two sendings of our report at most; jittered by a tenth
 	gap      time.Duration   // least time between sendings of changed reports
+	steady   time.Duration   // least mean time between sendings, for few members
 	retry    []time.Duration // before the first, second, … attempt to join a node; the last repeats
 	pushPull time.Duration
 	probe    time.Duration
@@ -43,6 +44,7 @@ func defaultPace() pace {
 	return pace{
 		report: time.Second,
 		gap:    50 * time.Millisecond,
+		steady: 300 * time.Millisecond,
 		retry: []time.Duration{
 			0, 200 * time.Millisecond, 500 * time.Millisecond, time.Second,
 			2 * time.Second, 5 * time.Second, 10 * time.Second,
@@ -72,12 +74,10 @@ func jitter(d time.Duration) time.Duration {
 const (
 	// paceBurst is how many changed reports go out at once after a calm.
 	paceBurst = 4
-	// pacePerMember is, for each member, the least mean time between two sendings
-	// of changed reports while a storm lasts: at 100 members the storm then costs
-	// what calm does, and with fewer less than that. stormGap is the least for few
-	// members, so that no change waits for long.
+	// pacePerMember is, for each member, the mean time between two sendings of a
+	// report, at least pace.steady and at most pace.report. It is the same whether
+	// reports change or not, so that a storm costs what calm does.
 	pacePerMember = 11 * time.Millisecond
-	stormGap      = 300 * time.Millisecond
 )
 
 // pacer holds changed reports back in a storm, and never a lone one. The zero
@@ -88,9 +88,9 @@ type pacer struct {
 	last    time.Time
 }
 
-// every returns the least mean time between two sendings.
+// every returns the mean time between two sendings.
 func (pacer) every(p pace, members int) time.Duration {
-	return min(max(time.Duration(members)*pacePerMember, stormGap), p.report)
+	return min(max(time.Duration(members)*pacePerMember, p.steady), p.report)
 }
 
 // refill counts what time has brought.

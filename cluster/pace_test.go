@@ -43,7 +43,7 @@ func TestPacer(t *testing.T) {
 	for _, tt := range []struct {
 		members int
 		every   time.Duration
-	}{{2, stormGap}, {9, stormGap}, {50, 550 * time.Millisecond}, {99, p.report}, {1000, p.report}} {
+	}{{2, p.steady}, {9, p.steady}, {50, 550 * time.Millisecond}, {99, p.report}, {1000, p.report}} {
 		pc := pacer{left: paceBurst, counted: start}
 		var sent []time.Duration
 		for at := time.Duration(0); at < storm; at += change {
@@ -85,7 +85,7 @@ func TestStormIsSentAsOne(t *testing.T) {
 	}
 	sent := fra.metric("pharos_cluster_messages_total", "out", "report") - before
 	// Two peers, those that may go at once, one sending a gap, and the regular ones.
-	limit := 2 * (paceBurst + float64(time.Since(began)/stormGap) + 2)
+	limit := 2 * (paceBurst + float64(time.Since(began)/p.steady) + 2)
 	if sent > limit {
 		t.Errorf("%d changes were sent in %v datagrams, at most %v", changes, sent, limit)
 	}

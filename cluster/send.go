@@ -15,8 +15,8 @@ const (
 	maxCouriers = 4
 )
 
-// send sends our report to everybody every second, at once when it says
-// something else, and to newcomers when they come.
+// send sends our report to everybody every second, more often in a small fleet, at
+// once when it says something else, and to newcomers when they come.
 func (n *Node) send(ctx context.Context, protocol *memberlist.Memberlist) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
@@ -42,7 +42,7 @@ func (n *Node) send(ctx context.Context, protocol *memberlist.Memberlist) {
 		n.spread(protocol)
 		present, _ := n.roster.count()
 		pacer.sent(n.pace, present, changed, time.Now())
-		timer.Reset(jitter(n.pace.report))
+		timer.Reset(jitter(pacer.every(n.pace, present)))
 	}
 }
 

@@ -16,6 +16,8 @@ const (
 	// forgetAfter is the age at which a report is dropped, and not taken in any
 	// more: an hour after a node was removed nobody speaks of it.
 	forgetAfter = time.Hour
+	// fillerAge is the age above which a report is not worth being told again.
+	fillerAge = 5 * time.Second
 )
 
 // verdict is what became of a report that was offered to the table.
@@ -201,4 +203,43 @@ func (t *table) passOn(r *health.Report, kind frameKind) (held, bool) {
 	}
 	h.passedOn = kind == kindNews || kind == kindReport && h.changed
 	return *h, h.passedOn
+}
+
+// fill returns the report of the observer that comes after another by name, and
+// after the last the first again, as a frame that is hearsay: nobody passes it on
+// because of it. own is this node's. Reports that nobody counts any more are left
+// out; ok is false when there is none, or it is larger than room.
+func (t *table) fill(own *held, after string, wire uint8, room int, now time.Time) (observer string, frame []byte, ok bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	var next, first *held
+	consider := func(h *held) {
+		if h.ageAt(now) > fillerAge {
+			return
+		}
+		name := h.report.Observer
+		if first == nil || name < first.report.Observer {
+			first = h
+		}
+		if name > after && (next == nil || name < next.report.Observer) {
+			next = h
+		}
+	}
+	if own != nil {
+		consider(own)
+	}
+	for _, h := range t.held {
+		consider(h)
+	}
+	if next == nil {
+		next = first
+	}
+	if next == nil {
+		return "", nil, false
+	}
+	e, ok := next.entryFor(wire, now)
+	if !ok || frameHeaderLen+e.size(wire) > room {
+		return "", nil, false
+	}
+	return next.report.Observer, appendEntryFrame(nil, wire, kindReport, e), true
 }

