@@ -93,11 +93,17 @@ func (s *commands) run(ctx context.Context, c Check) Result {
 	defer s.metrics.commands.Dec()
 	e := s.keepers.run(ctx, c)
 	s.metrics.survivors.Add(float64(e.Left))
+	if e.Trouble == noTime {
+		return s.crowded()
+	}
 	return e.says(ctx, c.Timeout)
 }
 
 // close ends the keepers that wait for work. It may be called twice.
 func (s *commands) close() { s.keepers.close() }
+
+// noTime is the trouble of a command whose turn came when its time was over.
+const noTime = "no time was left to run it"
 
 // crowded is the result of a command that found no place.
 func (s *commands) crowded() Result {

@@ -33,6 +33,10 @@ const lingering = 100 * time.Millisecond
 // execute runs a command to its end, and then ends what it left behind. It must be
 // called in a keeper, by the goroutine that is confined.
 func execute(ctx context.Context, o order) (e ending) {
+	left := o.End - monotonic()
+	if left <= 0 {
+		return ending{Trouble: noTime}
+	}
 	cmd, err := o.command()
 	if err != nil {
 		return ending{Trouble: err.Error()}
@@ -49,7 +53,7 @@ func execute(ctx context.Context, o order) (e ending) {
 		return ending{Trouble: err.Error()}
 	}
 	_ = unix.Prlimit(cmd.Process.Pid, unix.RLIMIT_NPROC, &unix.Rlimit{Cur: maxProcesses, Max: maxProcesses}, nil)
-	timed, done := context.WithTimeout(ctx, o.Timeout)
+	timed, done := context.WithTimeout(ctx, left)
 	defer done()
 	ctx, cancel := context.WithCancel(timed)
 	copied := make(chan struct{})

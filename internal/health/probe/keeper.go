@@ -22,13 +22,15 @@ type order struct {
 	Command []string // placeholders are filled in
 	User    string   // empty: that of the keeper
 	Env     []string
-	Timeout time.Duration // from now
-	Limit   time.Duration // the timeout of the check
+	// End is when it is to end, on the system's monotonic clock, which all processes
+	// share: a keeper that has just been started begins late.
+	End   time.Duration
+	Limit time.Duration // the timeout of the check
 }
 
-// orderOf returns the order of c, which is to end in timeout from now.
-func orderOf(c Check, timeout time.Duration) order {
-	o := order{User: c.Exec.User, Env: environment(c.Target), Timeout: timeout, Limit: c.Timeout}
+// orderOf returns the order of c.
+func orderOf(c Check, end time.Duration) order {
+	o := order{User: c.Exec.User, Env: environment(c.Target), End: end, Limit: c.Timeout}
 	for _, arg := range c.Exec.Command {
 		o.Command = append(o.Command, fill(arg, c.Target))
 	}

@@ -11,6 +11,8 @@ import (
 	"slices"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // A keeper is a child process that runs commands.
@@ -38,7 +40,7 @@ func (s *keepers) run(ctx context.Context, c Check) ending {
 	broken := make(chan error, 1)
 	go func() {
 		var e ending
-		err := json.NewEncoder(k.orders).Encode(orderOf(c, timeout))
+		err := json.NewEncoder(k.orders).Encode(orderOf(c, monotonic()+timeout))
 		if err == nil {
 			err = k.endings.Decode(&e)
 		}
@@ -75,6 +77,15 @@ func (s *keepers) run(ctx context.Context, c Check) ending {
 			return ending{Status: -1, Signal: syscall.SIGKILL.String()}
 		}
 	}
+}
+
+// monotonic is the time on the clock that all processes share.
+func monotonic() time.Duration {
+	var t unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &t); err != nil {
+		panic(err) // every kernel has it
+	}
+	return time.Duration(t.Nano())
 }
 
 // take returns an idle keeper, or a new one.
