@@ -157,7 +157,7 @@ func TestLanesAgree(t *testing.T) {
 			l := newLanes(detached(t, tunables).server)
 			q := questioner{rand.New(rand.NewPCG(uint64(len(name)), 11))}
 			took := 0
-			const messages = 30_000
+			const messages = 8_000
 			for range messages {
 				if l.compare(t, q.message(), clients[q.IntN(len(clients))], !q.often(8)) {
 					took++

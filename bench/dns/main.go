@@ -35,6 +35,7 @@ func main() {
 	flag.IntVar(&o.rounds, "rounds", 5, "interleaved rounds, 1 to 50")
 	flag.IntVar(&o.queries, "queries", 200_000, "queries of each workload a round, 10,000 to 5,000,000")
 	flag.StringVar(&o.only, "only", "", "servers to measure, separated by commas; all by default")
+	flag.StringVar(&o.work, "workloads", "", "workloads to play, separated by commas; all by default")
 	keep := flag.String("keep", "", "Markdown file to keep the table in, between the lines for dns")
 	fetch := flag.Bool("fetch", false, "build CoreDNS and end")
 	flag.Parse()
@@ -49,7 +50,8 @@ func main() {
 }
 
 type options struct {
-	pharos, only    string
+	pharos          string
+	only, work      string
 	rounds, queries int
 }
 
@@ -114,8 +116,12 @@ func measure(o options) (string, error) {
 			return "", err
 		}
 	}
-	for range o.rounds {
+	for round := range o.rounds {
 		for i := range workloads {
+			if o.work != "" && !strings.Contains(","+o.work+",", ","+workloads[i].name+",") {
+				continue
+			}
+			fmt.Fprintf(os.Stderr, "round %d of %d: %s\n", round+1, o.rounds, workloads[i].name)
 			for _, r := range results {
 				if err := r.play(&workloads[i], o.queries); err != nil {
 					return "", fmt.Errorf("%s, %s: %w", r.peer.name, workloads[i].name, err)

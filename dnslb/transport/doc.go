@@ -4,9 +4,8 @@
 // beyond the length that frames it over TCP (RFC 7766). UDP sockets of one
 // address share it with SO_REUSEPORT, one goroutine each and no hand-off in
 // between; several processes may share it too. Each takes and sends datagrams in
-// batches with system calls that never wait, so that the scheduler need not hear
-// of them; an empty socket waits in the runtime's poller, where it costs nothing
-// and holds no thread. Replies leave from the address that was asked, wildcard
+// batches with system calls that never wait, on a thread of its own that sleeps
+// on the socket only while it is empty. Replies leave from the address that was asked, wildcard
 // sockets included. TCP connections are bounded in
 // number, in idle time, in the time to send a message and in the time to take
 // one.

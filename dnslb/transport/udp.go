@@ -1,6 +1,7 @@
 package transport
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -9,8 +10,8 @@ import (
 	"strconv"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -21,10 +22,6 @@ const (
 	replyBuffer  = 4096    // the largest UDP response that can be configured
 	socketBuffer = 4 << 20 // asked of the kernel, which may give less
 )
-
-// turn is how many batches a socket under load answers before other goroutines
-// get the processor: 2 ms at the most.
-const turn = 16
 
 // sendWait is how long a full send buffer may hold up a batch, in milliseconds.
 const sendWait = 5
@@ -46,10 +43,10 @@ type UDP struct {
 	fd      int
 	local   netip.AddrPort
 	pktinfo bool // bound to a wildcard: replies have to name their source
-	ready   *os.File
-	wait    syscall.RawConn // of ready
+	wake    int  // an event descriptor: Serve sleeps on both
 
 	stopped atomic.Bool
+	serving sync.Mutex // held by Serve
 
 	mu         sync.Mutex // guards the rest
 	closed     bool
@@ -114,53 +111,34 @@ func (u *UDP) bind(addr netip.AddrPort, to unix.Sockaddr) error {
 		port = got.Port
 	}
 	u.local = netip.AddrPortFrom(addr.Addr(), uint16(port))
-	return u.watch()
-}
-
-// watch makes ready, which the runtime's poller watches in place of the socket.
-// That poller wants to know of room to send too, of which every sent datagram
-// makes some: each batch would be followed by a wake-up for nothing. An epoll
-// instance between the two lets only arrivals through.
-func (u *UDP) watch() error {
-	epoll, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
-	if err != nil {
-		return os.NewSyscallError("epoll_create1", err)
-	}
-	event := unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLET, Fd: int32(u.fd)}
-	err = unix.EpollCtl(epoll, unix.EPOLL_CTL_ADD, u.fd, &event)
-	if err == nil {
-		err = unix.SetNonblock(epoll, true) // os.NewFile leaves other files to blocking calls
-	}
-	if err != nil {
-		unix.Close(epoll)
-		return os.NewSyscallError("epoll_ctl", err)
-	}
-	u.ready = os.NewFile(uintptr(epoll), "epoll")
-	if u.wait, err = u.ready.SyscallConn(); err == nil {
-		err = u.ready.SetReadDeadline(time.Time{}) // an error if the poller did not take it
-	}
-	if err != nil {
-		u.ready.Close()
-	}
-	return err
+	u.wake, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
+	return os.NewSyscallError("eventfd", err)
 }
 
 // Local returns the bound address.
 func (u *UDP) Local() netip.AddrPort { return u.local }
 
-// Serve answers until Stop or Close. Errors of single datagrams end nothing.
+// Serve answers until Stop or Close. Errors of single datagrams end nothing. It has
+// a thread to itself, which sleeps on the socket when that is empty, and only
+// then: whoever waits on a socket, an epoll instance too, is looked for on every
+// datagram that comes and on every one that has left.
 func (u *UDP) Serve(r Responder) {
+	u.serving.Lock()
+	defer u.serving.Unlock()
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
 	b := newBatch(u.pktinfo)
-	// One call for all: between calls the runtime forgets arrivals it has seen.
-	_ = u.wait.Read(func(uintptr) bool { return u.drain(b, r) }) // ends by Stop or Close
+	for !u.drain(b, r) {
+		u.sleep()
+	}
 }
 
 // drain answers until the socket is empty, or for good: then it reports true.
 // While it answers, more has mostly come, so it looks again, which costs less
-// than to ask the poller; and the poller tells of an arrival only once.
+// than to sleep.
 func (u *UDP) drain(b *batch, r Responder) (done bool) {
 	failures := 0
-	for batches := 1; !u.stopped.Load(); batches++ {
+	for !u.stopped.Load() {
 		n, errno := b.receive(u.fd)
 		switch errno {
 		case 0:
@@ -179,11 +157,15 @@ func (u *UDP) drain(b *batch, r Responder) (done bool) {
 			b.answer(i, r)
 		}
 		b.send(u.fd, r)
-		if batches%turn == 0 {
-			runtime.Gosched()
-		}
 	}
 	return true
+}
+
+// sleep waits for a datagram or for Stop. The scheduler is told, and takes the
+// processor away only from one that sleeps longer than some 20 µs.
+func (u *UDP) sleep() {
+	fds := [2]unix.PollFd{{Fd: int32(u.fd), Events: unix.POLLIN}, {Fd: int32(u.wake), Events: unix.POLLIN}}
+	_, _, _ = unix.Syscall6(unix.SYS_PPOLL, uintptr(unsafe.Pointer(&fds[0])), uintptr(len(fds)), 0, 0, 0, 0) // drain sees what came of it
 }
 
 // pause keeps a socket that fails on every read from taking a whole core.
@@ -196,14 +178,24 @@ func (u *UDP) pause(failures int) {
 // Stop makes Serve return after the batch in hand. The socket stays bound
 // until Close.
 func (u *UDP) Stop() {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.stop()
+}
+
+// stop sets stopped and wakes Serve. mu is held.
+func (u *UDP) stop() {
 	u.stopped.Store(true)
-	_ = u.ready.SetReadDeadline(time.Unix(1, 0)) // fails only when closed, which stops it as well
+	if !u.closed {
+		_, _ = unix.Write(u.wake, []byte{7: 1}) // fails only when it is full of wake-ups
+	}
 }
 
 // Close stops Serve, waits for its last batch and unbinds the socket.
 func (u *UDP) Close() error {
-	u.stopped.Store(true)
-	_ = u.ready.Close() // waits for Serve; an error means that it is closed
+	u.Stop()
+	u.serving.Lock()
+	defer u.serving.Unlock()
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	if u.closed {
@@ -211,7 +203,7 @@ func (u *UDP) Close() error {
 	}
 	u.overflowed = overflows(u.fd)
 	u.closed = true
-	return os.NewSyscallError("close", unix.Close(u.fd))
+	return errors.Join(os.NewSyscallError("close", unix.Close(u.fd)), os.NewSyscallError("close", unix.Close(u.wake)))
 }
 
 // Overflowed returns how many datagrams the kernel has dropped because Serve

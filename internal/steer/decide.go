@@ -32,8 +32,9 @@ func Decide(t *Topology, view *health.View, facts Facts, previous *Plan) *Plan {
 		p.Generation = previous.Generation + 1
 	}
 	before := j.before(previous)
+	touched := j.touched(before)
 	for i := range t.Services {
-		if before != nil && previous.Services[i].Recheck.IsZero() && j.same(before, i) {
+		if before != nil && previous.Services[i].Recheck.IsZero() && (touched != nil && !touched[i] || touched == nil && j.same(before, i)) {
 			p.Services[i] = previous.Services[i]
 			continue
 		}
@@ -137,6 +138,28 @@ func (j *judgement) down(i int) bool {
 }
 
 func (j *judgement) up(i int) bool { return j.verdict(i).Status == health.StatusUp }
+
+// touched returns, by service, whether one of its targets says something else than
+// before: one pass over the verdicts as they lie in memory, where same goes from service to
+// service. It is nil where more than verdicts may differ, or where the two are not indexed alike;
+// then same has to be asked.
+func (j *judgement) touched(before *judgement) []bool {
+	if before == nil || !j.aligned || !before.aligned || !j.sameOrders || j.held != nil || before.held != nil {
+		return nil
+	}
+	touched := make([]bool, len(j.t.Services))
+	old := before.view.Verdicts
+	for i := range j.view.Verdicts {
+		now, then := &j.view.Verdicts[i], &old[i]
+		if now.Status == then.Status && (now.Status != health.StatusDown || now.Restored == then.Restored && now.Since.Equal(then.Since)) {
+			continue
+		}
+		if owner := j.t.owners[i]; owner >= 0 {
+			touched[owner] = true
+		}
+	}
+	return touched
+}
 
 // same reports whether a service's targets, orders and distrust say the same in both. Of
 // what time alone changes it knows nothing: that is ServicePlan.Recheck.

@@ -99,7 +99,26 @@ func (t *Topology) compileTargets() error {
 		}
 	}
 	t.indexVIPs()
+	t.indexOwners()
 	return nil
+}
+
+// indexOwners notes which service each target is one of.
+func (t *Topology) indexOwners() {
+	t.owners = make([]int32, len(t.Layout.Targets))
+	for i := range t.owners {
+		t.owners[i] = -1
+	}
+	for i := range t.Services {
+		for j := range t.Services[i].Sites {
+			ss := &t.Services[i].Sites[j]
+			for _, list := range [2][]int{ss.Backends, ss.VIPs} {
+				for _, target := range list {
+					t.owners[target] = int32(i)
+				}
+			}
+		}
+	}
 }
 
 // siteTargets lists the targets of a service at a site: backends in pool order, then VIPs.

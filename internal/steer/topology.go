@@ -38,6 +38,7 @@ type Topology struct {
 	backends  map[netip.AddrPort]struct{}
 	vipChecks map[int]vipCheck // how the VIPs of a service are probed, by index in Services
 	siteVIPs  [][]siteVIP      // by index in Config.Sites
+	owners    []int32          // the service of each target, by index in Layout.Targets; −1 = none
 	atlas                      // profiles, classes, orders
 	routes    []routeSpec      // of SelfSite, sorted by prefix
 }
