@@ -68,13 +68,16 @@ func (b *Buffer) Fill(r io.Reader) (int, error) {
 
 // A Stream is a connection whose reader holds no buffer while it waits and
 // whose deadlines are cheap to renew. One goroutine may read and another write.
-// Bulk moves inside the kernel when both ends are plain TCP; a Stream around
-// any other net.Conn (TLS, later) works without those savings.
+// Bulk moves inside the kernel when both ends are plain TCP. A Stream that speaks
+// TLS (Secure) keeps the first two properties; one around any other net.Conn works
+// without these savings.
 type Stream struct {
 	// Immutable.
 	conn net.Conn
 	tcp  *net.TCPConn // nil when conn is not plain TCP
 	raw  syscall.RawConn
+	// records is below a TLS connection; nil without TLS, or where it is not ours.
+	records *records
 
 	// Owned by the reader.
 	readBy   time.Time
@@ -113,8 +116,13 @@ func NewStream(conn net.Conn) *Stream {
 // read. io.EOF means that the peer has finished sending.
 func (s *Stream) Receive() (*Buffer, error) {
 	if s.raw == nil {
+		if s.records != nil && !s.records.pending() {
+			if err := s.records.await(); err != nil {
+				return nil, err
+			}
+		}
 		b := NewBuffer()
-		if _, err := b.Fill(s.conn); err != nil {
+		if _, err := b.Fill(s); err != nil {
 			b.Free()
 			return nil, err
 		}
@@ -168,11 +176,21 @@ const (
 // Quiet reports whether the connection is open and nothing has arrived on it:
 // the state an idle upstream connection has to be in before it is used again.
 // Only the reader may call it.
-func (s *Stream) Quiet() bool { return s.raw == nil || s.look() == peekedQuiet }
+func (s *Stream) Quiet() bool {
+	if r := s.records; r != nil {
+		return !r.pending() && r.under.look() == peekedQuiet
+	}
+	return s.raw == nil || s.look() == peekedQuiet
+}
 
 // Gone reports whether the peer has finished sending or the connection is
 // broken. Only the reader may call it.
-func (s *Stream) Gone() bool { return s.raw != nil && s.look() == peekedGone }
+func (s *Stream) Gone() bool {
+	if s.records != nil {
+		return s.records.gone()
+	}
+	return s.raw != nil && s.look() == peekedGone
+}
 
 func (s *Stream) look() peeked {
 	s.peeked = peekedGone
@@ -202,10 +220,21 @@ func (s *Stream) peekFD(fd uintptr) {
 }
 
 // Read reads into p.
-func (s *Stream) Read(p []byte) (int, error) { return s.conn.Read(p) }
+func (s *Stream) Read(p []byte) (int, error) {
+	n, err := s.conn.Read(p)
+	if s.records != nil {
+		s.records.rest = n == len(p) && n > 0
+	}
+	return n, err
+}
 
 // Write writes all of p.
-func (s *Stream) Write(p []byte) (int, error) { return s.conn.Write(p) }
+func (s *Stream) Write(p []byte) (int, error) {
+	if s.records != nil && len(p) > maxRecord {
+		return s.records.hold(func() (int, error) { return s.conn.Write(p) })
+	}
+	return s.conn.Write(p)
+}
 
 // ReadWithin makes reads fail when they last longer than d from now. An earlier
 // deadline that is at most an eighth of d short of that is left as it is,
@@ -282,10 +311,14 @@ var past = time.Unix(1, 0)
 
 // CloseWrite tells the peer that nothing more comes.
 func (s *Stream) CloseWrite() error {
-	if h, ok := s.conn.(interface{ CloseWrite() error }); ok {
-		return h.CloseWrite()
+	h, ok := s.conn.(interface{ CloseWrite() error })
+	if !ok {
+		return s.conn.Close()
 	}
-	return s.conn.Close()
+	if err := h.CloseWrite(); err != nil || s.records == nil {
+		return err
+	}
+	return s.records.under.CloseWrite()
 }
 
 // Close closes the connection.
@@ -294,6 +327,10 @@ func (s *Stream) Close() error { return s.conn.Close() }
 // Abort closes the connection so that the peer sees a reset and knows that what
 // it got is not all.
 func (s *Stream) Abort() {
+	if s.records != nil {
+		s.records.under.Abort() // without the alert that says that it is the whole
+		return
+	}
 	if s.tcp != nil {
 		_ = s.tcp.SetLinger(0)
 	}
@@ -314,10 +351,7 @@ func (s *Stream) Splice(src *Stream, limit int64, wait, stall time.Duration) (in
 	src.setRead(now.Add(wait))
 	s.setWrite(now.Add(wait + stall))
 	if s.tcp == nil || src.tcp == nil {
-		return io.CopyN(onlyWriter{s.conn}, src.conn, limit)
+		return s.copyThrough(src, limit)
 	}
 	return s.tcp.ReadFrom(&io.LimitedReader{R: src.tcp, N: limit})
 }
-
-// onlyWriter hides ReadFrom.
-type onlyWriter struct{ io.Writer }

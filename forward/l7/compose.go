@@ -6,7 +6,7 @@ import (
 )
 
 // appendRequest appends the head that goes upstream.
-func appendRequest(dst []byte, r *request, from, to, upgrade []byte) []byte {
+func appendRequest(dst []byte, r *request, from, to, upgrade []byte, secure bool) []byte {
 	dst = append(dst, r.method...)
 	dst = append(dst, ' ')
 	dst = append(dst, r.target...)
@@ -42,7 +42,11 @@ func appendRequest(dst []byte, r *request, from, to, upgrade []byte) []byte {
 		}
 	}
 	dst = append(dst, from...)
-	dst = append(dst, "\r\nX-Forwarded-Proto: http\r\n"...)
+	if secure {
+		dst = append(dst, "\r\nX-Forwarded-Proto: https\r\n"...)
+	} else {
+		dst = append(dst, "\r\nX-Forwarded-Proto: http\r\n"...)
+	}
 	if r.authority != nil {
 		dst = append(dst, "X-Forwarded-Host: "...)
 		dst = append(dst, r.authority...)

@@ -1,4 +1,4 @@
-// Package l7 forwards HTTP/1.1 requests to pools, by host and path.
+// Package l7 forwards HTTP/1.1 requests to pools, by host and path, and terminates TLS.
 //
 // One goroutine per client connection does everything: it reads and parses the
 // head strictly, finds the route, borrows an upstream connection, sends the
@@ -39,7 +39,12 @@
 // which in one line. A client that has ended its side while a backend thinks
 // has gone: the backend's connection is aborted within a second.
 //
-// It never terminates TLS, never caches, never retries what a backend may have
+// # TLS
+//
+// A listener with TLS shakes hands first; everything else is the same. Package cert
+// has the certificates. An idle TLS connection holds no buffer.
+//
+// It never caches, never retries what a backend may have
 // acted on, and never logs a request. Reloads swap routes at once, for open
 // connections too, and cut nothing.
 //

@@ -21,7 +21,7 @@ func (s *session) exchange(ctx context.Context, w *work, route *Route, n int) bo
 	upgrade := r.upgradeTo()
 	w.keep = r.persistent()
 	w.replayable = r.idempotent()
-	w.out = appendRequest(w.out[:0], r, s.from, s.to, upgrade)
+	w.out = appendRequest(w.out[:0], r, s.from, s.to, upgrade, s.client.IsTLS())
 	key := s.workKey(route.Service, r)
 	s.in.R += n
 	expects := r.expects && r.minor > 0

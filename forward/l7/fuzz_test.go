@@ -81,7 +81,7 @@ func compareRequests(t *testing.T, r *request, std *http.Request, rest []byte) {
 // request, one and only one.
 func composed(t *testing.T, r *request, rest []byte) {
 	t.Helper()
-	out := appendRequest(nil, r, []byte("192.0.2.1"), []byte("192.0.2.2:80"), r.upgradeTo())
+	out := appendRequest(nil, r, []byte("192.0.2.1"), []byte("192.0.2.2:80"), r.upgradeTo(), false)
 	if r.chunked {
 		payload, _, err := decode(rest)
 		if err != nil {
@@ -257,7 +257,7 @@ func TestParseDoesNotAllocate(t *testing.T) {
 		if w.req.parse(head[:n]).bad() || tab.match(w.req.hostname, w.req.path, &w.scratch) == nil {
 			t.Fatal("refused")
 		}
-		w.out = appendRequest(w.out[:0], &w.req, []byte("192.0.2.1"), nil, nil)
+		w.out = appendRequest(w.out[:0], &w.req, []byte("192.0.2.1"), nil, nil, false)
 	})
 	if n != 0 {
 		t.Errorf("got %v allocations, want 0", n)

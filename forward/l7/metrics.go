@@ -1,6 +1,7 @@
 package l7
 
 import (
+	"crypto/tls"
 	"strconv"
 	"sync/atomic"
 
@@ -18,11 +19,37 @@ type Stats struct {
 	// Retries counts requests sent again because an idle connection had died, Cut
 	// answers that could not be finished, Upgrades connections that changed protocol.
 	Retries, Cut, Upgrades uint64
+	// Handshakes counts TLS handshakes: full, resumed, failed.
+	Handshakes [handshakeKinds]uint64
+	// RefusedCertificates counts changed certificate files that could not be used,
+	// StapleFailures OCSP responses that could not be fetched.
+	RefusedCertificates, StapleFailures uint64
+}
+
+const (
+	handshakeFull = iota
+	handshakeResumed
+	handshakeFailed
+	handshakeKinds
+)
+
+var handshakeTexts = [handshakeKinds]string{"full", "resumed", "failed"}
+
+// shaken counts a TLS handshake.
+func (m *metrics) shaken(state tls.ConnectionState, err error) {
+	switch {
+	case err != nil:
+		m.handshakes[handshakeFailed].Add(1)
+	case state.DidResume:
+		m.handshakes[handshakeResumed].Add(1)
+	default:
+		m.handshakes[handshakeFull].Add(1)
+	}
 }
 
 // metrics counts on the way and is read when scraped.
 type metrics struct {
-	front *forward.Front[settings]
+	server *Server
 
 	classes  [6]atomic.Uint64
 	own      [112]atomic.Uint64
@@ -30,7 +57,11 @@ type metrics struct {
 	cut      atomic.Uint64
 	upgrades atomic.Uint64
 
+	handshakes   [handshakeKinds]atomic.Uint64
+	certificates atomic.Uint64 // files that were refused
+
 	requests, replies *prometheus.Desc
+	shakes, expiry    *prometheus.Desc
 	values            []value
 }
 
@@ -40,9 +71,13 @@ type value struct {
 	read func(Stats) uint64
 }
 
-func newMetrics(front *forward.Front[settings]) *metrics {
+func newMetrics(server *Server) *metrics {
 	m := &metrics{
-		front: front,
+		server: server,
+		shakes: prometheus.NewDesc("pharos_l7_handshakes_total",
+			"TLS handshakes, by how they ended.", []string{"result"}, nil),
+		expiry: prometheus.NewDesc("pharos_l7_certificate_expiry_timestamp_seconds",
+			"Until when a certificate that is served is valid.", []string{"listener", "file"}, nil),
 		requests: prometheus.NewDesc("pharos_l7_answered_requests_total",
 			"Requests answered by backends, by class of status.", []string{"class"}, nil),
 		replies: prometheus.NewDesc("pharos_l7_own_replies_total",
@@ -62,6 +97,10 @@ func newMetrics(front *forward.Front[settings]) *metrics {
 		func(s Stats) uint64 { return s.Retries })
 	add(counter, "cut_responses_total", "Answers that broke off after part of them had been sent.",
 		func(s Stats) uint64 { return s.Cut })
+	add(counter, "refused_certificates_total", "Certificate, CA and revocation files that changed and could not be used.",
+		func(s Stats) uint64 { return s.RefusedCertificates })
+	add(counter, "staple_failures_total", "OCSP responses that could not be fetched.",
+		func(s Stats) uint64 { return s.StapleFailures })
 	add(counter, "upgrades_total", "Connections that changed protocol.", func(s Stats) uint64 { return s.Upgrades })
 	return m
 }
@@ -72,14 +111,18 @@ func (m *metrics) replied(status int) { m.own[status-400].Add(1) }
 
 func (m *metrics) stats() Stats {
 	s := Stats{
-		FrontStats: m.front.Stats(),
-		Retries:    m.retries.Load(), Cut: m.cut.Load(), Upgrades: m.upgrades.Load(),
+		FrontStats:          m.server.front.Stats(),
+		RefusedCertificates: m.certificates.Load(), StapleFailures: m.server.stapler.Failures(),
+		Retries: m.retries.Load(), Cut: m.cut.Load(), Upgrades: m.upgrades.Load(),
 	}
 	for i := range m.classes {
 		s.Answered[i] = m.classes[i].Load()
 	}
 	for i := range m.own {
 		s.Replied[i] = m.own[i].Load()
+	}
+	for i := range m.handshakes {
+		s.Handshakes[i] = m.handshakes[i].Load()
 	}
 	return s
 }
@@ -88,6 +131,8 @@ func (m *metrics) stats() Stats {
 func (m *metrics) Describe(ch chan<- *prometheus.Desc) {
 	ch <- m.requests
 	ch <- m.replies
+	ch <- m.shakes
+	ch <- m.expiry
 	for _, v := range m.values {
 		ch <- v.desc
 	}
@@ -104,6 +149,16 @@ func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 	for i, n := range s.Replied {
 		if n > 0 {
 			ch <- prometheus.MustNewConstMetric(m.replies, prometheus.CounterValue, float64(n), strconv.Itoa(400+i))
+		}
+	}
+	for i, n := range s.Handshakes {
+		ch <- prometheus.MustNewConstMetric(m.shakes, prometheus.CounterValue, float64(n), handshakeTexts[i])
+	}
+	told := make(map[[2]string]bool) // one file may be named twice
+	for _, c := range m.server.Certificates() {
+		if key := [2]string{c.Listener, c.File}; !told[key] {
+			told[key] = true
+			ch <- prometheus.MustNewConstMetric(m.expiry, prometheus.GaugeValue, float64(c.NotAfter.Unix()), c.Listener, c.File)
 		}
 	}
 	for _, v := range m.values {

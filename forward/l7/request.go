@@ -132,12 +132,11 @@ func (r *request) parseTarget() fault {
 // parseAbsolute reduces "http://authority/path" to "/path". RFC 9112, 3.2.2:
 // the authority counts and Host is ignored.
 func (r *request) parseAbsolute() fault {
-	const scheme = "http://"
-	t := r.target
-	if len(t) < len(scheme) || !is(t[:len(scheme)], scheme) {
+	i := bytes.Index(r.target, []byte("://"))
+	if i < 0 || !is(r.target[:i], "http") && !is(r.target[:i], "https") {
 		return malformed("request target is neither a path nor an http URL")
 	}
-	t = t[len(scheme):]
+	t := r.target[i+len("://"):]
 	end := bytes.IndexAny(t, "/?")
 	if end < 0 {
 		end = len(t)

@@ -7,9 +7,12 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/pharos-lb/pharos/forward"
+	"github.com/pharos-lb/pharos/forward/l7/cert"
 	"github.com/prometheus/client_golang/prometheus"
 )
 
@@ -36,6 +39,8 @@ type Listener struct {
 	// Idle is how long a connection may wait for its next request; 0 means
 	// DefaultIdle.
 	Idle time.Duration
+	// TLS terminates TLS; nil = plain text.
+	TLS *TLS
 }
 
 // Options are what a Server needs.
@@ -74,8 +79,7 @@ type Options struct {
 	Registerer prometheus.Registerer
 }
 
-// An engine speaks one protocol on an accepted connection until it ends. HTTP/1
-// is the only one yet; TLS termination and HTTP/2 choose theirs here.
+// An engine speaks one protocol on an accepted connection until it ends.
 type engine func(ctx context.Context, c *forward.Conn[settings])
 
 // settings are what a listener is set to.
@@ -83,6 +87,7 @@ type settings struct {
 	engine engine
 	routes *table
 	idle   time.Duration
+	tls    *terminator // nil = plain text
 }
 
 // A Server forwards HTTP requests.
@@ -92,6 +97,10 @@ type Server struct {
 	registry *forward.Registry
 	front    *forward.Front[settings]
 	metrics  *metrics
+	stapler  *cert.Stapler
+	secret   [32]byte // for tickets of listeners that share theirs with nobody
+
+	terminators atomic.Pointer[[]*terminator] // in force
 }
 
 // New validates opts and binds every address. It starts nothing.
@@ -118,8 +127,8 @@ func New(opts Options) (*Server, error) {
 	if opts.Log == nil {
 		opts.Log = slog.New(slog.DiscardHandler)
 	}
-	s := &Server{opts: opts, registry: opts.Registry}
-	listens, err := s.settle(opts.Listeners)
+	s := &Server{opts: opts, registry: opts.Registry, stapler: cert.NewStapler(), secret: newSecret()}
+	listens, terminators, err := s.settle(opts.Listeners)
 	if err != nil {
 		return nil, err
 	}
@@ -130,7 +139,8 @@ func New(opts Options) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("l7: %w", err)
 	}
-	s.metrics = newMetrics(s.front)
+	s.terminators.Store(&terminators)
+	s.metrics = newMetrics(s)
 	if opts.Registerer != nil {
 		if err := opts.Registerer.Register(s.metrics); err != nil {
 			_ = s.front.Close()
@@ -140,9 +150,10 @@ func New(opts Options) (*Server, error) {
 	return s, nil
 }
 
-// settle checks listeners and compiles their routes.
-func (s *Server) settle(listeners []Listener) ([]forward.Listen[settings], error) {
+// settle checks listeners, compiles their routes and reads their certificates.
+func (s *Server) settle(listeners []Listener) ([]forward.Listen[settings], []*terminator, error) {
 	var errs []error
+	var terminators []*terminator
 	out := make([]forward.Listen[settings], len(listeners))
 	for i, l := range listeners {
 		routes, err := newTable(l.Routes)
@@ -152,26 +163,30 @@ func (s *Server) settle(listeners []Listener) ([]forward.Listen[settings], error
 		if l.Idle < 0 {
 			errs = append(errs, fmt.Errorf("l7: listener %s: durations must not be negative", l.Address))
 		}
-		out[i] = forward.Listen[settings]{
-			Address:  l.Address,
-			Settings: settings{engine: s.serveHTTP1, routes: routes, idle: cmp.Or(l.Idle, DefaultIdle)},
+		set := settings{engine: s.serveHTTP1, routes: routes, idle: cmp.Or(l.Idle, DefaultIdle)}
+		if l.TLS != nil {
+			set.engine = s.serveTLS
+			if set.tls, err = s.newTerminator(l.Address.String(), *l.TLS); err != nil {
+				errs = append(errs, fmt.Errorf("l7: listener %s: tls: %w", l.Address, err))
+			}
+			terminators = append(terminators, set.tls)
 		}
+		out[i] = forward.Listen[settings]{Address: l.Address, Settings: set}
 	}
-	return out, errors.Join(errs...)
+	return out, terminators, errors.Join(errs...)
 }
 
 // Run accepts and forwards until ctx ends, drains, and returns with every
 // goroutine joined. It can be called once.
 func (s *Server) Run(ctx context.Context) error {
-	sweeping, stop := context.WithCancel(context.WithoutCancel(ctx))
-	swept := make(chan struct{})
-	go func() {
-		defer close(swept)
-		s.sweep(sweeping)
-	}()
+	tending, stop := context.WithCancel(context.WithoutCancel(ctx))
+	var wg sync.WaitGroup
+	for _, tend := range []func(context.Context){s.sweep, s.tendCertificates, s.fetchStaples} {
+		wg.Go(func() { tend(tending) })
+	}
 	err := s.front.Run(ctx)
 	stop()
-	<-swept
+	wg.Wait()
 	return err
 }
 
@@ -202,12 +217,16 @@ func (s *Server) Stats() Stats { return s.metrics.stats() }
 // Addresses in both sets keep their sockets, and the next request on any open
 // connection sees the new routes. Connections of removed listeners end after
 // their current request.
-type Change = forward.Change[settings]
+type Change struct {
+	server      *Server
+	front       *forward.Change[settings]
+	terminators []*terminator
+}
 
-// Prepare compiles the routes of listeners and binds the addresses that are
-// new. The Server goes on unchanged until Commit.
+// Prepare compiles the routes of listeners, reads their certificates and binds the
+// addresses that are new. The Server goes on unchanged until Commit.
 func (s *Server) Prepare(listeners []Listener) (*Change, error) {
-	listens, err := s.settle(listeners)
+	listens, terminators, err := s.settle(listeners)
 	if err != nil {
 		return nil, err
 	}
@@ -215,5 +234,14 @@ func (s *Server) Prepare(listeners []Listener) (*Change, error) {
 	if err != nil {
 		return nil, fmt.Errorf("l7: %w", err)
 	}
-	return change, nil
+	return &Change{s, change, terminators}, nil
 }
+
+// Commit puts the change into effect. It cannot fail.
+func (c *Change) Commit() {
+	c.server.terminators.Store(&c.terminators)
+	c.front.Commit()
+}
+
+// Discard frees what Prepare opened.
+func (c *Change) Discard() { c.front.Discard() }

@@ -41,6 +41,20 @@ type Status struct {
 	StateTrouble string `json:"state_trouble,omitempty"`
 	// Members are the nodes of the cluster that this one knows of, itself too.
 	Members []MemberStatus `json:"members"`
+	// Certificates are those of the listeners that terminate TLS.
+	Certificates []CertificateStatus `json:"certificates,omitempty"`
+}
+
+// CertificateStatus is one certificate that a listener serves.
+type CertificateStatus struct {
+	Listener string   `json:"listener"`
+	File     string   `json:"file"`
+	Names    []string `json:"names"`
+	// NotAfter is until when it is valid, StapleUntil until when its OCSP response is.
+	NotAfter    time.Time `json:"not_after"`
+	StapleUntil time.Time `json:"staple_until,omitzero"`
+	// Error is why what is on disk is not what is served; "" if it is.
+	Error string `json:"error,omitempty"`
 }
 
 // ConfigStatus is the configuration in force and the last attempt to change it.

@@ -94,6 +94,12 @@ func (b *builder) buildListener(at *value) {
 			listener.HTTP.Routes = append(listener.HTTP.Routes, route)
 		}
 	}
+	if tls := at.entry("tls"); tls != nil {
+		listener.TLS = b.buildTLS(tls)
+		if at.entry("tcp") != nil {
+			b.refuseKey(tls, refuse("only http can terminate TLS: tcp passes it through as it is"))
+		}
+	}
 	b.cfg.Listeners = append(b.cfg.Listeners, listener)
 	if !at.given("bind") {
 		return

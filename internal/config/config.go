@@ -241,6 +241,7 @@ type Listener struct {
 	Bind Bind
 	TCP  *TCPListener
 	HTTP *HTTPListener
+	TLS  *TLSListener // only with HTTP; nil = plain text
 }
 
 // TCPListener forwards connections to one service.

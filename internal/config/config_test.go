@@ -216,7 +216,15 @@ func TestEverything(t *testing.T) {
 		}, cfg.DNS},
 		{"listener", config.Listener{Bind: config.Bind{Host: "vip", Port: 443}, HTTP: &config.HTTPListener{Idle: 30 * time.Second, Routes: []config.Route{
 			{Host: "www.example.com", Path: "/", Service: "web"}, {Host: "*.example.com", Path: "/api", Service: "api"}, {Path: "/", Service: "web"},
-		}}}, cfg.Listeners[0]},
+		}}, TLS: &config.TLSListener{
+			MinVersion: "1.3", Certificates: []config.Certificate{
+				{Certificate: "testdata/www.pem", Key: "/etc/pharos/www.key", OCSP: "testdata/www.ocsp"},
+				{Certificate: "/etc/pharos/both.pem", Key: "/etc/pharos/both.pem"},
+			},
+			Client: &config.TLSClient{
+				CA: "testdata/clients.pem", CRL: []string{"testdata/one.crl", "testdata/two.crl"}, Optional: true, OCSP: "try",
+			},
+		}}, cfg.Listeners[0]},
 		{"tcp listener", config.Listener{Bind: config.Bind{Host: "vip", Port: 6379}, TCP: &config.TCPListener{Service: "api", Idle: time.Hour, Connect: 500 * time.Millisecond}}, cfg.Listeners[1]},
 		{"bgp", config.BGP{
 			ASN: 64500, Port: 1790, Lease: time.Second,
@@ -252,7 +260,7 @@ func TestEverything(t *testing.T) {
 		}, cfg.BGP},
 		{"drain", config.Drain{Depreference: 10 * time.Second, Connections: time.Minute, Stop: 20 * time.Second}, cfg.Drain},
 		{"admin", config.Admin{Socket: "testdata/pharos.sock", Listen: config.Bind{Addr: addr("127.0.0.1"), Port: 9153}, Token: config.NewSecret("0123456789abcdef")}, cfg.Admin},
-		{"test", config.Test{Name: "a.b.eu.example.com.", Type: "A", From: "network:office", Down: []string{"fra", "iad"}, Expect: []string{"sin"}, Line: 169}, cfg.Tests[2]},
+		{"test", config.Test{Name: "a.b.eu.example.com.", Type: "A", From: "network:office", Down: []string{"fra", "iad"}, Expect: []string{"sin"}, Line: 176}, cfg.Tests[2]},
 	} {
 		if diff := cmp.Diff(c.want, c.got, same); diff != "" {
 			t.Errorf("%s: -want +got:\n%s", c.name, diff)

@@ -15,6 +15,7 @@ func listenerKeys() *shape {
 			need("routes", list(routeKeys(), 1, maxRoutes), "Where requests go; the most specific host, then the longest path wins"),
 			with("idle", one(duration("idle", minIdle, maxIdle, time.Millisecond)), defaultHTTPIdle, "How long a connection may wait for its next request"),
 		), "Forward HTTP requests"),
+		may("tls", tlsKeys(), "Terminate TLS; for http only"),
 	).pick("tcp", "http")
 }
 

@@ -83,7 +83,7 @@ func (n *Node) Status() *admin.Status {
 	if n.geoError != nil {
 		out.Geo.LastError = n.geoError.Error()
 	}
-	dns, speaker, forwarding, ordersError := n.dns, n.speaker, n.l4 != nil, n.ordersError
+	dns, speaker, forwarding, web, ordersError := n.dns, n.speaker, n.l4 != nil, n.l7, n.ordersError
 	n.mu.Unlock()
 	n.fillSafety(out)
 	if dns != nil {
@@ -108,6 +108,10 @@ func (n *Node) Status() *admin.Status {
 		out.Degraded = append(out.Degraded, fmt.Sprintf("another node is called %s, too (%s): give each its own name", n.opts.Name, where))
 	}
 	out.Degraded = append(out.Degraded, blind(n.runner.States(nil))...)
+	if web != nil {
+		out.Certificates = certificateStatus(web.Certificates())
+		out.Degraded = append(out.Degraded, worrying(out.Certificates, now)...)
+	}
 	if ordersError != nil {
 		out.Degraded = append(out.Degraded, "the overrides file was refused: "+firstLine(ordersError.Error()))
 	}
@@ -119,7 +123,11 @@ func (s *Setup) forwardingText() (out []string) {
 		out = append(out, "tcp "+l.Address.String()+" → "+l.Service)
 	}
 	for _, l := range s.l7Listeners() {
-		out = append(out, fmt.Sprintf("http %s (%d routes)", l.Address, len(l.Routes)))
+		scheme := "http"
+		if l.TLS != nil {
+			scheme = "https"
+		}
+		out = append(out, fmt.Sprintf("%s %s (%d routes)", scheme, l.Address, len(l.Routes)))
 	}
 	return out
 }

@@ -147,7 +147,7 @@ func (s *Setup) l7Listeners() []l7.Listener {
 			services = append(services, r.Service)
 		}
 		for _, a := range s.addresses(l.Bind, services) {
-			out = append(out, l7.Listener{Address: wildcard(a), Routes: routes, Idle: l.HTTP.Idle})
+			out = append(out, l7.Listener{Address: wildcard(a), Routes: routes, Idle: l.HTTP.Idle, TLS: s.tls(l.TLS)})
 		}
 	}
 	return out
