@@ -10,8 +10,9 @@ import (
 
 // workKey is what a request is bound to a backend by, as its service is balanced; 0 for nothing.
 // The request's bytes are still where they were read to.
-func (s *session) workKey(service string, r *request) uint64 {
-	key := s.server.registry.Load().Key(service, false)
+func (w *work) workKey(service string) uint64 {
+	r := &w.req
+	key := w.server.registry.Load().Key(service, false)
 	var value []byte
 	switch key.Kind {
 	case forward.KeyNone:
@@ -31,8 +32,8 @@ func (s *session) workKey(service string, r *request) uint64 {
 			return key.Bytes(space[:len(r.hostname)])
 		}
 	case forward.KeyFlow:
-		client, ok := s.conn.Stream.RemoteAddr().(*net.TCPAddr)
-		local, too := s.conn.Stream.LocalAddr().(*net.TCPAddr)
+		client, ok := w.conn.Stream.RemoteAddr().(*net.TCPAddr)
+		local, too := w.conn.Stream.LocalAddr().(*net.TCPAddr)
 		if ok && too {
 			return key.Flow(client.AddrPort(), local.AddrPort())
 		}
@@ -40,7 +41,7 @@ func (s *session) workKey(service string, r *request) uint64 {
 	if len(value) > 0 {
 		return key.Bytes(value)
 	}
-	if client, ok := s.conn.Stream.RemoteAddr().(*net.TCPAddr); ok {
+	if client, ok := w.conn.Stream.RemoteAddr().(*net.TCPAddr); ok {
 		return key.Addr(client.AddrPort().Addr())
 	}
 	return 0

@@ -142,7 +142,8 @@ func statusText(status int) string {
 }
 
 // reply sends a reply of our own and reports whether the connection goes on.
-func (s *session) reply(w *work, status int, text string) bool {
+func (s *session) reply(w *work, f fault) bool {
+	status, text := f.status, f.text
 	w.keep = w.keep && !s.conn.Draining()
 	out := append(w.out[:0], "HTTP/1.1 "...)
 	out = strconv.AppendInt(out, int64(status), 10)

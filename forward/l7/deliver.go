@@ -19,72 +19,60 @@ const (
 
 // deliver passes the final answer on and reports whether the upstream
 // connection is fit for another request.
-func (s *session) deliver(w *work) (keepBackend bool, t trouble) {
-	r, old := &w.res, w.req.minor == 0
+func (w *work) deliver() (keepBackend bool, t trouble) {
+	r := &w.res
 	frame := r.framing(w.req.head)
-	length := r.length
-	if r.status == 204 {
-		length = -1
-	}
-	chunked := frame == frameChunked || frame == frameClose || frame == frameNone && r.chunked && r.status != 204
-	if chunked && old {
-		chunked = false
-		if frame != frameNone {
-			w.keep = false // the end of the connection is the end of the body
-		}
-	}
-	if s.conn.Draining() || w.pump != nil && !w.pump.settled() {
+	if w.conn.Draining() || w.pump != nil && !w.pump.settled() {
 		w.keep = false
 	}
-	w.out = appendResponse(w.out[:0], r, w.req.minor, chunked, length, w.keep)
+	w.down.head(w, frame)
 	keepBackend = r.persistent() && frame != frameClose
 	w.back.R += w.scan.next
 	switch frame {
 	case frameNone:
-		t = s.writeClient(w, w.out)
+		w.down.end(w, nil)
+		t = w.down.flush(w)
 	case frameLength:
-		t = s.sendLength(w, r.length)
+		t = w.sendLength(r.length)
 	case frameChunked:
-		t = s.sendChunked(w, !old)
+		t = w.sendChunked()
 	case frameClose:
-		t = s.sendRest(w, !old)
+		t = w.sendRest()
 	}
 	// Bytes behind the answer belong to no request of ours.
 	return keepBackend && w.back.R == w.back.W, t
 }
 
-// sendLength sends w.out and a body of n bytes.
-func (s *session) sendLength(w *work, n int64) trouble {
+// sendLength sends a body of n bytes.
+func (w *work) sendLength(n int64) trouble {
 	b := w.back
 	for {
 		take := int(min(n, int64(b.W-b.R)))
-		w.out = append(w.out, b.Data[b.R:b.R+take]...)
+		w.down.data(w, b.Data[b.R:b.R+take])
 		b.R += take
-		n -= int64(take)
-		if t := s.writeClient(w, w.out); t != troubleNone {
+		if n -= int64(take); n == 0 {
+			w.down.end(w, nil)
+		}
+		if t := w.down.flush(w); t != troubleNone || n == 0 {
 			return t
 		}
-		w.out = w.out[:0]
-		if n == 0 {
-			return troubleNone
+		if n >= spliceAtLeast && w.down.wire() != nil {
+			return w.spliceLength(n)
 		}
-		if n >= spliceAtLeast {
-			return s.spliceLength(w, n)
-		}
-		if t := s.moreBody(w); t != troubleNone {
+		if t := w.moreBody(); t != troubleNone {
 			return t
 		}
 	}
 }
 
 // spliceLength moves n bytes inside the kernel.
-func (s *session) spliceLength(w *work, n int64) trouble {
-	wait := s.server.opts.ResponseTimeout
-	up := w.lease.Stream
+func (w *work) spliceLength(n int64) trouble {
+	wait := w.server.opts.ResponseTimeout
+	up, client := w.lease.Stream, w.down.wire()
 	for n > 0 {
 		chunk := min(n, spliceChunk)
 		start := time.Now()
-		moved, err := s.client.Splice(up, chunk, wait, wait)
+		moved, err := client.Splice(up, chunk, wait, wait)
 		n -= moved
 		switch {
 		case moved == chunk:
@@ -107,11 +95,11 @@ func (s *session) spliceLength(w *work, n int64) trouble {
 
 // moreBody waits for more of the body in w.back, which is empty or holds the
 // start of a line.
-func (s *session) moreBody(w *work) trouble {
+func (w *work) moreBody() trouble {
 	if w.back.W == forward.BufferSize {
 		w.back.Compact()
 	}
-	w.lease.Stream.ReadWithin(s.server.opts.ResponseTimeout)
+	w.lease.Stream.ReadWithin(w.server.opts.ResponseTimeout)
 	if w.pump != nil && w.pump.broken() != troubleNone {
 		return w.pump.broken()
 	}
@@ -124,8 +112,8 @@ func (s *session) moreBody(w *work) trouble {
 	return troubleNone
 }
 
-// sendChunked sends w.out and a chunked body, chunked anew or plain.
-func (s *session) sendChunked(w *work, chunked bool) trouble {
+// sendChunked sends a chunked body.
+func (w *work) sendChunked() trouble {
 	c, b := &w.chunks, w.back
 	c.reset()
 	for {
@@ -138,53 +126,36 @@ func (s *session) sendChunked(w *work, chunked bool) trouble {
 				break
 			}
 			b.R += used
-			if chunked {
-				w.out = appendChunk(w.out, payload)
-			} else {
-				w.out = append(w.out, payload...)
-			}
-		}
-		if c.done() && chunked {
-			w.out = appendLastChunk(w.out, c.trailers)
-		}
-		if len(w.out) > 0 {
-			if t := s.writeClient(w, w.out); t != troubleNone {
-				return t
-			}
-			w.out = w.out[:0]
+			w.down.data(w, payload)
 		}
 		if c.done() {
-			return troubleNone
+			w.down.end(w, c.trailers)
 		}
-		if t := s.moreBody(w); t != troubleNone {
+		if t := w.down.flush(w); t != troubleNone || c.done() {
+			return t
+		}
+		if t := w.moreBody(); t != troubleNone {
 			return t
 		}
 	}
 }
 
-// sendRest sends w.out and everything until the backend closes.
-func (s *session) sendRest(w *work, chunked bool) trouble {
+// sendRest sends everything until the backend closes.
+func (w *work) sendRest() trouble {
 	b := w.back
 	for {
-		if chunked {
-			w.out = appendChunk(w.out, b.Unread())
-		} else {
-			w.out = append(w.out, b.Unread()...)
-		}
+		w.down.data(w, b.Unread())
 		b.R = b.W
-		if t := s.writeClient(w, w.out); t != troubleNone {
+		if t := w.down.flush(w); t != troubleNone {
 			return t
 		}
-		w.out = w.out[:0]
-		w.lease.Stream.ReadWithin(s.server.opts.ResponseTimeout)
+		w.lease.Stream.ReadWithin(w.server.opts.ResponseTimeout)
 		if _, err := b.Fill(w.lease.Stream); err != nil {
 			if !errors.Is(err, io.EOF) {
 				return backendTrouble(err)
 			}
-			if chunked {
-				return s.writeClient(w, appendLastChunk(w.out, nil))
-			}
-			return troubleNone
+			w.down.end(w, nil)
+			return w.down.flush(w)
 		}
 	}
 }

@@ -1,10 +1,15 @@
-// Package l7 forwards HTTP/1.1 requests to pools, by host and path, and terminates TLS.
+// Package l7 forwards HTTP requests to pools, by host and path, and terminates TLS.
 //
 // One goroutine per client connection does everything: it reads and parses the
 // head strictly, finds the route, borrows an upstream connection, sends the
 // head on, and passes the answer back. Only a body that is not complete with
 // its head, and a protocol that was upgraded to, take a second goroutine while
 // they last.
+//
+// HTTP/2 (package h2) is read by the connection's goroutine; each stream is handled by one
+// of its own. A request becomes the same request as one of HTTP/1, under the same
+// rules: what differs between protocols is behind the interface downstream, and
+// routes, retries and outcomes are written once.
 //
 // # Strictness
 //

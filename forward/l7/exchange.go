@@ -14,94 +14,94 @@ const maxInterim = 8
 // client is still there. One that has only finished sending counts as gone.
 const lookEvery = time.Second
 
-// exchange forwards the request whose head is the first n bytes of s.in, and
-// reports whether another may follow.
-func (s *session) exchange(ctx context.Context, w *work, route *Route, n int) bool {
+// exchange forwards w.req by route, and reports whether another request may follow
+// on the client's connection.
+func (w *work) exchange(ctx context.Context, route *Route) bool {
 	r := &w.req
 	upgrade := r.upgradeTo()
 	w.keep = r.persistent()
 	w.replayable = r.idempotent()
-	w.out = appendRequest(w.out[:0], r, s.from, s.to, upgrade, s.client.IsTLS())
-	key := s.workKey(route.Service, r)
-	s.in.R += n
+	w.out = appendRequest(w.out[:0], r, w.from, w.to, upgrade, w.secure)
+	key := w.workKey(route.Service)
 	expects := r.expects && r.minor > 0
 	switch {
 	case r.chunked, r.length > maxInline, r.length > 0 && expects:
-		w.pump = &pump{session: s, chunked: r.chunked, left: r.length}
+		w.pump = &pump{work: w, chunked: r.chunked, left: r.length}
 		w.replayable = false
 	case r.length > 0:
-		f, ok := s.collect(w, int(r.length))
+		f, ok := w.down.collect(w, int(r.length))
 		if !ok {
 			return false
 		}
 		if f.bad() {
-			return s.refuse(w, f)
+			w.keep = false
+			return w.down.reply(w, f)
 		}
 	}
 	var err error
-	w.lease, err = s.server.registry.Load().Borrow(ctx, route.Service, forward.Terms{
-		Connect: s.server.opts.Connect, Reuse: true, Shard: uint32(s.conn.ID), Key: key,
+	w.lease, err = w.server.registry.Load().Borrow(ctx, route.Service, forward.Terms{
+		Connect: w.server.opts.Connect, Reuse: true, Shard: uint32(w.conn.ID), Key: key,
 	})
 	if err != nil {
 		f := unavailable(route.Service, err)
 		w.keep = w.keep && w.pump == nil
-		return s.reply(w, f.status, f.text)
+		return w.down.reply(w, f)
 	}
-	s.conn.Hold(w.lease.Stream)
+	w.down.hold(w.lease.Stream)
 	since := timed(w.lease.Backend)
-	t, renewed := s.roundTrip(ctx, w, upgrade)
+	t, renewed := w.roundTrip(ctx, upgrade)
 	if renewed != nil { // the lease is gone with the failure to renew it
 		f := unavailable(route.Service, renewed)
-		return s.reply(w, f.status, f.text)
+		return w.down.reply(w, f)
 	}
 	if t == troubleNone {
 		observe(w.lease.Backend, since)
 	}
 	if t == troubleNone && w.res.status == 101 {
-		s.tunnel(ctx, w)
+		w.down.tunnel(ctx, w)
 		return false
 	}
 	keepBackend := false
 	if t == troubleNone {
-		keepBackend, t = s.deliver(w)
+		keepBackend, t = w.deliver()
 	}
 	if t != troubleNone && ctx.Err() != nil {
 		t = troubleClient // we have cut it: nothing is to be said about the backend
 	}
-	s.conn.Hold(nil) // it may go to another client now
-	return s.conclude(w, t, keepBackend, route.Service)
+	w.down.hold(nil) // it may go to another client now
+	return w.conclude(t, keepBackend, route.Service)
 }
 
 // roundTrip sends the request and waits for the head of the final answer. A
 // request that meets a connection which died while idle is sent once more on a
 // fresh one, if that is safe; renewed is the error of opening that one.
-func (s *session) roundTrip(ctx context.Context, w *work, upgrade []byte) (t trouble, renewed error) {
+func (w *work) roundTrip(ctx context.Context, upgrade []byte) (t trouble, renewed error) {
 	for {
 		up := w.lease.Stream
-		up.WriteWithin(s.server.opts.ResponseTimeout)
+		up.WriteWithin(w.server.opts.ResponseTimeout)
 		if _, err := up.Write(w.out); err != nil {
 			t = backendTrouble(err)
 		} else {
 			if w.pump != nil {
 				w.pump.start(up)
 			}
-			t = s.answer(w, upgrade)
+			t = w.answer(upgrade)
 		}
 		died := t == troubleReset && w.lease.Reused && w.back == nil
 		if !died || !w.replayable {
 			return t, nil
 		}
-		s.server.metrics.retries.Add(1)
-		if err := w.lease.Renew(ctx, s.server.opts.Connect); err != nil {
+		w.server.metrics.retries.Add(1)
+		if err := w.lease.Renew(ctx, w.server.opts.Connect); err != nil {
 			return t, err
 		}
-		s.conn.Hold(w.lease.Stream)
+		w.down.hold(w.lease.Stream)
 	}
 }
 
 // answer reads heads until the final one, which it leaves in w.res with its
 // bytes still at the front of w.back. Interim ones are passed on.
-func (s *session) answer(w *work, upgrade []byte) trouble {
+func (w *work) answer(upgrade []byte) trouble {
 	scan := headScan{}
 	for interim := 0; ; {
 		n := 0
@@ -112,7 +112,7 @@ func (s *session) answer(w *work, upgrade []byte) trouble {
 			}
 		}
 		if n == 0 {
-			if t := s.fillBack(w); t != troubleNone {
+			if t := w.fillBack(); t != troubleNone {
 				return t
 			}
 			continue
@@ -130,7 +130,7 @@ func (s *session) answer(w *work, upgrade []byte) trouble {
 		if interim++; interim > maxInterim {
 			return troubleProtocol
 		}
-		if t := s.interim(w); t != troubleNone {
+		if t := w.interim(); t != troubleNone {
 			return t
 		}
 		w.back.R += n
@@ -144,18 +144,18 @@ func (r *response) upgradedTo(asked []byte) bool {
 }
 
 // interim passes a 1xx on to a client that understands it.
-func (s *session) interim(w *work) trouble {
+func (w *work) interim() trouble {
 	if w.req.minor == 0 || w.res.status == 100 && !w.req.expects {
 		return troubleNone
 	}
 	sent := w.sent
-	t := s.writeClient(w, appendResponse(nil, &w.res, w.req.minor, false, -1, true))
+	t := w.down.interim(w)
 	w.sent = sent // the final answer can still be our own
 	return t
 }
 
 // fillBack reads more of the answer's head.
-func (s *session) fillBack(w *work) trouble {
+func (w *work) fillBack() trouble {
 	up := w.lease.Stream
 	if w.back != nil && w.back.W == forward.BufferSize {
 		w.back.Compact()
@@ -163,7 +163,7 @@ func (s *session) fillBack(w *work) trouble {
 			return troubleProtocol // larger than any head may be
 		}
 	}
-	by := time.Now().Add(s.server.opts.ResponseTimeout)
+	by := time.Now().Add(w.server.opts.ResponseTimeout)
 	for {
 		up.ReadWithin(max(min(time.Until(by), lookEvery), time.Millisecond))
 		if w.pump != nil && w.pump.broken() != troubleNone {
@@ -186,8 +186,8 @@ func (s *session) fillBack(w *work) trouble {
 			return t
 		case w.pump != nil && w.pump.busy():
 			// The backend waits for the rest of the body, and the pump sees the client.
-			by = time.Now().Add(s.server.opts.ResponseTimeout)
-		case (w.pump == nil || w.pump.ended()) && s.client.Gone():
+			by = time.Now().Add(w.server.opts.ResponseTimeout)
+		case (w.pump == nil || w.pump.ended()) && w.down.gone():
 			return troubleClient
 		case !time.Now().Before(by):
 			return t
@@ -197,7 +197,7 @@ func (s *session) fillBack(w *work) trouble {
 
 // conclude releases the lease, tells the client if something went wrong and it
 // can still be told, and reports whether another request may follow.
-func (s *session) conclude(w *work, t trouble, keepBackend bool, service string) bool {
+func (w *work) conclude(t trouble, keepBackend bool, service string) bool {
 	if w.pump != nil && w.pump.started {
 		if !w.pump.stop() {
 			w.keep, keepBackend = false, false
@@ -211,26 +211,24 @@ func (s *session) conclude(w *work, t trouble, keepBackend bool, service string)
 	switch {
 	case t == troubleNone:
 		w.lease.Release(keepBackend)
-		s.server.metrics.answered(w.res.status)
-		if !w.keep && (w.pump != nil || s.in.R < s.in.W || s.conn.Draining()) {
-			s.linger() // the client may still be sending
-		}
+		w.server.metrics.answered(w.res.status)
+		w.down.ended(w)
 		return w.keep
 	case t == troubleClient:
 		w.lease.Stream.Abort()
 		w.lease.Release(false)
-		s.client.Abort()
+		w.down.abort()
 		return false
 	default:
 		w.lease.Stream.Abort()
 		w.lease.Release(false)
 		f := t.fault(service)
 		if w.sent {
-			s.server.metrics.cut.Add(1)
-			s.client.Abort() // the client must see that it is not the whole
+			w.server.metrics.cut.Add(1)
+			w.down.abort() // the client must see that it is not the whole
 			return false
 		}
 		w.keep = w.keep && (w.pump == nil || w.pump.complete())
-		return s.reply(w, f.status, f.text)
+		return w.down.reply(w, f)
 	}
 }

@@ -19,6 +19,8 @@ type Stats struct {
 	// Retries counts requests sent again because an idle connection had died, Cut
 	// answers that could not be finished, Upgrades connections that changed protocol.
 	Retries, Cut, Upgrades uint64
+	// HTTP2 counts connections that speak HTTP/2.
+	HTTP2 uint64
 	// Handshakes counts TLS handshakes: full, resumed, failed.
 	Handshakes [handshakeKinds]uint64
 	// RefusedCertificates counts changed certificate files that could not be used,
@@ -56,6 +58,7 @@ type metrics struct {
 	retries  atomic.Uint64
 	cut      atomic.Uint64
 	upgrades atomic.Uint64
+	http2    atomic.Uint64
 
 	handshakes   [handshakeKinds]atomic.Uint64
 	certificates atomic.Uint64 // files that were refused
@@ -97,6 +100,7 @@ func newMetrics(server *Server) *metrics {
 		func(s Stats) uint64 { return s.Retries })
 	add(counter, "cut_responses_total", "Answers that broke off after part of them had been sent.",
 		func(s Stats) uint64 { return s.Cut })
+	add(counter, "http2_connections_total", "Client connections that speak HTTP/2.", func(s Stats) uint64 { return s.HTTP2 })
 	add(counter, "refused_certificates_total", "Certificate, CA and revocation files that changed and could not be used.",
 		func(s Stats) uint64 { return s.RefusedCertificates })
 	add(counter, "staple_failures_total", "OCSP responses that could not be fetched.",
@@ -113,7 +117,7 @@ func (m *metrics) stats() Stats {
 	s := Stats{
 		FrontStats:          m.server.front.Stats(),
 		RefusedCertificates: m.certificates.Load(), StapleFailures: m.server.stapler.Failures(),
-		Retries: m.retries.Load(), Cut: m.cut.Load(), Upgrades: m.upgrades.Load(),
+		Retries: m.retries.Load(), Cut: m.cut.Load(), Upgrades: m.upgrades.Load(), HTTP2: m.http2.Load(),
 	}
 	for i := range m.classes {
 		s.Answered[i] = m.classes[i].Load()

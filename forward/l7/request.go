@@ -25,14 +25,15 @@ type request struct {
 	authority []byte
 	// hostname is authority without the port.
 	hostname []byte
-	minor    byte // HTTP/1.minor
+	minor    byte // HTTP/1.minor; 1 for later versions
+	version  byte // HTTP/version
 	head     bool // method is HEAD
 }
 
 // parse reads a complete head, empty line included.
 func (r *request) parse(head []byte) fault {
 	line, rest := firstLine(head)
-	r.minor, r.head = 1, false
+	r.minor, r.version, r.head = 1, 1, false
 	if f := r.parseLine(line); f.bad() {
 		return f
 	}

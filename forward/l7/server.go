@@ -101,6 +101,10 @@ type Server struct {
 	secret   [32]byte // for tickets of listeners that share theirs with nobody
 
 	terminators atomic.Pointer[[]*terminator] // in force
+
+	streams  chan job // to goroutines that have handled a stream and wait for another
+	handlers sync.WaitGroup
+	ended    chan struct{} // closed when Run ends
 }
 
 // New validates opts and binds every address. It starts nothing.
@@ -127,7 +131,10 @@ func New(opts Options) (*Server, error) {
 	if opts.Log == nil {
 		opts.Log = slog.New(slog.DiscardHandler)
 	}
-	s := &Server{opts: opts, registry: opts.Registry, stapler: cert.NewStapler(), secret: newSecret()}
+	s := &Server{
+		opts: opts, registry: opts.Registry, stapler: cert.NewStapler(), secret: newSecret(),
+		streams: make(chan job), ended: make(chan struct{}),
+	}
 	listens, terminators, err := s.settle(opts.Listeners)
 	if err != nil {
 		return nil, err
@@ -186,6 +193,8 @@ func (s *Server) Run(ctx context.Context) error {
 	}
 	err := s.front.Run(ctx)
 	stop()
+	close(s.ended)
+	s.handlers.Wait()
 	wg.Wait()
 	return err
 }

@@ -39,11 +39,19 @@ type work struct {
 	chunks    chunkReader
 	scratch   [maxHost + maxTarget]byte
 
+	// What it belongs to.
+	server   *Server
+	conn     *forward.Conn[settings]
+	down     downstream
+	from, to []byte // the client's address and our own, as text
+	secure   bool   // the client speaks TLS
+
 	lease      forward.Lease
 	back       *forward.Buffer // what the backend has sent
 	replayable bool            // may be sent again on another connection
 	keep       bool            // the client's connection goes on after this
 	sent       bool            // part of the answer has been written to the client
+	chunked    bool            // the answer goes to an HTTP/1 client in chunks
 	pump       *pump           // sends the rest of the body; nil if there is none
 }
 
@@ -58,6 +66,7 @@ var works = sync.Pool{New: func() any {
 func (w *work) free() {
 	w.back.Free()
 	w.back, w.pump, w.lease = nil, nil, forward.Lease{}
+	w.server, w.conn, w.down, w.from, w.to = nil, nil, nil, nil, nil
 	w.scan, w.sent = headScan{}, false
 	w.req.head, w.req.minor = false, 1 // what a reply to an unread request assumes
 	if cap(w.out) > maxKept {
@@ -75,6 +84,8 @@ type session struct {
 	from   []byte          // the client's address as text
 	to     []byte          // our own, for requests without a Host
 	began  bool            // a first request has been waited for
+
+	requests int // so far
 }
 
 // serveHTTP1 is the HTTP/1 engine.
@@ -88,7 +99,15 @@ func (s *Server) serveHTTP1(ctx context.Context, c *forward.Conn[settings]) {
 	}
 	defer func() { ss.in.Free() }()
 	for ss.await() {
+		if ss.requests++; ss.requests == 1 && isPreface(ss.in.Unread()) {
+			in := ss.in
+			ss.in = nil
+			s.serveHTTP2(ctx, c, in)
+			return
+		}
 		w := works.Get().(*work)
+		w.server, w.conn, w.down, w.from, w.to = s, c, &ss, ss.from, ss.to
+		w.secure = c.Stream.IsTLS()
 		again := ss.request(ctx, w)
 		w.free()
 		if !again {
@@ -138,9 +157,10 @@ func (s *session) request(ctx context.Context, w *work) bool {
 	if route == nil {
 		w.keep = w.req.persistent() && !w.req.chunked && w.req.length <= 0
 		s.in.R += n
-		return s.reply(w, 404, "no route for this host and path")
+		return s.reply(w, fault{404, "no route for this host and path"})
 	}
-	return s.exchange(ctx, w, route, n)
+	s.in.R += n
+	return w.exchange(ctx, route)
 }
 
 // readHead waits until a whole head has arrived and returns its length. ok is
@@ -178,7 +198,7 @@ func (s *session) readHead(w *work) (n int, f fault, ok bool) {
 // because where the next request starts is not known.
 func (s *session) refuse(w *work, f fault) bool {
 	w.keep = false
-	return s.reply(w, f.status, f.text)
+	return s.reply(w, f)
 }
 
 // linger ends the connection so that the client can read what was sent to it,
@@ -230,3 +250,64 @@ func (s *session) collect(w *work, n int) (fault, bool) {
 	}
 	return fault{}, true
 }
+
+// head appends the head of the final answer to w.out.
+func (s *session) head(w *work, frame framing) {
+	r, old := &w.res, w.req.minor == 0
+	length := r.length
+	if r.status == 204 {
+		length = -1
+	}
+	w.chunked = frame == frameChunked || frame == frameClose || frame == frameNone && r.chunked && r.status != 204
+	if w.chunked && old {
+		w.chunked = false
+		if frame != frameNone {
+			w.keep = false // the end of the connection is the end of the body
+		}
+	}
+	w.out = appendResponse(w.out[:0], r, w.req.minor, w.chunked, length, w.keep)
+	w.chunked = w.chunked && frame != frameNone
+}
+
+func (s *session) data(w *work, payload []byte) {
+	if w.chunked {
+		w.out = appendChunk(w.out, payload)
+	} else {
+		w.out = append(w.out, payload...)
+	}
+}
+
+func (s *session) end(w *work, trailers []byte) {
+	if w.chunked {
+		w.out = appendLastChunk(w.out, trailers)
+	}
+}
+
+func (s *session) flush(w *work) trouble {
+	if len(w.out) == 0 {
+		return troubleNone
+	}
+	t := s.writeClient(w, w.out)
+	w.out = w.out[:0]
+	return t
+}
+
+// interim passes a 1xx on.
+func (s *session) interim(w *work) trouble {
+	return s.writeClient(w, appendResponse(nil, &w.res, w.req.minor, false, -1, true))
+}
+
+// ended lets a client that may still be sending read the answer.
+func (s *session) ended(w *work) {
+	if !w.keep && (w.pump != nil || s.in.R < s.in.W || s.conn.Draining()) {
+		s.linger()
+	}
+}
+
+func (s *session) wire() *forward.Stream { return s.client }
+
+func (s *session) hold(up *forward.Stream) { s.conn.Hold(up) }
+
+func (s *session) gone() bool { return s.client.Gone() }
+
+func (s *session) abort() { s.client.Abort() }

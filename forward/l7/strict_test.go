@@ -108,7 +108,6 @@ func TestStrict(t *testing.T) {
 		{"no version", "GET /\r\n" + host + "\r\n", 400},
 		{"lower-case version", "GET / http/1.1\r\n" + host + "\r\n", 400},
 		{"version 2", "GET / HTTP/2.0\r\n" + host + "\r\n", 505},
-		{"preface of HTTP/2", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505},
 		{"version 1.2", "GET / HTTP/1.2\r\n" + host + "\r\n", 505},
 		{"version with a space behind", "GET / HTTP/1.1 \r\n" + host + "\r\n", 400},
 		{"empty line first", "\r\n" + get + "\r\n", 400},

@@ -96,7 +96,7 @@ func (t *terminator) renew(now time.Time) {
 	c := &tls.Config{
 		GetCertificate: t.store.GetCertificate,
 		MinVersion:     t.opts.MinVersion,
-		NextProtos:     []string{"http/1.1"},
+		NextProtos:     []string{"h2", "http/1.1"},
 		// Small records at the beginning save a client a moment and cost the server a
 		// third more for large bodies.
 		DynamicRecordSizingDisabled: true,
@@ -153,6 +153,10 @@ func (s *Server) serveTLS(ctx context.Context, c *forward.Conn[settings]) {
 	}
 	stream.ForgetDeadlines()
 	c.Secured(stream)
+	if state.NegotiatedProtocol == "h2" {
+		s.serveHTTP2(ctx, c, nil)
+		return
+	}
 	s.serveHTTP1(ctx, c)
 }
 

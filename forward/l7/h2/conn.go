@@ -1,0 +1,353 @@
+package h2
+
+import (
+	"cmp"
+	"errors"
+	"io"
+	"sync"
+	"time"
+
+	"github.com/pharos-lb/pharos/forward"
+	"golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
+)
+
+// Defaults of Options.
+const (
+	DefaultMaxStreams = 128
+	DefaultWindow     = 256 << 10
+	DefaultMaxHead    = 16 << 10
+	DefaultStall      = time.Minute
+)
+
+const (
+	preface = http2.ClientPreface
+	// initialWindow is what both sides have until SETTINGS say otherwise.
+	initialWindow = 65535
+	// connWindow is how much all streams together may have received and not read.
+	connWindow = 1 << 20
+	// maxFrame is the largest frame that is taken.
+	maxFrame = 16 << 10
+	// maxOut is how much may wait to be written before senders wait.
+	maxOut = 64 << 10
+	// maxWindow is the largest window there can be.
+	maxWindow = 1<<31 - 1
+	// A peer may reset this many streams more than it lets end within calmFor.
+	spareResets = 100
+	// A peer may send this many frames in a row that move nothing within calmFor.
+	spareFrames = 2000
+	calmFor     = 10 * time.Second
+)
+
+// Errors of a connection and its streams.
+var (
+	ErrClosed = errors.New("connection is closed")
+	ErrReset  = errors.New("stream was reset")
+	ErrStall  = errors.New("peer was silent for too long")
+	ErrGoAway = errors.New("peer takes no more streams")
+)
+
+// Options are what a Conn needs.
+type Options struct {
+	// Client makes it the side that opens streams.
+	Client bool
+	// Serve handles a stream that the peer has opened; it is called on the reading
+	// goroutine and must not block. Required for a server.
+	Serve func(*Stream)
+	// MaxStreams is how many streams a peer may have open; 0 means DefaultMaxStreams.
+	MaxStreams int
+	// Window is how much of a stream is received before it is read; 0 means
+	// DefaultWindow.
+	Window int
+	// MaxHead bounds a field section, uncompressed; 0 means DefaultMaxHead.
+	MaxHead int
+	// Extended allows CONNECT with a protocol (RFC 8441).
+	Extended bool
+	// Waited is called when nothing has arrived within Idle, or the read was
+	// interrupted. An error ends the connection. nil = the connection ends.
+	Waited func() error
+	// Idle is how long to wait for a frame before Waited is called.
+	Idle func() time.Duration
+	// Stall is how long one write may take; 0 means DefaultStall.
+	Stall time.Duration
+}
+
+// A Conn is one connection.
+type Conn struct {
+	// Immutable.
+	opts Options
+	wire *forward.Stream
+
+	// Owned by Run.
+	in      input
+	framer  *http2.Framer
+	settled bool // the peer's SETTINGS have come
+	vain    int  // frames in a row that moved nothing
+	calm    time.Time
+
+	mu       sync.Mutex // guards the rest
+	streams  map[uint32]*Stream
+	open     int       // streams of the peer whose handler has not returned, or ours that are open
+	resets   int       // streams reset by the peer, less those that ended
+	calmed   time.Time // when they were last let off
+	data64   uint64    // bytes of bodies sent
+	seen64   uint64    // of these, when the last WINDOW_UPDATE came
+	last     uint32    // the highest stream of the peer
+	next     uint32    // our next stream
+	limit    uint32    // how many streams the peer allows
+	gone     bool      // the peer has said GOAWAY
+	leaving  bool      // we have
+	err      error     // why it has ended
+	sendWin  int64
+	recvWin  int64 // what the peer may still send
+	consumed int64 // what was read and not yet given back
+	initial  int64 // window of new streams, as the peer said
+	frame    int   // largest frame the peer takes
+	extended bool  // the peer takes CONNECT with a protocol
+	out      []byte
+	spare    []byte
+	writing  bool
+	waiting  []*Stream // to send
+}
+
+// New returns a connection over wire; early is what was read from it already, and may
+// be nil. Nothing is sent before Run.
+func New(wire *forward.Stream, early *forward.Buffer, opts Options) *Conn {
+	opts.MaxStreams = cmp.Or(opts.MaxStreams, DefaultMaxStreams)
+	opts.Window = cmp.Or(opts.Window, DefaultWindow)
+	opts.MaxHead = cmp.Or(opts.MaxHead, DefaultMaxHead)
+	opts.Stall = cmp.Or(opts.Stall, DefaultStall)
+	c := &Conn{
+		opts: opts, wire: wire, streams: make(map[uint32]*Stream), calm: time.Now(), calmed: time.Now(),
+		next: 1, limit: 100, sendWin: initialWindow, recvWin: connWindow, initial: initialWindow, frame: maxFrame,
+	}
+	c.in = input{conn: c, buf: early}
+	c.framer = http2.NewFramer(io.Discard, &c.in)
+	c.framer.SetMaxReadFrameSize(maxFrame)
+	c.framer.SetReuseFrames()
+	c.framer.MaxHeaderListSize = uint32(opts.MaxHead)
+	c.framer.ReadMetaHeaders = hpack.NewDecoder(4096, nil)
+	c.greet()
+	return c
+}
+
+// greet puts what is sent first into the buffer.
+func (c *Conn) greet() {
+	if c.opts.Client {
+		c.out = append(c.out, preface...)
+	}
+	settings := []http2.Setting{
+		{ID: http2.SettingInitialWindowSize, Val: uint32(c.opts.Window)},
+		{ID: http2.SettingMaxHeaderListSize, Val: uint32(c.opts.MaxHead)},
+	}
+	if c.opts.Client {
+		settings = append(settings, http2.Setting{ID: http2.SettingEnablePush, Val: 0})
+	} else {
+		settings = append(settings, http2.Setting{ID: http2.SettingMaxConcurrentStreams, Val: uint32(c.opts.MaxStreams)})
+		if c.opts.Extended {
+			settings = append(settings, http2.Setting{ID: http2.SettingEnableConnectProtocol, Val: 1})
+		}
+	}
+	c.out = appendFrame(c.out, http2.FrameSettings, 0, 0, 6*len(settings))
+	for _, s := range settings {
+		c.out = append(c.out, byte(s.ID>>8), byte(s.ID), byte(s.Val>>24), byte(s.Val>>16), byte(s.Val>>8), byte(s.Val))
+	}
+	c.out = appendWindow(c.out, 0, connWindow-initialWindow)
+}
+
+// input is what the framer reads from. It holds no buffer while it waits, and
+// deadlines do not reach the framer, which would lose its place.
+type input struct {
+	conn *Conn
+	buf  *forward.Buffer
+}
+
+func (in *input) Read(p []byte) (int, error) {
+	c := in.conn
+	for in.buf == nil {
+		if c.opts.Idle != nil {
+			c.wire.ReadWithin(c.opts.Idle())
+		}
+		b, err := c.wire.Receive()
+		if err == nil {
+			in.buf = b
+			break
+		}
+		if !isTimeout(err) || c.opts.Waited == nil {
+			return 0, err
+		}
+		if err := c.opts.Waited(); err != nil {
+			return 0, err
+		}
+	}
+	n := copy(p, in.buf.Unread())
+	if in.buf.R += n; in.buf.R == in.buf.W {
+		in.buf.Free()
+		in.buf = nil
+	}
+	return n, nil
+}
+
+// Run reads until the connection ends. Streams that are open then end with an error.
+func (c *Conn) Run() error {
+	err := c.read()
+	c.end(err)
+	c.in.buf.Free()
+	c.in.buf = nil
+	return err
+}
+
+func (c *Conn) read() error {
+	c.flush()
+	if !c.opts.Client {
+		var have [len(preface)]byte
+		if _, err := io.ReadFull(&c.in, have[:]); err != nil {
+			return err
+		}
+		if string(have[:]) != preface {
+			return c.fail(http2.ErrCodeProtocol, "not the preface of HTTP/2")
+		}
+	}
+	for {
+		f, err := c.framer.ReadFrame()
+		if err == nil {
+			err = c.handle(f)
+		}
+		switch e := err.(type) {
+		case nil:
+		case http2.StreamError:
+			if err := c.streamError(e); err != nil {
+				return err
+			}
+		case http2.ConnectionError:
+			return c.fail(http2.ErrCode(e), "")
+		default:
+			if errors.Is(err, http2.ErrFrameTooLarge) {
+				return c.fail(http2.ErrCodeFrameSize, "")
+			}
+			return err
+		}
+		if c.done() {
+			return nil
+		}
+	}
+}
+
+// done reports whether there is nothing left to do on a connection that is being left.
+func (c *Conn) done() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.leaving && c.open == 0 || c.err != nil
+}
+
+// streamError resets one stream. Its frame counts as the opening of one.
+func (c *Conn) streamError(e http2.StreamError) error {
+	c.mu.Lock()
+	if !c.opts.Client && e.StreamID > c.last {
+		if e.StreamID%2 == 0 {
+			c.mu.Unlock()
+			return c.fail(http2.ErrCodeProtocol, "")
+		}
+		c.last = e.StreamID
+	}
+	calm := c.tooManyLocked()
+	c.resetLocked(e.StreamID, e.Code)
+	c.mu.Unlock()
+	if calm {
+		return c.fail(http2.ErrCodeEnhanceYourCalm, "too many bad streams")
+	}
+	c.flush()
+	return nil
+}
+
+// tooManyLocked counts a stream that came to nothing, and reports whether there
+// have been too many in a short time. c.mu is held.
+func (c *Conn) tooManyLocked() bool {
+	if c.resets++; c.resets <= spareResets || c.opts.Client {
+		return false
+	}
+	now := time.Now()
+	calm := now.Sub(c.calmed) > calmFor
+	if calm {
+		c.calmed, c.resets = now, 0
+	}
+	return !calm
+}
+
+// resetLocked sends RST_STREAM and ends the stream, if there is one. c.mu is held.
+func (c *Conn) resetLocked(id uint32, code http2.ErrCode) {
+	c.out = appendFrame(c.out, http2.FrameRSTStream, 0, id, 4)
+	c.out = append(c.out, byte(code>>24), byte(code>>16), byte(code>>8), byte(code))
+	if s := c.streams[id]; s != nil {
+		s.endLocked(ErrReset)
+	}
+}
+
+// fail says GOAWAY and ends the connection.
+func (c *Conn) fail(code http2.ErrCode, why string) error {
+	c.mu.Lock()
+	c.goAwayLocked(code)
+	c.mu.Unlock()
+	c.flush()
+	if why == "" {
+		return http2.ConnectionError(code)
+	}
+	return errors.New(why)
+}
+
+func (c *Conn) goAwayLocked(code http2.ErrCode) {
+	c.leaving = true
+	last := c.last
+	c.out = appendFrame(c.out, http2.FrameGoAway, 0, 0, 8)
+	c.out = append(c.out, byte(last>>24), byte(last>>16), byte(last>>8), byte(last))
+	c.out = append(c.out, byte(code>>24), byte(code>>16), byte(code>>8), byte(code))
+}
+
+// Leave says GOAWAY: open streams end in order, and then the connection.
+func (c *Conn) Leave() {
+	c.mu.Lock()
+	if !c.leaving && c.err == nil {
+		c.goAwayLocked(http2.ErrCodeNo)
+	}
+	c.mu.Unlock()
+	c.flush()
+}
+
+// end ends what is left.
+func (c *Conn) end(err error) {
+	if err == nil {
+		err = ErrClosed
+	}
+	c.mu.Lock()
+	if c.err == nil {
+		c.err = err
+	}
+	for _, s := range c.streams {
+		s.endLocked(ErrClosed)
+	}
+	c.mu.Unlock()
+}
+
+// Open returns how many streams are open.
+func (c *Conn) Open() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.open
+}
+
+// Free returns how many more streams a client may open now; 0 if none.
+func (c *Conn) Free() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.err != nil || c.gone || c.leaving || c.next > maxWindow-2 {
+		return 0
+	}
+	return max(int(min(c.limit, 1000))-c.open, 0)
+}
+
+// Alive reports whether the connection can still be used for new streams, now or later.
+func (c *Conn) Alive() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.err == nil && !c.gone && !c.leaving
+}

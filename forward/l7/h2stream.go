@@ -1,0 +1,236 @@
+package l7
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"strconv"
+	"time"
+
+	"github.com/pharos-lb/pharos/forward"
+	"github.com/pharos-lb/pharos/forward/l7/h2"
+	"golang.org/x/net/http2"
+)
+
+// A stream2 is one request of a client that speaks HTTP/2: the downstream side of its
+// exchange.
+type stream2 struct {
+	front  *front2
+	stream *h2.Stream
+
+	block    []byte // the answer's head, encoded and not sent yet
+	trailers []byte // the same
+	over     bool   // the answer ends with what is about to be sent
+	key      []byte // of a WebSocket handshake with an HTTP/1 backend
+}
+
+// request handles the request.
+func (d *stream2) request(ctx context.Context, w *work) {
+	w.keep = true
+	if d.stream.Truncated {
+		d.reply(w, fault{431, "header fields are too large"})
+		return
+	}
+	extended, f, ok := w.req.parse2(d.stream.Fields, make([]byte, 0, arenaSize(d.stream.Fields)))
+	if !ok {
+		d.stream.Reset(http2.ErrCodeProtocol)
+		return
+	}
+	if f.bad() {
+		d.reply(w, f)
+		return
+	}
+	n, all := d.stream.Buffered()
+	switch {
+	case all && w.req.length < 0 && len(d.stream.Trailers()) == 0:
+		w.req.length = int64(n)
+		if n == 0 {
+			w.req.length = -1 // no body, and nothing that says so
+		}
+	case w.req.length < 0:
+		w.req.chunked = true
+	}
+	if extended != nil && !d.asUpgrade(w, extended) {
+		d.reply(w, fault{501, "only WebSocket can be connected to"})
+		return
+	}
+	route := d.front.conn.Settings().routes.match(w.req.hostname, w.req.path, &w.scratch)
+	if route == nil {
+		d.reply(w, fault{404, "no route for this host and path"})
+		return
+	}
+	w.exchange(ctx, route)
+}
+
+func arenaSize(fields []h2.Field) (n int) {
+	for i := range fields {
+		n += len(fields[i].Name) + len(fields[i].Value)
+	}
+	return n
+}
+
+// collect appends a body of known length.
+func (d *stream2) collect(w *work, n int) (fault, bool) {
+	for n > 0 {
+		p, end, err := d.stream.Receive(w.server.opts.BodyTimeout)
+		switch {
+		case errors.Is(err, h2.ErrStall):
+			return fault{408, "request body did not arrive in time"}, true
+		case err != nil:
+			return fault{}, false
+		}
+		w.out = append(w.out, p...)
+		if n -= len(p); end && n > 0 {
+			return fault{}, false
+		}
+	}
+	return fault{}, true
+}
+
+// pump moves the body.
+func (d *stream2) pump(p *pump) trouble {
+	opts := &p.work.server.opts
+	for {
+		payload, end, err := d.stream.Receive(opts.BodyTimeout)
+		switch {
+		case p.stopping.Load():
+			return troubleClient
+		case errors.Is(err, h2.ErrStall):
+			return troubleSlow
+		case err != nil:
+			return troubleClient
+		}
+		p.moved.Store(time.Now().UnixNano())
+		if end {
+			p.last.Store(true)
+		}
+		out := payload
+		if p.chunked {
+			p.out = appendChunk(p.out[:0], payload)
+			if end {
+				p.out = appendLastChunk(p.out, trailerLines(nil, d.stream.Trailers()))
+			}
+			out = p.out
+		}
+		if len(out) > 0 {
+			if t := p.send(out); t != troubleNone {
+				return t
+			}
+		}
+		if end {
+			return troubleNone
+		}
+	}
+}
+
+// trailerLines appends the trailers that may be passed on as HTTP/1 lines.
+func trailerLines(dst []byte, fields []h2.Field) []byte {
+	for i := range fields {
+		name, value := []byte(fields[i].Name), trim([]byte(fields[i].Value))
+		if isToken(name) && isValue(value) && kindOf(name) == kindOther {
+			dst = appendField(dst, name, value)
+		}
+	}
+	return dst
+}
+
+func (d *stream2) stopPump() { d.stream.Stop() }
+
+func (d *stream2) resume() {}
+
+// interim passes a 1xx on; 101 has no meaning in HTTP/2.
+func (d *stream2) interim(w *work) trouble {
+	return d.send(w, h2.Message{Head: appendHead2(nil, &w.res, -1)})
+}
+
+func (d *stream2) head(w *work, frame framing) {
+	length := w.res.length
+	if w.res.status == 204 || frame == frameChunked || frame == frameClose {
+		length = -1
+	}
+	d.block = appendHead2(d.block[:0], &w.res, length)
+	w.out = w.out[:0]
+}
+
+// appendHead2 encodes the head of an answer.
+func appendHead2(dst []byte, r *response, length int64) []byte {
+	dst = h2.AppendStatus(dst, r.status)
+	for i := range r.fields {
+		f := &r.fields[i]
+		switch f.kind {
+		case kindOther, kindTrailer, kindForwardedFor, kindForwardedOther, kindHost, kindExpect:
+			if !f.drop {
+				dst = h2.AppendField(dst, f.name, f.value)
+			}
+		}
+	}
+	if length >= 0 {
+		var digits [20]byte
+		dst = h2.AppendField(dst, []byte("content-length"), strconv.AppendInt(digits[:0], length, 10))
+	}
+	return dst
+}
+
+func (d *stream2) data(w *work, payload []byte) { w.out = append(w.out, payload...) }
+
+func (d *stream2) end(_ *work, trailers []byte) {
+	d.over = true
+	for len(trailers) > 0 {
+		var line []byte
+		line, trailers = firstLine(trailers)
+		if colon := bytes.IndexByte(line, ':'); colon > 0 {
+			d.trailers = h2.AppendField(d.trailers, line[:colon], trim(line[colon+1:]))
+		}
+	}
+}
+
+func (d *stream2) flush(w *work) trouble {
+	m := h2.Message{Data: w.out, End: d.over, Trailers: d.trailers}
+	if len(d.block) > 0 {
+		m.Head = d.block
+	}
+	if m.Head == nil && len(m.Data) == 0 && !m.End {
+		return troubleNone
+	}
+	t := d.send(w, m)
+	d.block, w.out = d.block[:0], w.out[:0]
+	return t
+}
+
+func (d *stream2) send(w *work, m h2.Message) trouble {
+	w.sent = true
+	if err := d.stream.Send(m, w.server.opts.ResponseTimeout); err != nil {
+		return troubleClient
+	}
+	return troubleNone
+}
+
+// reply sends a reply of our own.
+func (d *stream2) reply(w *work, f fault) bool {
+	w.server.metrics.replied(f.status)
+	var space [256]byte
+	block := h2.AppendStatus(space[:0], f.status)
+	block = h2.AppendField(block, []byte("server"), []byte(w.server.opts.ServerName))
+	block = h2.AppendField(block, []byte("date"), time.Now().UTC().AppendFormat(nil, "Mon, 02 Jan 2006 15:04:05 GMT"))
+	block = h2.AppendField(block, []byte("content-type"), []byte("text/plain; charset=utf-8"))
+	if f.status == 405 {
+		block = h2.AppendField(block, []byte("allow"), []byte("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"))
+	}
+	block = h2.AppendField(block, []byte("content-length"), strconv.AppendInt(nil, int64(len(f.text)+1), 10))
+	m := h2.Message{Head: block, End: true}
+	if !w.req.head {
+		m.Data = append([]byte(f.text), '\n')
+	}
+	d.send(w, m)
+	return true
+}
+
+func (d *stream2) ended(*work) {}
+
+func (d *stream2) wire() *forward.Stream { return nil }
+
+func (d *stream2) hold(*forward.Stream) {} // the end of the connection ends its streams
+
+func (d *stream2) gone() bool { return d.stream.Err() != nil }
+
+func (d *stream2) abort() { d.stream.Reset(http2.ErrCodeInternal) }
