@@ -17,7 +17,7 @@ BENCH ?= dns
 # How many seeds `make sim` plays.
 SEEDS ?= 100000
 
-.PHONY: build demo test race lint fuzz-short bench bench-peers sim scale generate generate-check tidy clean
+.PHONY: build demo test race lint fuzz-short bench bench-peers sim scale upgrade generate generate-check tidy clean
 
 build: ## bin/pharos
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/pharos ./cmd/pharos
@@ -63,6 +63,9 @@ bench-peers: build ## pharos next to other servers, from Debian; needs two cores
 scale: ## what is too large for the race detector: 2,000 seeds of the simulation, 100 nodes of gossip
 	GOGC=400 $(GO) test -timeout 20m ./internal/sim -run '^TestSeeds$$'
 	$(GO) test -timeout 20m ./cluster -run 'Fleet'
+
+upgrade: ## five upgrades and a reload every 100 ms for a minute, under load: nothing may fail
+	PHAROS_UPGRADE=full $(GO) test ./cmd/pharos -run '^TestUpgradeLosesNothing$$' -v -timeout 10m
 
 sim: ## SEEDS seeds of bad weather, every invariant checked after every step (the nightly run)
 	GOGC=400 $(GO) test ./internal/sim -run '^TestSeeds$$' -v -timeout 24h -seeds $(SEEDS)

@@ -38,11 +38,13 @@ func ChildMain(ctx context.Context, in io.Reader, out, errs io.Writer) error {
 	lines := newLineQueue(errs)
 	defer lines.flush()
 	log := slog.New(slog.NewJSONHandler(lines, &slog.HandlerOptions{Level: slog.LevelDebug}))
-	c := &child{log: log, confine: confine, live: newLiveness(bfd.New(bfd.Options{Log: log})), die: func(reason string) {
+	c := &child{log: log, confine: confine, armed: make(chan bool, 1), live: newLiveness(bfd.New(bfd.Options{Log: log})), die: func(reason string) {
 		log.Error("the BGP child ends itself", "reason", reason)
 		lines.flush()
 		os.Exit(1)
 	}}
+	guard(c.armed)
+	defer close(c.armed)
 	err := c.run(ctx, in, out)
 	if err != nil {
 		log.Error("the BGP child cannot go on", "error", err)
@@ -53,8 +55,9 @@ func ChildMain(ctx context.Context, in io.Reader, out, errs io.Writer) error {
 // child is the state of the child process.
 type child struct {
 	// Immutable.
-	log *slog.Logger
-	die func(reason string) // ends the process at once
+	log   *slog.Logger
+	die   func(reason string) // ends the process at once
+	armed chan bool           // whether to die with the parent
 
 	confine func(*slog.Logger) // gives privileges up, after the start
 
@@ -150,6 +153,9 @@ func (c *child) obey(o order) error {
 		if c.engine != nil && !c.lapsed {
 			c.renew()
 		}
+		return nil
+	case orderRelease, orderGuard:
+		c.armed <- o.Kind == orderGuard
 		return nil
 	case orderState:
 		if c.engine == nil {

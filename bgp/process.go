@@ -26,11 +26,15 @@ const (
 // A process is one running child: its pipes and its end.
 type process struct {
 	// Immutable.
-	cmd     *exec.Cmd
+	pid     int
+	kill    func()
 	orders  *os.File // to its stdin
 	reports *os.File // from its stdout
 	errs    *os.File // from its stderr
 	exited  chan struct{}
+	left    chan struct{} // of an adopted one: closed when it is handed on; else nil
+
+	reportsGate, errsGate *gate // reports and errs as they are read
 
 	exit error // of Wait; readable after exited is closed
 
@@ -62,7 +66,8 @@ func startProcess(command, env []string) (*process, error) {
 	cmd.Env = childEnvironment(env)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = files[0], files[3], files[5]
 	cmd.SysProcAttr = childAttributes()
-	p := &process{cmd: cmd, orders: files[1], reports: files[2], errs: files[4], exited: make(chan struct{})}
+	p := newProcess(0, files[1], files[2], files[4])
+	p.kill = killer(cmd)
 	started := make(chan error, 1)
 	go func() {
 		// The kernel's "kill with the parent" follows the thread that
@@ -83,6 +88,7 @@ func startProcess(command, env []string) (*process, error) {
 	for _, f := range []*os.File{files[0], files[3], files[5]} {
 		_ = f.Close()
 	}
+	p.pid = cmd.Process.Pid
 	return p, nil
 }
 
@@ -122,7 +128,7 @@ func (p *process) end(grace time.Duration) error {
 	select {
 	case <-p.exited:
 	case <-timer.C:
-		_ = p.cmd.Process.Kill()
+		p.kill()
 		<-p.exited
 	}
 	return p.exit
@@ -141,7 +147,7 @@ func (p *process) bury(why error) error {
 		return p.end(0)
 	case <-timer.C:
 	}
-	_ = p.cmd.Process.Kill()
+	p.kill()
 	_ = p.end(stopGrace)
 	return why
 }
@@ -169,7 +175,7 @@ func (p *process) blamed() netip.Addr {
 // readLog passes the child's log on until the pipe ends. Lines that are not the child's own are a crash: its first line
 // is kept, the rest logged up to a limit.
 func (p *process) readLog(log *slog.Logger, dropped func()) {
-	reader := bufio.NewReaderSize(p.errs, maxLogLine)
+	reader := bufio.NewReaderSize(p.errsGate, maxLogLine)
 	for {
 		line, _, err := reader.ReadLine()
 		if err != nil {

@@ -46,6 +46,9 @@ type Options struct {
 	// Wake asks for Desired at once; nil = only the lease's rhythm. Never closed.
 	Wake <-chan struct{}
 
+	// Adopt is a child that another process started and let go of; the first child is that one. nil = none.
+	Adopt *Leash
+
 	Log        *slog.Logger          // nil discards
 	Registerer prometheus.Registerer // nil = no metrics
 }
@@ -61,11 +64,14 @@ type Speaker struct {
 	metrics *metrics
 	kick    chan struct{} // capacity 1: Reconfigure tells Run
 	changed chan struct{} // capacity 1: Watch
+	detach  chan detachment
+	idle    chan struct{} // closed when Run has returned
 
 	close sync.Once
 
 	// Owned by Run.
 	generation uint64
+	adopt      *Leash // not adopted yet
 
 	mu        sync.Mutex // guards the rest
 	config    Config     // normalized
@@ -104,6 +110,7 @@ func New(o Options) (*Speaker, error) {
 	return &Speaker{
 		command: slices.Clone(o.Child), env: slices.Clone(o.ChildEnv), desired: o.Desired, wake: o.Wake,
 		log: o.Log, metrics: m, kick: make(chan struct{}, 1), changed: make(chan struct{}, 1),
+		detach: make(chan detachment), idle: make(chan struct{}), adopt: o.Adopt,
 		config: config, peers: peers, quarantined: map[netip.Addr]quarantine{},
 		child: ChildStatus{State: childStopped, Since: time.Now()},
 	}, nil
@@ -145,12 +152,17 @@ func (s *Speaker) Run(ctx context.Context) error {
 	if ran {
 		return errors.New("bgp: Run was called twice")
 	}
+	defer close(s.idle)
 	defer s.setChild(childStopped, 0)
 	backoff := backoffFirst
 	for {
 		began := time.Now()
 		err := s.runChild(ctx)
 		if ctx.Err() != nil {
+			return nil
+		}
+		if errors.Is(err, errDetached) {
+			<-ctx.Done()
 			return nil
 		}
 		if errors.Is(err, errReplace) {
@@ -180,11 +192,11 @@ var errReplace = errors.New("child must be replaced")
 
 // runChild runs one child until it dies (the error says how), must be replaced (errReplace), or ctx ends.
 func (s *Speaker) runChild(ctx context.Context) error {
-	p, err := startProcess(s.command, s.env)
+	p, started, peers, err := s.begin()
 	if err != nil {
 		return err
 	}
-	s.setChild(childStarting, p.cmd.Process.Pid)
+	s.setChild(childStarting, p.pid)
 	s.metrics.up.Set(1)
 	defer s.metrics.up.Set(0)
 	lapsed := make(chan struct{}, 1)
@@ -192,7 +204,15 @@ func (s *Speaker) runChild(ctx context.Context) error {
 	readers.Go(func() { p.readLog(s.log, s.metrics.logDropped.Inc) })
 	readers.Go(func() { s.readReports(p, lapsed) })
 
-	err = s.feed(ctx, p, lapsed)
+	err = s.feed(ctx, p, started, peers, lapsed)
+	if errors.Is(err, errDetached) {
+		p.leave()
+		p.closeReaders()
+		p.reportsGate.open()
+		p.errsGate.open()
+		readers.Wait()
+		return err
+	}
 	if ctx.Err() != nil || errors.Is(err, errReplace) {
 		_ = p.send(order{Kind: orderStop}, time.Second)
 		if exit := p.end(stopGrace); exit != nil {
@@ -203,6 +223,8 @@ func (s *Speaker) runChild(ctx context.Context) error {
 	}
 	// Nothing writes to the pipes any more, unless the child left children
 	// of its own; the deadline is for those.
+	p.reportsGate.ending.Store(true)
+	p.errsGate.ending.Store(true)
 	deadline := time.Now().Add(time.Second)
 	_ = p.reports.SetReadDeadline(deadline)
 	_ = p.errs.SetReadDeadline(deadline)
@@ -239,10 +261,30 @@ func (s *Speaker) isBlamed(err error) bool {
 	return s.blame(death.culprit, death.text, time.Now())
 }
 
+// begin starts a child, or adopts the one that there is, and returns with what it was or will be started.
+func (s *Speaker) begin() (*process, Config, []Peer, error) {
+	config, peers := s.current()
+	if l := s.adopt; l != nil {
+		s.adopt = nil
+		if p, err := adopt(l); err == nil {
+			s.generation = max(s.generation, l.Generation)
+			s.log.Info("BGP child is taken over with its sessions", "pid", l.PID)
+			return p, l.Config, l.Peers, nil
+		} else {
+			s.log.Error("BGP child could not be taken over; another is started", "error", err)
+		}
+	}
+	p, err := startProcess(s.command, s.env)
+	return p, config, peers, err
+}
+
 // feed hands the child the desired state and renews its lease. It returns why it stopped; nil when the child exited.
-func (s *Speaker) feed(ctx context.Context, p *process, lapsed <-chan struct{}) error {
-	started, startPeers := s.current()
-	sent, err := s.handOver(p, started, startPeers, nil)
+func (s *Speaker) feed(ctx context.Context, p *process, started Config, startPeers []Peer, lapsed <-chan struct{}) error {
+	config, peers := s.current()
+	if needsRestart(started, config, startPeers, peers) {
+		return errReplace
+	}
+	sent, err := s.handOver(p, config, peers, nil)
 	if err != nil {
 		return err
 	}
@@ -257,6 +299,11 @@ func (s *Speaker) feed(ctx context.Context, p *process, lapsed <-chan struct{}) 
 			return ctx.Err()
 		case <-p.exited:
 			return nil // bury says why
+		case d := <-s.detach:
+			if s.lend(p, started, startPeers, d) {
+				return errDetached
+			}
+			fresh = true
 		case <-s.kick:
 			config, _ := s.current()
 			renew.Reset(config.Lease / 3)
@@ -308,7 +355,8 @@ func (s *Speaker) handOver(p *process, config Config, peers []Peer, previous *or
 func (s *Speaker) readReports(p *process, lapsed chan<- struct{}) {
 	for {
 		var r report
-		if err := readMessage(p.reports, &r); err != nil {
+		p.reportsGate.within.Store(false)
+		if err := readMessage(&inside{p.reportsGate}, &r); err != nil {
 			return
 		}
 		s.mu.Lock()

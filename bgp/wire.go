@@ -20,6 +20,9 @@ const (
 	orderState = "state" // the whole desired state; renews the lease
 	orderRenew = "renew" // nothing changed; renews the lease
 	orderStop  = "stop"  // withdraw, say goodbye, end
+
+	orderRelease = "release" // another parent comes: do not die with this one
+	orderGuard   = "guard"   // it did not: die with this one again
 )
 
 // An order goes from the parent to the child.

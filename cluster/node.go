@@ -308,6 +308,22 @@ func (n *Node) Close() error {
 	return nil
 }
 
+// Suspend makes this node deaf and dumb: another process is about to take its name and its
+// sockets. Streams that are open end. Resume ends it, when that process failed; Close is next
+// when it did not, and is silent.
+func (n *Node) Suspend() {
+	if s, ok := n.transport.(*sockets); ok {
+		s.suspend()
+	}
+}
+
+// Resume ends Suspend.
+func (n *Node) Resume() {
+	if s, ok := n.transport.(*sockets); ok {
+		s.resume()
+	}
+}
+
 // card returns what this node tells of itself.
 func (n *Node) card() card {
 	n.mu.Lock()

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/memberlist"
+
+	"github.com/pharos-lb/pharos/internal/handover"
 )
 
 // Limits of what the gossip port accepts before anything is authenticated.
@@ -51,6 +53,9 @@ type sockets struct {
 
 	streamBytes atomic.Int64 // sent to us by the open streams
 
+	// asleep is open while another process has the sockets: nothing is read or sent.
+	asleep atomic.Pointer[chan struct{}]
+
 	mu     sync.Mutex // guards the rest
 	closed bool
 	live   map[*func()]struct{} // ends what would outlive Shutdown
@@ -71,10 +76,14 @@ var _ transport = (*sockets)(nil)
 
 // bindSockets binds UDP and TCP to bind. It reads nothing before start.
 func bindSockets(bind, advertise netip.AddrPort, m *meters) (*sockets, error) {
-	var udp *net.UDPConn
-	var tcp *net.TCPListener
-	var err error
+	udp, tcp, err := takeSockets(bind)
+	if err != nil {
+		return nil, fmt.Errorf("take the gossip port %s over: %w", bind, err)
+	}
 	for range bindAttempts {
+		if udp != nil {
+			break
+		}
 		if tcp, err = net.ListenTCP("tcp", net.TCPAddrFromAddrPort(bind)); err != nil {
 			return nil, bindError("TCP", bind, err)
 		}
@@ -111,6 +120,23 @@ func bindSockets(bind, advertise netip.AddrPort, m *meters) (*sockets, error) {
 		live:      make(map[*func()]struct{}),
 		served:    make(map[netip.Addr]int),
 	}, nil
+}
+
+// takeSockets returns the sockets of a process that hands them over; nil without one.
+func takeSockets(bind netip.AddrPort) (*net.UDPConn, *net.TCPListener, error) {
+	if !handover.Has("udp", bind.String()) || !handover.Has("tcp", bind.String()) {
+		return nil, nil, nil
+	}
+	packets, err := handover.PacketConn("udp", bind.String())
+	if err != nil {
+		return nil, nil, err
+	}
+	streams, err := handover.Listener("tcp", bind.String())
+	if err != nil {
+		packets.Close()
+		return nil, nil, err
+	}
+	return packets.(*net.UDPConn), streams.(*net.TCPListener), nil
 }
 
 func bindError(network string, bind netip.AddrPort, err error) error {
@@ -178,6 +204,9 @@ func (s *sockets) readPackets() {
 	buf := make([]byte, maxDatagram+1)
 	for {
 		n, from, err := s.udp.ReadFromUDPAddrPort(buf)
+		if err != nil && s.slept() {
+			continue
+		}
 		if err != nil {
 			if errors.Is(err, net.ErrClosed) || !s.pause() {
 				return
@@ -207,6 +236,9 @@ func (s *sockets) acceptStreams() {
 	defer s.readers.Done()
 	for {
 		conn, err := s.tcp.AcceptTCP()
+		if err != nil && s.slept() {
+			continue
+		}
 		if err != nil {
 			if errors.Is(err, net.ErrClosed) || !s.pause() {
 				return
@@ -365,7 +397,42 @@ func (s *sockets) DialAddressTimeout(a memberlist.Address, timeout time.Duration
 	return &stream{Conn: conn, s: s, end: s.onShutdown(func() { conn.Close() })}, nil
 }
 
+// suspend stops all reading and sending until resume.
+func (s *sockets) suspend() {
+	gate := make(chan struct{})
+	if s.asleep.CompareAndSwap(nil, &gate) {
+		_ = s.udp.SetReadDeadline(time.Unix(1, 0))
+		_ = s.tcp.SetDeadline(time.Unix(1, 0))
+	}
+}
+
+// resume ends suspend.
+func (s *sockets) resume() {
+	if gate := s.asleep.Swap(nil); gate != nil {
+		_ = s.udp.SetReadDeadline(time.Time{})
+		_ = s.tcp.SetDeadline(time.Time{})
+		close(*gate)
+	}
+}
+
+// slept waits until resume or Shutdown if the sockets are suspended, and reports whether they were.
+func (s *sockets) slept() bool {
+	gate := s.asleep.Load()
+	if gate == nil {
+		return false
+	}
+	select {
+	case <-*gate:
+		return true
+	case <-s.done:
+		return false
+	}
+}
+
 func (s *sockets) isCut(to netip.AddrPort) bool {
+	if s.asleep.Load() != nil {
+		return true
+	}
 	cut := s.cut.Load()
 	return cut != nil && (*cut)(to)
 }

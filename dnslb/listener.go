@@ -8,6 +8,7 @@ import (
 	"syscall"
 
 	"github.com/pharos-lb/pharos/dnslb/transport"
+	"github.com/pharos-lb/pharos/internal/handover"
 )
 
 // portTries bounds the search for a port that is free for both UDP and TCP
@@ -54,7 +55,7 @@ func bindAll(addrs []netip.AddrPort, others int, bind func(netip.AddrPort) (*lis
 func checkFree(addrs []netip.AddrPort) error {
 	var errs []error
 	for _, addr := range addrs {
-		if addr.Port() == 0 {
+		if addr.Port() == 0 || handover.Has("udp", addr.String()) {
 			continue
 		}
 		if err := transport.CheckFree(addr); err != nil && !errors.Is(err, syscall.EAFNOSUPPORT) {

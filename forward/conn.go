@@ -1,6 +1,9 @@
 package forward
 
-import "sync"
+import (
+	"sync"
+	"sync/atomic"
+)
 
 // A Conn is an accepted connection. The goroutine that serves it owns it.
 type Conn[S any] struct {
@@ -12,6 +15,8 @@ type Conn[S any] struct {
 	// Immutable.
 	front  *Front[S]
 	socket *socket[S]
+
+	last atomic.Bool // it has been given a last unit of work after a hand-over
 
 	mu      sync.Mutex // guards the rest
 	resting bool
@@ -36,7 +41,13 @@ func (c *Conn[S]) Rest() bool {
 	c.mu.Lock()
 	c.resting = true
 	c.mu.Unlock()
-	return !c.Draining()
+	return !c.Draining() || c.waited()
+}
+
+// waited reports whether the connection was between two units of work, or new, when another process took
+// the sockets: it may have one more, which is told to be the last.
+func (c *Conn[S]) waited() bool {
+	return c.front.handed.Load() && !c.last.Swap(true)
 }
 
 // Busy ends Rest. Deadlines have to be set anew.

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/pharos-lb/pharos/internal/handover"
 )
 
 // Defaults of FrontOptions.
@@ -64,6 +66,7 @@ type Front[S any] struct {
 	log      *slog.Logger
 
 	draining atomic.Bool
+	handed   atomic.Bool // draining because another process has the sockets
 	active   atomic.Int64
 	accepted atomic.Uint64
 	refused  atomic.Uint64
@@ -145,7 +148,7 @@ func checkFree[S any](listeners []Listen[S]) error {
 		switch {
 		case named[l.Address]:
 			return nil // Prepare says so, which is more to the point
-		case !l.Address.IsValid() || l.Address.Port() == 0:
+		case !l.Address.IsValid() || l.Address.Port() == 0 || handover.Has("tcp", l.Address.String()):
 			continue
 		}
 		named[l.Address] = true
@@ -170,6 +173,11 @@ func listenText(address netip.AddrPort) string {
 // bind opens a listening socket that may share its address (SO_REUSEPORT), so
 // that over a reload one tier can take over from another without a gap.
 func bind[S any](address netip.AddrPort) (*socket[S], error) {
+	if l, err := handover.Listener("tcp", address.String()); l != nil && err == nil {
+		return &socket[S]{asked: address, listener: l.(*net.TCPListener)}, nil
+	} else if err != nil {
+		return nil, fmt.Errorf("listen on %s: take the socket over: %w", address, err)
+	}
 	config := net.ListenConfig{
 		Control: func(_, _ string, c syscall.RawConn) error {
 			var err error
@@ -245,7 +253,9 @@ func (f *Front[S]) Run(ctx context.Context) error {
 	f.mu.Unlock()
 
 	<-ctx.Done()
+	limit, handed := Drain(ctx, f.drain)
 	f.draining.Store(true)
+	f.handed.Store(handed)
 	f.mu.Lock()
 	f.phase = phaseEnded // no Commit starts anything from here on
 	for _, s := range f.sockets {
@@ -253,21 +263,23 @@ func (f *Front[S]) Run(ctx context.Context) error {
 	}
 	f.sockets = nil
 	for c := range f.conns {
-		c.wake()
+		if !handed {
+			c.wake()
+		}
 	}
 	f.mu.Unlock()
-	f.join(cancel)
+	f.join(cancel, limit)
 	return nil
 }
 
 // join waits for the connections, and after Drain ends them.
-func (f *Front[S]) join(cancel context.CancelFunc) {
+func (f *Front[S]) join(cancel context.CancelFunc, limit time.Duration) {
 	done := make(chan struct{})
 	go func() {
 		f.wg.Wait()
 		close(done)
 	}()
-	timer := time.NewTimer(max(f.drain, 0))
+	timer := time.NewTimer(max(limit, 0))
 	defer timer.Stop()
 	select {
 	case <-done:
@@ -282,7 +294,7 @@ func (f *Front[S]) join(cancel context.CancelFunc) {
 	}
 	f.mu.Unlock()
 	if cut > 0 {
-		f.log.Warn("connections cut at the end of draining", "connections", cut, "after", f.drain)
+		f.log.Warn("connections cut at the end of draining", "connections", cut, "after", limit)
 	}
 	<-done
 }

@@ -13,7 +13,9 @@ import (
 // by the demo for its nodes, or as /proc/self/exe by a node for its children.
 func TestMain(m *testing.M) {
 	program := func() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
-	testscript.Main(m, map[string]func(){"pharos": program, "exe": program})
+	commands := badSuccessors()
+	commands["pharos"], commands["exe"] = program, program
+	testscript.Main(m, commands)
 }
 
 func TestScripts(t *testing.T) {

@@ -6,13 +6,17 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"os/exec"
 	"os/signal"
+	"path/filepath"
 	"runtime"
 	"syscall"
 
 	"github.com/spf13/cobra"
 
 	"github.com/pharos-lb/pharos/bgp"
+	"github.com/pharos-lb/pharos/internal/admin"
+	"github.com/pharos-lb/pharos/internal/handover"
 	"github.com/pharos-lb/pharos/internal/health/probe"
 	"github.com/pharos-lb/pharos/internal/node"
 )
@@ -50,7 +54,8 @@ func newRun() *cobra.Command {
 		Use:   "run",
 		Short: "Run a node",
 		Long: `Run one node until SIGTERM or Ctrl-C, then withdraw its routes, stop answering
-and let connections finish. SIGHUP reloads the configuration, as "pharos reload" does.`,
+and let connections finish. SIGHUP reloads the configuration, as "pharos reload" does;
+SIGUSR2 hands everything over to a new process, as "pharos upgrade" does.`,
 		Example: `  pharos run --config pharos.yaml --node fra1
   pharos run --config pharos.yaml --state-dir ./state --socket ./pharos.sock --log-format json`,
 		Args: usageArgs(cobra.NoArgs),
@@ -72,10 +77,24 @@ and let connections finish. SIGHUP reloads the configuration, as "pharos reload"
 	return cmd
 }
 
-func runNode(ctx context.Context, opts node.Options) error {
-	hup := make(chan os.Signal, 1)
-	signal.Notify(hup, syscall.SIGHUP) // from the first moment: it would end the process
-	defer signal.Stop(hup)
+func runNode(ctx context.Context, opts node.Options) (err error) {
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, syscall.SIGHUP, syscall.SIGUSR2) // from the first moment: they would end the process
+	defer signal.Stop(signals)
+	if opts.Takeover, err = handover.Inherited(); err != nil {
+		return err
+	}
+	if opts.Takeover != nil {
+		defer func() {
+			if err != nil {
+				node.Failed(opts.Takeover, err) // if it is still there to be told
+			}
+		}()
+	}
+	opts.Arguments = os.Args[1:]
+	if opts.Binary, err = programFile(); err != nil {
+		return fmt.Errorf("find this program's file: %w", err)
+	}
 	n, err := node.New(opts)
 	if err != nil {
 		return err
@@ -85,14 +104,27 @@ func runNode(ctx context.Context, opts node.Options) error {
 	go func() {
 		for {
 			select {
-			case <-hup:
-				n.Reload(ctx, false) // Reload logs it; status shows it
+			case s := <-signals: // what follows logs how it went; status shows it
+				if s == syscall.SIGUSR2 {
+					n.Upgrade(ctx, admin.UpgradeRequest{})
+				} else {
+					n.Reload(ctx, false)
+				}
 			case <-done:
 				return
 			}
 		}
 	}()
 	return n.Run(ctx)
+}
+
+// programFile is the file that this program was started from, by the name that was used: what that is a link to may be
+// another version after a while, and that is the one to start then.
+func programFile() (string, error) {
+	if file, err := exec.LookPath(os.Args[0]); err == nil {
+		return filepath.Abs(file)
+	}
+	return os.Executable()
 }
 
 // newSpeaker is the hidden verb of the BGP child process.

@@ -11,6 +11,8 @@ import (
 	"os"
 	"syscall"
 	"time"
+
+	"github.com/pharos-lb/pharos/internal/handover"
 )
 
 // Limits of a TCP connection beside its idle time.
@@ -29,6 +31,11 @@ type TCP struct {
 
 // ListenTCP binds one address with SO_REUSEPORT.
 func ListenTCP(addr netip.AddrPort) (*TCP, error) {
+	if l, err := handover.Listener("tcp", addr.String()); err != nil {
+		return nil, err
+	} else if l != nil {
+		return &TCP{listener: l.(*net.TCPListener), local: addr}, nil
+	}
 	network := "tcp4"
 	if addr.Addr().Is6() {
 		network = "tcp6"

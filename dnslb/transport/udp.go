@@ -14,6 +14,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/pharos-lb/pharos/internal/handover"
 )
 
 // Sizes of buffers in octets.
@@ -76,6 +78,14 @@ func listenUDP(addr netip.AddrPort) (*UDP, error) {
 	family, to, err := sockaddr(addr)
 	if err != nil {
 		return nil, err
+	}
+	if fd, ok := handover.Take("udp", addr.String()); ok {
+		wake, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
+		if err != nil {
+			unix.Close(fd)
+			return nil, os.NewSyscallError("eventfd", err)
+		}
+		return &UDP{fd: fd, pktinfo: addr.Addr().IsUnspecified(), local: addr, wake: wake}, nil
 	}
 	fd, err := unix.Socket(family, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {

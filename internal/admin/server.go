@@ -20,6 +20,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/pharos-lb/pharos/internal/config"
+	"github.com/pharos-lb/pharos/internal/handover"
 	"github.com/pharos-lb/pharos/internal/steer"
 )
 
@@ -48,6 +49,8 @@ type Options struct {
 	// Keys returns who holds which gossip keys; ChangeKeys changes this node's.
 	Keys       func() *KeyStatus
 	ChangeKeys func(KeyChange) (*KeyStatus, error)
+	// Upgrade hands everything over to a new process.
+	Upgrade func(context.Context, UpgradeRequest) (*UpgradeResult, error)
 	// Ready returns nil when the node serves.
 	Ready    func() error
 	Gatherer prometheus.Gatherer
@@ -84,7 +87,7 @@ func New(opts Options) (*Server, error) {
 	}
 	s := &Server{opts: opts, unix: unix}
 	if opts.Listen.IsValid() {
-		if s.tcp, err = net.Listen("tcp", opts.Listen.String()); err != nil {
+		if s.tcp, err = listenTCP(opts.Listen.String()); err != nil {
 			s.Close()
 			return nil, fmt.Errorf("admin.listen: %w", err)
 		}
@@ -92,9 +95,28 @@ func New(opts Options) (*Server, error) {
 	return s, nil
 }
 
+func listenTCP(address string) (net.Listener, error) {
+	if l, err := handover.Listener("tcp", address); l != nil || err != nil {
+		return l, err
+	}
+	return net.Listen("tcp", address)
+}
+
+// OwnFile says whether the unix socket's file goes when it is closed: not while another process has the socket as well.
+func (s *Server) OwnFile(own bool) {
+	if l, ok := s.unix.(*net.UnixListener); ok {
+		l.SetUnlinkOnClose(own)
+	}
+}
+
 func listenUnix(path string) (net.Listener, error) {
 	if len(path) > maxSocketPath {
 		return nil, fmt.Errorf("admin socket %s: the path has %d bytes, a socket's at most %d; give a shorter one with --socket", path, len(path), maxSocketPath)
+	}
+	if l, err := handover.Listener("unix", path); err != nil {
+		return nil, fmt.Errorf("admin socket: take it over: %w", err)
+	} else if l != nil {
+		return l, nil
 	}
 	if conn, err := net.DialTimeout("unix", path, dialTimeout); err == nil {
 		conn.Close()
@@ -193,6 +215,7 @@ func (s *Server) routes(via string) http.Handler {
 	mux.HandleFunc("GET /v1/status", func(w http.ResponseWriter, _ *http.Request) { reply(w, s.opts.Status()) })
 	mux.HandleFunc("GET /v1/explain", s.explain)
 	mux.HandleFunc("POST /v1/reload", s.reload)
+	mux.HandleFunc("POST /v1/upgrade", func(w http.ResponseWriter, r *http.Request) { s.upgrade(w, r, via) })
 	mux.HandleFunc("GET /v1/overrides", s.overrides)
 	mux.HandleFunc("POST /v1/overrides", func(w http.ResponseWriter, r *http.Request) { s.override(w, r, via) })
 	mux.HandleFunc("GET /v1/check", s.check)

@@ -14,7 +14,7 @@ type Status struct {
 	Version string    `json:"version"`
 	PID     int       `json:"pid"`
 	Started time.Time `json:"started"`
-	// State is "starting", "serving" or "stopping".
+	// State is "starting", "serving", "stopping", or "draining" after an upgrade.
 	State string `json:"state"`
 	// Degraded lists everything that is not as it should be, one line each; empty = healthy.
 	Degraded []string `json:"degraded"`

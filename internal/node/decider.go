@@ -57,6 +57,9 @@ type decider struct {
 	observers atomic.Pointer[[]health.ObserverStatus]
 	metrics   *metrics
 
+	// handed is what the checks of the process that this one replaced said; immutable once Run runs.
+	handed map[health.Target]ownState
+
 	// Owned by Run.
 	setup       *Setup
 	core        *decide.Core
@@ -194,6 +197,9 @@ func (d *decider) observe(doubt doubt, now time.Time) {
 		i, ok := layout.Index(s.Target)
 		if !ok {
 			continue
+		}
+		if h, ok := d.handed[s.Target]; ok && !decided(s.Status) {
+			s.Status, s.Weight = h.Status, h.Weight
 		}
 		d.statuses[i] = doubt.about(s.Target, site, s.Status)
 		if s.Weight != fullWeight {

@@ -97,7 +97,7 @@ func TestStateOnABadDisk(t *testing.T) {
 			}
 			free := spoilDisk(t, dir)
 
-			s, err := openState(dir, slog.New(slog.DiscardHandler))
+			s, err := openState(dir, nil, slog.New(slog.DiscardHandler))
 			if err != nil {
 				t.Fatalf("the disk's fault stops the start: %v", err)
 			}
@@ -122,7 +122,7 @@ func TestStateOnABadDisk(t *testing.T) {
 			if got := strings.TrimSpace(string(s.load(epochFile))); got != "101" {
 				t.Errorf("epoch on disk %q, want 101", got)
 			}
-			if _, err := openState(dir, slog.New(slog.DiscardHandler)); err == nil {
+			if _, err := openState(dir, nil, slog.New(slog.DiscardHandler)); err == nil {
 				t.Error("the folder is not locked although the disk is back")
 			}
 		})
@@ -143,7 +143,7 @@ func TestStateFolderThatIsNone(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "file")
 	write(t, file, "")
 	for _, path := range []string{file, filepath.Join(file, "in")} {
-		if _, err := openState(path, slog.New(slog.DiscardHandler)); err == nil || !strings.Contains(err.Error(), "--state-dir") {
+		if _, err := openState(path, nil, slog.New(slog.DiscardHandler)); err == nil || !strings.Contains(err.Error(), "--state-dir") {
 			t.Errorf("%s: got %v", path, err)
 		}
 	}

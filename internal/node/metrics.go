@@ -16,6 +16,7 @@ type metrics struct {
 	reports     *prometheus.CounterVec
 	verdicts    *prometheus.CounterVec
 	reloads     *prometheus.CounterVec
+	upgrades    *prometheus.CounterVec
 	reloadOK    prometheus.Gauge
 	reloadTime  prometheus.Gauge
 	geoBuilt    prometheus.Gauge
@@ -38,6 +39,9 @@ func newMetrics(reg prometheus.Registerer, version string) *metrics {
 		verdicts: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "pharos_node_verdict_changes_total", Help: "Verdicts that changed, by the new status.",
 		}, []string{"status"}),
+		upgrades: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "pharos_node_upgrades_total", Help: "Upgrades of this process that failed (one that does not ends it), by result.",
+		}, []string{"result"}),
 		reloads: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "pharos_node_reloads_total", Help: "Reloads, by result.",
 		}, []string{"result"}),
@@ -66,7 +70,7 @@ func newMetrics(reg prometheus.Registerer, version string) *metrics {
 		ConstLabels: prometheus.Labels{"version": version, "go": runtime.Version()},
 	})
 	info.Set(1)
-	reg.MustRegister(m.generation, m.reports, m.verdicts, m.reloads, m.reloadOK, m.reloadTime, m.geoBuilt, m.servingFrom, info,
+	reg.MustRegister(m.generation, m.reports, m.verdicts, m.reloads, m.upgrades, m.reloadOK, m.reloadTime, m.geoBuilt, m.servingFrom, info,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }

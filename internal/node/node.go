@@ -22,6 +22,8 @@ import (
 	"github.com/pharos-lb/pharos/forward/l7"
 	"github.com/pharos-lb/pharos/internal/admin"
 	"github.com/pharos-lb/pharos/internal/config"
+	"github.com/pharos-lb/pharos/internal/handover"
+	"github.com/pharos-lb/pharos/internal/health"
 	"github.com/pharos-lb/pharos/internal/health/probe"
 	"github.com/pharos-lb/pharos/internal/steer"
 )
@@ -40,6 +42,11 @@ type Options struct {
 	Version string
 	// Speaker is the command line of the BGP child; default this binary's hidden verb.
 	Speaker []string
+	// Binary and Arguments are how this process was started, for an upgrade to start the next.
+	Binary    string
+	Arguments []string
+	// Takeover is the connection to the process that this one replaces; nil = none.
+	Takeover *handover.Conn
 	// Log takes transitions at Info and events at Debug.
 	Log *slog.Logger
 }
@@ -81,6 +88,11 @@ type Node struct {
 
 	parts *parts // set by Run
 
+	handed map[health.Target]ownState // by the process that this one replaced
+
+	handedOver chan struct{} // closed when another process has taken over
+	drainLimit atomic.Int64  // how long what is open may take then
+
 	stopping  chan struct{} // closed when the stop begins
 	reloading sync.Mutex    // held for one reload at a time, and by the stop
 
@@ -90,6 +102,7 @@ type Node struct {
 	l4        *l4.Server
 	l7        *l7.Server
 	speaker   *bgp.Speaker
+	leash     *bgp.Leash // the child of the process that this one replaced, until it is adopted
 	lastTry   time.Time
 	lastError error // of the newest reload of the configuration
 	geoError  error // of the newest replacement of a geo database
@@ -110,7 +123,7 @@ func New(opts Options) (*Node, error) {
 	if opts.StateDir == "" {
 		opts.StateDir = DefaultStateDir
 	}
-	n := &Node{opts: opts, log: opts.Log, started: time.Now(), stopping: make(chan struct{}), registry: prometheus.NewRegistry()}
+	n := &Node{opts: opts, log: opts.Log, started: time.Now(), stopping: make(chan struct{}), handedOver: make(chan struct{}), registry: prometheus.NewRegistry()}
 	n.phase.Store("starting")
 	n.metrics = newMetrics(n.registry, opts.Version)
 	setup, err := Load(opts.ConfigFile, opts.Name)
@@ -128,12 +141,22 @@ func New(opts Options) (*Node, error) {
 
 // build makes the parts that run from the first moment on.
 func (n *Node) build(setup *Setup) (err error) {
-	if n.state, err = openState(n.opts.StateDir, n.log); err != nil {
+	var lock *os.File
+	if n.opts.Takeover != nil {
+		if lock, err = n.receiveOffer(); err != nil {
+			return err
+		}
+	}
+	if n.state, err = openState(n.opts.StateDir, lock, n.log); err != nil {
 		return err
 	}
 	watchState(n.registry, n.state)
 	n.epoch = n.state.nextEpoch(n.started)
+	if n.opts.Takeover != nil {
+		n.state.freeze() // it is the old one's to write, until the release
+	}
 	n.decider = newDecider(setup, n.state, n.epoch, n.log, &n.board, n.metrics)
+	n.decider.handed = n.handed
 	if n.runner, err = probe.New(n.probeOptions(setup)); err != nil {
 		return err
 	}
@@ -193,8 +216,10 @@ func (n *Node) Run(ctx context.Context) error {
 	if n.canaries != nil {
 		parts.start("canaries", n.canaries.Run)
 	}
-	parts.start("admin", n.admin.Run)
-	parts.start("cluster", n.gossip.Run)
+	if n.opts.Takeover == nil {
+		parts.start("admin", n.admin.Run)
+		parts.start("cluster", n.gossip.Run)
+	}
 	parts.start("decider", n.decider.Run)
 	parts.start("probe", n.runner.Run)
 	parts.start("geo watch", n.watchGeo)
@@ -205,6 +230,9 @@ func (n *Node) Run(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 		case err = <-parts.failed:
+		case <-n.handedOver:
+			n.leave(ctx, parts)
+			return nil
 		}
 	}
 	n.stop(parts)
@@ -233,25 +261,41 @@ func (n *Node) open(ctx context.Context, parts *parts) error {
 	if err := wait(n.decider.poolsKnown); err != nil || ctx.Err() != nil {
 		return err
 	}
-	if err := n.openForwarding(setup, parts); err != nil {
+	if err := n.openForwarding(setup); err != nil {
 		return err
+	}
+	if n.opts.Takeover == nil {
+		parts.start("l4", n.l4.Run)
+		parts.start("l7", n.l7.Run)
 	}
 	if err := wait(n.decider.allKnown); err != nil || ctx.Err() != nil {
 		return err
 	}
-	if err := n.openDNS(setup, parts); err != nil {
+	if err := n.openDNS(setup); err != nil {
 		return err
 	}
+	if err := n.begin(ctx, setup, parts); err != nil {
+		return err
+	}
+	n.phase.Store("serving")
+	n.metrics.servingFrom.SetToCurrentTime()
+	n.log.Info("serving", "node", n.opts.Name, "site", setup.Self.Site.Name, "after", time.Since(n.started).Round(time.Millisecond).String())
+	notifySystemd("READY=1")
+	return nil
+}
+
+// begin is the last step of open: names are answered, then routes announced.
+func (n *Node) begin(ctx context.Context, setup *Setup, parts *parts) error {
+	if n.opts.Takeover != nil {
+		return n.takeOver(ctx, setup, parts)
+	}
+	parts.start("dns", n.dns.Run)
 	n.decider.setReady(ctx, true)
 	speaker, err := n.prepareSpeaker(setup)
 	if err != nil {
 		return fmt.Errorf("bgp: %w", err)
 	}
 	speaker.Commit()
-	n.phase.Store("serving")
-	n.metrics.servingFrom.SetToCurrentTime()
-	n.log.Info("serving", "node", n.opts.Name, "site", setup.Self.Site.Name, "after", time.Since(n.started).Round(time.Millisecond).String())
-	notifySystemd("READY=1")
 	return nil
 }
 

@@ -23,7 +23,7 @@ type parts struct {
 
 type part struct {
 	name   string
-	cancel context.CancelFunc
+	cancel context.CancelCauseFunc
 	done   chan struct{}
 }
 
@@ -31,7 +31,7 @@ func newParts(log *slog.Logger) *parts { return &parts{log: log, failed: make(ch
 
 // start runs a component until it is stopped.
 func (p *parts) start(name string, run func(context.Context) error) {
-	ctx, cancel := context.WithCancel(context.Background())
+	ctx, cancel := context.WithCancelCause(context.Background())
 	c := &part{name: name, cancel: cancel, done: make(chan struct{})}
 	p.mu.Lock()
 	p.running = append(p.running, c)
@@ -84,7 +84,7 @@ func (p *parts) stopAll(limit time.Duration) {
 
 func (p *parts) end(ending []*part, limit time.Duration) {
 	for _, c := range ending {
-		c.cancel()
+		c.cancel(nil)
 	}
 	timer := time.NewTimer(limit)
 	defer timer.Stop()

@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"errors"
 	"time"
 )
 
@@ -79,6 +80,9 @@ func (s *saver) Run(ctx context.Context) error {
 // write makes c durable and says so.
 func (s *saver) write(c content) bool {
 	err := s.state.replace(s.name, c.data)
+	if errors.Is(err, errFrozen) {
+		return false
+	}
 	s.state.note(s.name, err)
 	if err != nil {
 		return false

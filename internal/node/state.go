@@ -28,10 +28,13 @@ type stateDir struct {
 	log  *slog.Logger
 
 	damaged atomic.Int64 // files set aside
+	frozen  atomic.Bool  // another process writes here now
 
 	saving sync.Mutex // guards what follows, and writing the epoch
 	lock   *os.File   // nil when the disk refused it
 	epoch  uint64     // the newest, whether the disk took it or not
+
+	writing sync.Mutex // held while a file is replaced
 
 	mu       sync.Mutex // guards troubles
 	troubles map[string]error
@@ -94,8 +97,12 @@ func (s *stateDir) refused() int {
 
 // openState makes and locks the folder. Two nodes in one folder would speak
 // with one epoch, so the second is refused.
-func openState(path string, log *slog.Logger) (*stateDir, error) {
+func openState(path string, lock *os.File, log *slog.Logger) (*stateDir, error) {
 	s := &stateDir{path: path, log: log, troubles: map[string]error{}}
+	if lock != nil { // of the process that this one replaces, shared with it
+		s.lock = lock
+		return s, nil
+	}
 	err := s.takeLock()
 	switch {
 	case badDisk(err):
@@ -136,6 +143,29 @@ func (s *stateDir) catchUp() {
 	if missing {
 		s.writeEpoch()
 	}
+}
+
+// errFrozen is why nothing is written while another process does.
+var errFrozen = errors.New("another process has the state folder now")
+
+// freeze ends all writing until thaw; what is being written comes to its end first.
+func (s *stateDir) freeze() {
+	s.writing.Lock()
+	defer s.writing.Unlock()
+	s.frozen.Store(true)
+}
+
+// thaw ends freeze.
+func (s *stateDir) thaw() { s.frozen.Store(false) }
+
+// lockFD returns the descriptor of the lock; ok is false if the disk refused it.
+func (s *stateDir) lockFD() (fd int, ok bool) {
+	s.saving.Lock()
+	defer s.saving.Unlock()
+	if s.lock == nil {
+		return -1, false
+	}
+	return int(s.lock.Fd()), true
 }
 
 func (s *stateDir) close() {
@@ -262,6 +292,11 @@ func (s *stateDir) setAside(name string, cause error) {
 
 // replace writes a file so that a crash leaves either the old or the new one.
 func (s *stateDir) replace(name string, data []byte) error {
+	s.writing.Lock()
+	defer s.writing.Unlock()
+	if s.frozen.Load() {
+		return errFrozen
+	}
 	tmp, err := os.CreateTemp(s.path, name+".*")
 	if err != nil {
 		return fmt.Errorf("save %s: %w", name, err)

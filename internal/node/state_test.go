@@ -12,7 +12,7 @@ import (
 
 func testState(t *testing.T, dir string) *stateDir {
 	t.Helper()
-	s, err := openState(dir, slog.New(slog.DiscardHandler))
+	s, err := openState(dir, nil, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -70,7 +70,7 @@ func TestUnreadableStateIsSetAside(t *testing.T) {
 func TestStateFolderIsLocked(t *testing.T) {
 	dir := t.TempDir()
 	testState(t, dir)
-	_, err := openState(dir, slog.New(slog.DiscardHandler))
+	_, err := openState(dir, nil, slog.New(slog.DiscardHandler))
 	if err == nil || !strings.Contains(err.Error(), "another pharos uses it") {
 		t.Errorf("second open: got %v, want a refusal", err)
 	}

@@ -12,8 +12,8 @@ import (
 	"github.com/pharos-lb/pharos/forward/l7"
 )
 
-// openForwarding binds the VIPs' listeners and starts both forwarding tiers.
-func (n *Node) openForwarding(s *Setup, parts *parts) error {
+// openForwarding binds the VIPs' listeners of both forwarding tiers.
+func (n *Node) openForwarding(s *Setup) error {
 	four, err := l4.New(l4.Options{
 		Listeners: s.l4Listeners(), Registry: n.backends,
 		Drain: drainTime, Log: n.log, Registerer: n.registry,
@@ -31,13 +31,11 @@ func (n *Node) openForwarding(s *Setup, parts *parts) error {
 	n.mu.Lock()
 	n.l4, n.l7 = four, seven
 	n.mu.Unlock()
-	parts.start("l4", four.Run)
-	parts.start("l7", seven.Run)
 	return nil
 }
 
-// openDNS binds the DNS sockets and starts answering.
-func (n *Node) openDNS(s *Setup, parts *parts) error {
+// openDNS binds the DNS sockets.
+func (n *Node) openDNS(s *Setup) error {
 	dns, err := dnslb.New(n.dnsOptions(s))
 	if err != nil {
 		return fmt.Errorf("dns: %w", err)
@@ -46,7 +44,6 @@ func (n *Node) openDNS(s *Setup, parts *parts) error {
 	n.mu.Lock()
 	n.dns = dns
 	n.mu.Unlock()
-	parts.start("dns", dns.Run)
 	return nil
 }
 
@@ -103,7 +100,7 @@ func (n *Node) newSpeaker(cfg bgp.Config, peers []bgp.Peer) (speakerChange, erro
 	wake, unwatch := n.board.Watch()
 	sp, err := bgp.New(bgp.Options{
 		Child: child, Config: cfg, Peers: peers, Desired: n.desiredRoutes, Wake: wake,
-		Log: n.log, Registerer: n.registry,
+		Adopt: n.takeLeash(), Log: n.log, Registerer: n.registry,
 	})
 	if err != nil {
 		unwatch()

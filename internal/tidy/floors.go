@@ -43,6 +43,7 @@ var house = []floor{
 	{"internal/steer", 2},
 	{"dnslb", 3},
 	{"bgp", 3},
+	{"internal/handover", 2},
 	{"cluster", 3},
 	{"forward", 3},
 	{"internal/health/probe", 3},
@@ -90,8 +91,13 @@ const pureUpTo = 2
 // to be repeatable to the last bit.
 var pureAbove = []string{"internal/decide"}
 
+// impureBelow stand below the tiers, which all need them, without being part of the brain.
+var impureBelow = []string{"internal/handover"}
+
 // pure reports whether the floor's packages do no I/O, read no clock and start nothing.
-func (f floor) pure() bool { return f.level <= pureUpTo || slices.Contains(pureAbove, f.prefix) }
+func (f floor) pure() bool {
+	return f.level <= pureUpTo && !slices.Contains(impureBelow, f.prefix) || slices.Contains(pureAbove, f.prefix)
+}
 
 // allowed are the only foreign modules that packages of floors 0–2 may import:
 // those that read a format.

@@ -1,0 +1,128 @@
+package main
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/pharos-lb/pharos/internal/admin"
+	"github.com/pharos-lb/pharos/internal/handover"
+)
+
+// A badSuccessor takes over as far as a step, and then does what its name says.
+func badSuccessor(step string, hangs bool) func() {
+	return func() {
+		conn, err := handover.Inherited()
+		if err != nil || conn == nil {
+			os.Exit(1)
+		}
+		stop := func() {
+			if hangs {
+				select {}
+			}
+			os.Exit(7)
+		}
+		if step == "start" {
+			stop()
+		}
+		protocol := 1
+		if step == "protocol" {
+			protocol = 99
+		}
+		conn.Send("hello", map[string]any{"Protocol": protocol, "Version": "bad", "BGPWire": 1}, nil, time.Second)
+		if _, err := conn.Receive(time.Minute); err != nil || step == "offer" {
+			stop()
+		}
+		conn.Send("ready", struct{}{}, nil, time.Second)
+		if _, err := conn.Receive(time.Minute); err != nil || step == "release" {
+			stop()
+		}
+		os.Exit(1)
+	}
+}
+
+// badSuccessors are the names under which this test binary is one.
+func badSuccessors() map[string]func() {
+	out := map[string]func(){"bad-protocol": badSuccessor("protocol", false)}
+	for _, step := range []string{"start", "offer", "release"} {
+		out["bad-"+step+"-exits"] = badSuccessor(step, false)
+		out["bad-"+step+"-hangs"] = badSuccessor(step, true)
+	}
+	return out
+}
+
+// TestFailedUpgradeChangesNothing: whatever the new process does instead, the old one serves on, no request fails,
+// the route stays; and an upgrade after all that works.
+func TestFailedUpgradeChangesNothing(t *testing.T) {
+	r := newUpgradeRig(t)
+	routes := r.bird()
+	r.start()
+	if routes != nil {
+		r.within(30*time.Second, "a route at the router", func() bool { return strings.Contains(routes(), "> added") })
+	}
+	loads := []*load{r.keepAlive(), r.connections(), r.queries("udp"), r.queries("tcp")}
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	var wg sync.WaitGroup
+	for _, l := range loads {
+		wg.Go(func() { l.run(ctx) })
+	}
+	good, err := os.ReadFile(filepath.Join(r.dir, "p.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	tests := []struct{ binary, config, want string }{
+		{"/nonexistent/pharos", "", "no such file"},
+		{"/bin/true", "", "ended by itself"},
+		{"bad-start-exits", "", "exit status 7"},
+		{"bad-start-hangs", "", `did not say "hello" within`},
+		{"bad-protocol", "", "restart instead"},
+		{"bad-offer-exits", "", "exit status 7"},
+		{"bad-offer-hangs", "", `did not say "ready" within`},
+		{"bad-release-exits", "", "exit status 7"},
+		{"bad-release-hangs", "", `did not say "adopted" within`},
+		{"pharos", "sites: {}\n", "the new process refused"},
+		{"pharos", strings.Replace(string(good), "sites:", "stes:", 1), `did you mean "sites"`},
+	}
+	for _, tt := range tests {
+		binary := tt.binary
+		if !strings.HasPrefix(binary, "/") {
+			binary = filepath.Join(r.dir, binary)
+			os.Symlink(r.executable(), binary) // "pharos" is there already
+		}
+		if tt.config != "" {
+			r.write(tt.config)
+		}
+		began := time.Now()
+		_, err := r.upgrade(admin.UpgradeRequest{Binary: binary, Limit: 1500 * time.Millisecond})
+		if err == nil || !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("%s: got %v, want %q", tt.binary, err, tt.want)
+		}
+		if err := r.ready(); err != nil {
+			t.Errorf("%s: the old process: %v", tt.binary, err)
+		}
+		if n := len(r.processes()); n != 1 {
+			t.Errorf("%s: %d processes, want the old one", tt.binary, n)
+		}
+		t.Logf("%s: %s: %v", tt.binary, time.Since(began).Round(time.Millisecond), err)
+		r.write(string(good))
+	}
+	if _, err := r.upgrade(admin.UpgradeRequest{}); err != nil {
+		t.Errorf("an upgrade after all: %v", err)
+	}
+	r.within(20*time.Second, "the new process serves", func() bool { return r.ready() == nil })
+	stop()
+	wg.Wait()
+	for _, l := range loads {
+		if len(l.failed) > 0 || l.did.Load() == 0 {
+			t.Errorf("%s: %d of %d failed, the first: %v", l.name, len(l.failed), l.did.Load(), l.failed[:min(3, len(l.failed))])
+		}
+	}
+	if routes != nil && (strings.Contains(routes(), "> removed") || strings.Count(routes(), "State changed to up") != 1) {
+		t.Errorf("the route or its session did not stay:\n%s", routes())
+	}
+}

@@ -1,0 +1,28 @@
+package forward
+
+import (
+	"context"
+	"errors"
+	"time"
+)
+
+// HandedOver is the cause with which the context of an engine's Run ends when another process
+// has its sockets: what is open here finishes here, in its own time, and nobody is
+// hurried who waits for a next request, since that may be on its way.
+type HandedOver struct {
+	// Limit is how long that may take.
+	Limit time.Duration
+}
+
+// Error implements error.
+func (HandedOver) Error() string { return "handed over to another process" }
+
+// Drain returns how long what is open may take now that ctx has ended, d if it ended without a
+// HandedOver, and whether there was one.
+func Drain(ctx context.Context, d time.Duration) (time.Duration, bool) {
+	var h HandedOver
+	if errors.As(context.Cause(ctx), &h) {
+		return h.Limit, true
+	}
+	return d, false
+}

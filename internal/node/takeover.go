@@ -1,0 +1,161 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"time"
+
+	"github.com/pharos-lb/pharos/bgp"
+	"github.com/pharos-lb/pharos/internal/handover"
+	"github.com/pharos-lb/pharos/internal/health"
+)
+
+// releaseLimit is how long the old process may take between this one's "ready" and its "release".
+const releaseLimit = time.Minute
+
+// Failed tells the process that is to be replaced why that will not be.
+func Failed(conn *handover.Conn, err error) {
+	_ = conn.Send(msgFailed, failedBody{err.Error()}, nil, sendLimit)
+}
+
+// receiveOffer takes the old process's sockets, for those who are about to bind, and the lock
+// of the state folder, nil if it has none.
+func (n *Node) receiveOffer() (*os.File, error) {
+	conn := n.opts.Takeover
+	hello := helloBody{Protocol: upgradeProtocol, Version: n.opts.Version, BGPWire: bgp.Wire}
+	if err := conn.Send(msgHello, hello, nil, sendLimit); err != nil {
+		return nil, fmt.Errorf("take over: %w", err)
+	}
+	m, err := conn.Receive(sendLimit + helloLimit)
+	if err != nil {
+		return nil, fmt.Errorf("take over: no offer came: %w", err)
+	}
+	var offer offerBody
+	if err := m.Decode(&offer); err != nil || m.Kind != msgOffer {
+		m.Close()
+		return nil, fmt.Errorf("take over: want an offer, got %q: %w", m.Kind, err)
+	}
+	fds := m.Files
+	var lock *os.File
+	if offer.Lock && len(fds) > 0 {
+		lock, fds = os.NewFile(uintptr(fds[0]), lockFile), fds[1:]
+	}
+	if len(fds) != len(offer.Sockets) {
+		m.Close()
+		return nil, fmt.Errorf("take over: %d sockets were announced, %d came", len(offer.Sockets), len(fds))
+	}
+	handover.Inherit(offer.Sockets, fds)
+	n.handed = make(map[health.Target]ownState, len(offer.Own))
+	for _, own := range offer.Own {
+		n.handed[own.Target] = own
+	}
+	return lock, nil
+}
+
+// takeOver waits for the old process to let go, and starts everything that it left to this one. From its
+// end on this process is responsible.
+func (n *Node) takeOver(ctx context.Context, setup *Setup, parts *parts) error {
+	conn := n.opts.Takeover
+	defer conn.Close()
+	cfg, peers, wanted := setup.speakerConfig()
+	if wanted {
+		if err := bgp.Validate(cfg, peers); err != nil {
+			return fmt.Errorf("bgp: %w", err)
+		}
+	}
+	if rest := handover.CloseRest(); len(rest) > 0 {
+		n.log.Debug("sockets of the old process that are not needed", "sockets", len(rest))
+	}
+	if err := conn.Send(msgReady, struct{}{}, nil, sendLimit); err != nil {
+		return fmt.Errorf("take over: %w", err)
+	}
+	stop := context.AfterFunc(ctx, func() { conn.Close() })
+	defer stop()
+	m, err := conn.Receive(releaseLimit)
+	if err != nil {
+		return fmt.Errorf("take over: the old process did not let go: %w", errors.Join(err, ctx.Err()))
+	}
+	var release releaseBody
+	if err := m.Decode(&release); err != nil || m.Kind != msgRelease {
+		m.Close()
+		return fmt.Errorf("take over: want a release, got %q: %w", m.Kind, err)
+	}
+	if release.BGP != nil && len(m.Files) == len(release.BGP.Files) {
+		copy(release.BGP.Files[:], m.Files)
+		n.leash = release.BGP
+	}
+	n.state.thaw()
+	n.decider.do(ctx, func() {
+		if all := n.state.restoreOverrides(); len(all) > 0 { // given since this process read them
+			n.decider.core.MergeOverrides(all)
+		}
+	})
+	n.startTiers(parts)
+	n.decider.setReady(ctx, true)
+	speaker, err := n.prepareSpeaker(setup)
+	if err != nil {
+		return fmt.Errorf("bgp: %w", err)
+	}
+	speaker.Commit()
+	parts.start("cluster", n.gossip.Run)
+	parts.start("admin", n.admin.Run)
+	if err := conn.Send(msgAdopted, struct{}{}, nil, sendLimit); err != nil {
+		return fmt.Errorf("take over: %w", err)
+	}
+	n.admin.OwnFile(true)
+	return nil
+}
+
+// startTiers starts what has been opened.
+func (n *Node) startTiers(parts *parts) {
+	n.mu.Lock()
+	four, seven, dns := n.l4, n.l7, n.dns
+	n.mu.Unlock()
+	parts.start("l4", four.Run)
+	parts.start("l7", seven.Run)
+	parts.start("dns", dns.Run)
+}
+
+// takeLeash returns the BGP child that was handed over, once.
+func (n *Node) takeLeash() *bgp.Leash {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	l := n.leash
+	n.leash = nil
+	return l
+}
+
+// endWith tells the components of these names to end, and why; join waits for them.
+func (p *parts) endWith(cause error, names ...string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, c := range p.running {
+		if slices.Contains(names, c.name) {
+			c.cancel(cause)
+		}
+	}
+}
+
+// join waits for the components of these names to end, at most limit, or until ctx ends.
+func (p *parts) join(ctx context.Context, limit time.Duration, names ...string) {
+	p.mu.Lock()
+	running := slices.Clone(p.running)
+	p.mu.Unlock()
+	timer := time.NewTimer(limit)
+	defer timer.Stop()
+	for _, c := range running {
+		if !slices.Contains(names, c.name) {
+			continue
+		}
+		select {
+		case <-c.done:
+		case <-timer.C:
+			return
+		case <-ctx.Done():
+			return
+		}
+	}
+}
