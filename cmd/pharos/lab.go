@@ -17,6 +17,8 @@ import (
 )
 
 func newLab() *cobra.Command {
+	var opts lab.Options
+	var config string
 	cmd := &cobra.Command{
 		Use:   "lab",
 		Short: "Run your own configuration in network namespaces and break it (root)",
@@ -25,13 +27,22 @@ network namespace of its own, with its own addresses, and with backends, a clien
 and a network between the sites that can be cut, one way or both. Nothing of the
 host is touched but a folder under the temporary directory; a killed lab's
 leftovers are removed by the next one, or by "pharos lab clean".`,
-		Example: `  sudo pharos lab up pharos.yaml
+		Example: `  sudo pharos lab --config pharos.yaml       up, with routers, and a failover before your eyes
+  sudo pharos lab up pharos.yaml
   sudo pharos lab cut fra iad --one-way
   sudo pharos lab heal`,
 		Args: usageArgs(cobra.NoArgs),
-		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if config == "" {
+				return cmd.Help()
+			}
+			opts.Failover = &lab.FailoverOptions{Rounds: 1}
+			return runLab(cmd, opts, config, lab.Run)
+		},
 	}
-	cmd.AddCommand(newLabUp(), newLabStatus(), newLabDown(), newLabClean(), newLabQuery(), newLabExec(), newLabRun(), newLabChaos())
+	cmd.Flags().StringVar(&config, "config", "", "start a lab of this configuration, play a failover in it and keep it until Ctrl-C")
+	addLabFleet(cmd, &opts, lab.RoutersMixed)
+	cmd.AddCommand(newLabUp(), newLabFailover(), newLabStatus(), newLabDown(), newLabClean(), newLabQuery(), newLabExec(), newLabRun(), newLabChaos())
 	cmd.AddCommand(newLabFaults()...)
 	return cmd
 }
@@ -41,8 +52,10 @@ func addLabName(cmd *cobra.Command, name *string) {
 }
 
 // addLabFleet adds the flags of the verbs that start a lab of their own.
-func addLabFleet(cmd *cobra.Command, opts *lab.Options) {
+func addLabFleet(cmd *cobra.Command, opts *lab.Options, routers lab.RouterChoice) {
 	addLabName(cmd, &opts.ID)
+	opts.Routers = routers
+	cmd.Flags().Var((*routerFlag)(&opts.Routers), "routers", "what the BGP peers of the configuration are: auto, none, bird, frr or mixed")
 	cmd.Flags().StringSliceVar(&opts.Nodes, "nodes", nil, "run only these nodes (default: all)")
 	cmd.Flags().StringVar(&opts.Logs, "logs", "", "keep the nodes' logs in this folder")
 }
@@ -76,7 +89,62 @@ lab's backends cannot answer.`,
 		Args:    usageArgs(cobra.ExactArgs(1)),
 		RunE:    func(cmd *cobra.Command, args []string) error { return runLab(cmd, opts, args[0], lab.Run) },
 	}
-	addLabFleet(cmd, &opts)
+	addLabFleet(cmd, &opts, lab.RoutersAuto)
+	return cmd
+}
+
+// routerFlag is a choice of routers on the command line.
+type routerFlag lab.RouterChoice
+
+func (f *routerFlag) String() string {
+	if *f == routerFlag(lab.RoutersAuto) {
+		return "auto"
+	}
+	return string(*f)
+}
+
+func (f *routerFlag) Type() string { return "kind" }
+
+func (f *routerFlag) Set(text string) error {
+	c, err := lab.ParseRouterChoice(text)
+	*f = routerFlag(c)
+	return err
+}
+
+func newLabFailover() *cobra.Command {
+	var opts lab.Options
+	how := lab.FailoverOptions{Rounds: 3}
+	var format string
+	cmd := &cobra.Command{
+		Use:   "failover CONFIG",
+		Short: "Break a site in front of real routers and measure what they do",
+		Long: `Failover starts a lab with routers and breaks one site in five ways, one after the
+other: an order takes its pool down, its backends die, its first node is killed, and
+frozen, and that node's BGP speaker is killed. Each time it measures when the routers
+of the site have lost the route to the anycast prefix, or the node's share of it, by
+the tables that they forward by, and when they have it back. A client goes on
+connecting to the anycast address through the transit. Exit code 2 means that
+something took longer than it may.`,
+		Example: "  sudo pharos lab failover pharos.yaml --rounds 10 -o json",
+		Args:    usageArgs(cobra.ExactArgs(1)),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := checkFormat(cmd, format); err != nil {
+				return err
+			}
+			return runLab(cmd, opts, args[0], func(ctx context.Context, opts lab.Options) error {
+				opts.Out = cmd.ErrOrStderr()
+				report, err := lab.RunFailover(ctx, opts, how)
+				if report == nil || err != nil {
+					return err
+				}
+				return verdictOut(cmd, format, report, report.Text(), report.OK())
+			})
+		},
+	}
+	addLabFleet(cmd, &opts, lab.RoutersMixed)
+	addFormat(cmd, &format)
+	cmd.Flags().IntVar(&how.Rounds, "rounds", how.Rounds, "how often each thing is broken")
+	cmd.Flags().StringVar(&how.Site, "site", "", "where (default: the first site with routers)")
 	return cmd
 }
 

@@ -55,7 +55,7 @@ above it. Exit code 2 means that something expected did not come true.`,
 			})
 		},
 	}
-	addLabFleet(cmd, &opts)
+	addLabFleet(cmd, &opts, lab.RoutersNone)
 	addFormat(cmd, &format)
 	return cmd
 }
@@ -90,7 +90,7 @@ something did not hold.`,
 			})
 		},
 	}
-	addLabFleet(cmd, &opts)
+	addLabFleet(cmd, &opts, lab.RoutersNone)
 	addFormat(cmd, &format)
 	cmd.Flags().IntVar(&chaos.Schedules, "schedules", 10, "how many random schedules")
 	cmd.Flags().Uint64Var(&chaos.Seed, "seed", 1, "the first schedule's seed; the next has the next")

@@ -87,8 +87,17 @@ func (f *filter) replace(lanes []lane) error {
 	if err != nil {
 		return err
 	}
-	err = f.core.do(func() error {
-		cmd := exec.Command(f.nft, "-f", "-")
+	err = runNft(f.nft, f.core, text)
+	if err == nil {
+		f.lanes = lanes
+	}
+	return err
+}
+
+// runNft has nft read a text in a namespace.
+func runNft(nft string, in *namespace, text string) error {
+	return in.do(func() error {
+		cmd := exec.Command(nft, "-f", "-")
 		var complaint bytes.Buffer
 		cmd.Stdin, cmd.Stderr = strings.NewReader(text), &complaint
 		if err := cmd.Run(); err != nil {
@@ -96,10 +105,6 @@ func (f *filter) replace(lanes []lane) error {
 		}
 		return nil
 	})
-	if err == nil {
-		f.lanes = lanes
-	}
-	return err
 }
 
 // rules writes the whole table, which replaces the one before in one step.

@@ -85,6 +85,13 @@ func (f *folder) sweep() error {
 			errs = append(errs, os.RemoveAll(filepath.Join(f.path, e.Name())))
 		}
 	}
+	beside, err := filepath.Glob(f.path + "-*") // of its routers, which are other users
+	if err != nil {
+		return err
+	}
+	for _, path := range beside {
+		errs = append(errs, os.RemoveAll(path))
+	}
 	return errors.Join(errs...)
 }
 

@@ -29,6 +29,10 @@ type Options struct {
 	ConfigFile string
 	// Nodes are those to run; nil = all.
 	Nodes []string
+	// Routers: without nothing stands at the BGP peers of the configuration.
+	Routers RouterChoice
+	// Failover, if not nil, is played by Run before it waits for its end.
+	Failover *FailoverOptions
 	// Logs is a folder for the nodes' logs, which then outlive the lab; "" = the
 	// lab's own.
 	Logs string
@@ -54,6 +58,8 @@ type Lab struct {
 	nodes    []*process // like Layout.Nodes
 	index    map[string]int
 	backends []*backend
+	routers  []*router
+	routes   *routes
 	started  time.Time
 	stopped  chan struct{} // closed by Stop
 	once     sync.Once
@@ -76,7 +82,11 @@ func New(opts Options) (l *Lab, err error) {
 	if err != nil {
 		return nil, err
 	}
-	layout, err := NewLayout(opts.ID, setup.Config, opts.Nodes)
+	withRouters, why, err := opts.Routers.decide(setup.Config)
+	if err != nil {
+		return nil, err
+	}
+	layout, err := NewLayout(opts.ID, setup.Config, opts.Nodes, withRouters)
 	if err != nil {
 		return nil, fmt.Errorf("a lab of %s: %w", opts.ConfigFile, err)
 	}
@@ -93,6 +103,9 @@ func New(opts Options) (l *Lab, err error) {
 	if l.folder, err = claim(opts.ID); err != nil {
 		return nil, err
 	}
+	if why != "" {
+		l.say("%s", why)
+	}
 	if err := l.build(file); err != nil {
 		return nil, errors.Join(err, l.Close())
 	}
@@ -104,6 +117,9 @@ func (l *Lab) build(file string) (err error) {
 		return err
 	}
 	if l.filter, err = newFilter(l.net.core, l.layout); err != nil {
+		return err
+	}
+	if err := l.buildRouters(); err != nil {
 		return err
 	}
 	ca, err := newAuthority()
@@ -149,6 +165,11 @@ func (l *Lab) build(file string) (err error) {
 func (l *Lab) Start(ctx context.Context) error {
 	for _, b := range l.backends {
 		if err := b.start(); err != nil {
+			return err
+		}
+	}
+	for _, r := range l.routers {
+		if err := r.start(); err != nil {
 			return err
 		}
 	}
@@ -307,6 +328,10 @@ func (l *Lab) Close() error {
 	for _, b := range l.backends {
 		b.stop()
 	}
+	for _, r := range l.routers {
+		r.stop()
+	}
+	l.routes.close()
 	// The namespaces' names go with the folder, after whatever still runs in them.
 	err := l.folder.remove()
 	if l.net != nil {

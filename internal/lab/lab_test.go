@@ -76,16 +76,19 @@ func beNode(args []string) error {
 	return n.Run(ctx)
 }
 
+// missing skips, except in CI.
+func missing(t *testing.T, why string) {
+	t.Helper()
+	if os.Getenv("CI") == "true" {
+		t.Fatal(why + ", and in CI nothing is skipped")
+	}
+	t.Skip(why)
+}
+
 // needLab skips where there can be no lab, except in CI.
 func needLab(t *testing.T) {
 	t.Helper()
-	without := func(why string) {
-		t.Helper()
-		if os.Getenv("CI") == "true" {
-			t.Fatal(why + ", and in CI nothing is skipped")
-		}
-		t.Skip(why)
-	}
+	without := func(why string) { t.Helper(); missing(t, why) }
 	if os.Getuid() != 0 {
 		without("the lab needs root")
 	}

@@ -18,13 +18,16 @@ const (
 	RoleNode     Role = "node"
 	RoleBackends Role = "backends"
 	RoleClient   Role = "client"
+	RoleRouter   Role = "router"  // a BGP peer of a site
+	RoleTransit  Role = "transit" // the network behind the sites' routers
 )
 
 // Names that the lab gives, besides those of the configuration.
 const (
-	clientName = "client"
-	coreName   = "core"
-	allName    = "all" // every node and site, but no client
+	clientName  = "client"
+	transitName = "transit"
+	coreName    = "core"
+	allName     = "all" // every node and site, but no client
 	// canaryService stands for a service in the table of what answers.
 	canaryService = "(canary)"
 )
@@ -58,6 +61,8 @@ type Layout struct {
 	ID      string
 	Config  *config.Config
 	Members []Member
+	// Routers are the BGP peers of the configuration; nil = the lab has none.
+	Routers []RouterPlan
 	// Shared are the addresses that several members carry, with the members in
 	// the order of preference, sorted by address.
 	Shared   []SharedAddr
@@ -70,6 +75,8 @@ type Layout struct {
 type SharedAddr struct {
 	Addr    netip.Addr
 	Members []int // indices into Layout.Members
+	// Routed: the transit's routes, and not the lab, say where it is.
+	Routed bool
 }
 
 // A Server is where one node answers DNS.
@@ -85,7 +92,8 @@ var clientAddrs = []netip.Addr{netip.MustParseAddr("198.18.255.53"), netip.MustP
 
 // NewLayout plans the lab of a configuration. nodes are those to run, nil for
 // all. The error holds everything that stands in the way.
-func NewLayout(id string, cfg *config.Config, nodes []string) (*Layout, error) {
+// With routers the BGP peers of the configuration stand in it.
+func NewLayout(id string, cfg *config.Config, nodes []string, routers bool) (*Layout, error) {
 	if !labID.MatchString(id) {
 		return nil, fmt.Errorf("lab name %q: want 1 to 12 lower case letters and digits", id)
 	}
@@ -96,6 +104,11 @@ func NewLayout(id string, cfg *config.Config, nodes []string) (*Layout, error) {
 	l.addShared()
 	if err := l.addBackends(); err != nil {
 		return nil, err
+	}
+	if routers {
+		if err := l.addRouters(); err != nil {
+			return nil, err
+		}
 	}
 	l.addClient()
 	if len(l.Members) > maxMembers {

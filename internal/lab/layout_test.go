@@ -19,7 +19,7 @@ func layoutOf(t testing.TB, file string, nodes ...string) *Layout {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l, err := NewLayout("t", setup.Config, nodes)
+	l, err := NewLayout("t", setup.Config, nodes, false)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -66,7 +66,7 @@ func TestLayoutCanaries(t *testing.T) {
 	}
 	canary := netip.MustParseAddrPort("192.0.2.53:53")
 	setup.Config.Cluster.Canaries = []netip.AddrPort{canary}
-	l, err := NewLayout("t", setup.Config, nil)
+	l, err := NewLayout("t", setup.Config, nil, false)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -148,7 +148,7 @@ func TestLayoutRefuses(t *testing.T) {
 		{"backend at a VIP", "a", fleet(map[string]string{"fra1": "10.0.0.1"}, "10.0.0.80:80"), nil, "also a VIP"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			_, err := NewLayout(tt.id, tt.cfg, tt.only)
+			_, err := NewLayout(tt.id, tt.cfg, tt.only, false)
 			if tt.want == "" && err != nil || tt.want != "" && (err == nil || !strings.Contains(err.Error(), tt.want)) {
 				t.Errorf("got %v, want %q", err, tt.want)
 			}
@@ -168,7 +168,7 @@ func TestBackendHost(t *testing.T) {
 		{"loopback: on every node", "127.0.0.1:8080", []int{0, 1}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			l, err := NewLayout("a", fleet(nodes, tt.backend), nil)
+			l, err := NewLayout("a", fleet(nodes, tt.backend), nil, false)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -42,7 +42,7 @@ func newNetwork(l *Layout) (n *network, err error) {
 	}
 	for i := range l.Members {
 		m := &l.Members[i]
-		ns, err := newNamespace(l.Namespace(m.Name), false)
+		ns, err := newNamespace(l.Namespace(m.Name), m.Role == RoleRouter || m.Role == RoleTransit)
 		if err != nil {
 			return n, err
 		}
@@ -50,6 +50,9 @@ func newNetwork(l *Layout) (n *network, err error) {
 		if err := connect(n.wires, ns, m); err != nil {
 			return n, err
 		}
+	}
+	if err := n.cable(); err != nil {
+		return n, err
 	}
 	return n, n.reroute(func(int) bool { return true })
 }
@@ -62,6 +65,9 @@ func (n *network) reroute(lives func(member int) bool) error {
 	defer n.mu.Unlock()
 	var errs []error
 	for _, s := range n.layout.Shared {
+		if s.Routed {
+			continue // by whom BGP says
+		}
 		for _, m := range s.Members {
 			if !lives(m) {
 				continue

@@ -36,12 +36,36 @@ func Run(ctx context.Context, opts Options) (err error) {
 		return err
 	}
 	fmt.Fprint(opts.Out, l.screen(ctx))
+	if opts.Failover != nil {
+		report, err := l.Failover(ctx, *opts.Failover)
+		if err != nil && ctx.Err() == nil {
+			return err
+		}
+		if report != nil {
+			fmt.Fprintf(opts.Out, "\n%s\n", report.Text())
+		}
+		l.say("the lab goes on; Ctrl-C ends it")
+	}
 	select {
 	case <-l.stopped:
 	case <-ctx.Done():
 	}
 	l.say("stopping the lab")
 	return nil
+}
+
+// RunFailover starts a lab, plays the failover and takes the lab down.
+func RunFailover(ctx context.Context, opts Options, how FailoverOptions) (report *FailoverReport, err error) {
+	l, err := open(opts)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, l.Close()) }()
+	if err := l.Start(ctx); err != nil {
+		return nil, err
+	}
+	fmt.Fprint(opts.Out, l.Status(ctx).Text())
+	return l.Failover(ctx, how)
 }
 
 // open removes what killed labs left, and makes a new one.

@@ -56,7 +56,7 @@ func (s *Setup) checkNode() error {
 		if !slices.Contains(p.Sites, s.Self.Site.Name) {
 			continue
 		}
-		if p.Prefix.Addr().Is4() != node.Address.Is4() {
+		if !node.Of(p.Prefix.Addr().Is4()).IsValid() {
 			errs = append(errs, fmt.Errorf("bgp.prefixes %s: node %s at %s has no next hop of that family; announce it from sites whose nodes have one (sites: […])",
 				p.Prefix, node.Name, node.Address))
 		}
