@@ -57,8 +57,9 @@ generate: ## everything that is generated (the geo data, which is last, needs np
 generate-check: ## the generated files are current
 	@$(GO) run ./cmd/pharos schema | diff -u docs/pharos.schema.json - || { echo "docs/pharos.schema.json is stale: run make generate"; exit 1; }
 
-bench-peers: build ## pharos next to other servers, from Debian; needs two cores and root
-	@set -e; for bench in $(BENCH); do $(GO) run ./bench/$$bench -pharos bin/pharos; done
+bench-peers: build ## pharos next to other servers, from Debian, on two cores; KEEP=1 writes docs/benchmarks.md
+	$(GO) run ./bench/dns -fetch
+	@set -e; for bench in $(BENCH); do $(GO) run ./bench/$$bench -pharos bin/pharos $(if $(KEEP),-keep docs/benchmarks.md); done
 
 scale: ## what is too large for the race detector: 2,000 seeds of the simulation, 100 nodes of gossip
 	GOGC=400 $(GO) test -timeout 20m ./internal/sim -run '^TestSeeds$$'

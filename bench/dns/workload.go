@@ -31,8 +31,8 @@ var workloads = []workload{
 	{name: "static", query: static, check: wantAnswer, load: closed, latency: true, cost: 1},
 	{name: "geo + ECS", query: steered, check: wantAnswer, load: closed, steered: true, latency: true, cost: 1},
 	{name: "NXDOMAIN", query: nowhere, check: wantNothing, load: closed, latency: true, cost: 1},
-	{name: "TCP, pipelined", query: static, check: wantAnswer, load: pipelined, cost: 2},
-	{name: "TCP, a connection each", query: static, check: wantAnswer, load: connecting, cost: 20},
+	{name: "TCP, pipelined", query: static, check: wantAnswer, load: pipelined, cost: 4},
+	{name: "TCP, a connection each", query: static, check: wantAnswer, load: connecting, cost: 40},
 }
 
 // label is the name of static ('s') and steered ('g') names.

@@ -1,6 +1,7 @@
 package transport
 
 import (
+	"bufio"
 	"net"
 	"net/netip"
 	"sync"
@@ -57,7 +58,7 @@ func NewPool(limits Limits, counters *Counters, newResponder func() Responder) *
 	}
 	p.limits.Store(&limits)
 	p.free.New = func() any {
-		return &buffers{in: make([]byte, 0, 512), one: make([]byte, 0, replyBuffer), responder: newResponder()}
+		return &buffers{reader: bufio.NewReaderSize(nil, readBuffer), in: make([]byte, 0, 512), one: make([]byte, 0, replyBuffer), responder: newResponder()}
 	}
 	return p
 }
@@ -199,6 +200,7 @@ func (p *Pool) borrow() *buffers { return p.free.Get().(*buffers) }
 
 // giveBack keeps the buffers for others, unless a huge message made them huge.
 func (p *Pool) giveBack(b *buffers) {
+	b.reader.Reset(nil) // forgets the connection
 	if cap(b.in) <= flushSize && cap(b.out) <= 2*flushSize && cap(b.one) <= 2*flushSize {
 		p.free.Put(b)
 	}

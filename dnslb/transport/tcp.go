@@ -20,6 +20,7 @@ const (
 	readTimeout  = 5 * time.Second // for the rest of a message that has begun
 	writeTimeout = 5 * time.Second // for the client to take what was answered
 	readBuffer   = 2048
+	headSize     = 512
 	flushSize    = 16 << 10 // pipelined answers are sent at the latest then
 )
 
@@ -81,6 +82,11 @@ type connection struct {
 	client  netip.AddrPort
 	network netip.Prefix
 
+	// head is where a connection without buffers waits for its next messages, rest
+	// the part of it that has not been read yet.
+	head [headSize]byte
+	rest []byte
+
 	// pool.mu guards the rest: the place among the idle ones.
 	idle         bool
 	newer, older *connection
@@ -88,36 +94,56 @@ type connection struct {
 
 // buffers are what a connection needs while it has a message in hand.
 type buffers struct {
+	reader       *bufio.Reader
 	in, out, one []byte
 	responder    Responder
 }
 
+// Read reads what has been received already, then from the client.
+func (c *connection) Read(p []byte) (int, error) {
+	if len(c.rest) > 0 {
+		n := copy(p, c.rest)
+		c.rest = c.rest[n:]
+		return n, nil
+	}
+	return c.conn.Read(p)
+}
+
 // serve answers message after message, in order, until the client leaves, is
-// too slow, or the pool closes.
+// too slow, or the pool closes. A silent connection holds no buffers but its own
+// few octets: there may be many.
 func (c *connection) serve() {
 	defer c.pool.remove(c)
-	in := bufio.NewReaderSize(c.conn, readBuffer)
-	for {
-		if in.Buffered() == 0 {
-			if !c.pool.rest(c) {
-				return
-			}
-			if _, err := in.Peek(1); err != nil {
-				return
-			}
-			c.pool.wake(c)
+	for c.pool.rest(c) {
+		n, err := c.conn.Read(c.head[:])
+		if err != nil {
+			return
 		}
-		if !c.batch(in) {
+		c.pool.wake(c)
+		c.rest = c.head[:n]
+		if !c.work() {
 			return
 		}
 	}
 }
 
-// batch answers the message that has begun and those already received behind
-// it, and sends the answers together. It reports whether to go on.
-func (c *connection) batch(in *bufio.Reader) bool {
+// work answers what has been received. It reports whether to go on.
+func (c *connection) work() bool {
 	b := c.pool.borrow()
 	defer c.pool.giveBack(b)
+	b.reader.Reset(c)
+	for len(c.rest) > 0 || b.reader.Buffered() > 0 {
+		if !c.batch(b) {
+			return false
+		}
+	}
+	return true
+}
+
+// batch answers the message that has begun and those already received behind
+// it, and sends the answers together. It reports whether to go on.
+func (c *connection) batch(b *buffers) bool {
+	in := b.reader
 	b.out = b.out[:0]
 	for {
 		_ = c.conn.SetReadDeadline(time.Now().Add(readTimeout)) // an error shows on Read
