@@ -108,7 +108,7 @@ func runNode(ctx context.Context, opts node.Options) (err error) {
 				if s == syscall.SIGUSR2 {
 					n.Upgrade(ctx, admin.UpgradeRequest{})
 				} else {
-					n.Reload(ctx, false)
+					n.Reload(ctx, admin.Allowed{})
 				}
 			case <-done:
 				return
@@ -149,7 +149,7 @@ func newKeeper() *cobra.Command {
 
 func newReload() *cobra.Command {
 	var socket, format string
-	var allow bool
+	var allow admin.Allowed
 	cmd := &cobra.Command{
 		Use:   "reload",
 		Short: "Make the running node read its configuration again",
@@ -157,7 +157,7 @@ func newReload() *cobra.Command {
 stays in force and the error is printed. Connections and sessions that the change
 does not concern go on. It returns when the new configuration is in force, which waits
 for the first verdicts of what is new, at most for cluster.wait.`,
-		Example: "  pharos reload\n  pharos reload --allow-remove     # more than a third of the services go, or a route that is announced",
+		Example: "  pharos reload\n  pharos reload --allow-remove     # more than a third of the services go\n  pharos reload --allow-withdraw   # a prefix that is announced goes",
 		Args:    usageArgs(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := checkFormat(cmd, format); err != nil {
@@ -179,7 +179,8 @@ for the first verdicts of what is new, at most for cluster.wait.`,
 	}
 	addSocket(cmd, &socket)
 	addFormat(cmd, &format)
-	cmd.Flags().BoolVar(&allow, "allow-remove", false, "permit losing more than a third of the services, zones, names, sites or prefixes, or an announced route")
+	cmd.Flags().BoolVar(&allow.Remove, "allow-remove", false, "permit losing more than a third of the services, zones, names or sites, or the last listener that an announced route leads to")
+	cmd.Flags().BoolVar(&allow.Withdraw, "allow-withdraw", false, "permit withdrawing a route that is announced, the last site of a prefix, or more than a third of the prefixes")
 	return cmd
 }
 

@@ -84,6 +84,12 @@ func printStatus(out io.Writer, st *admin.Status, now time.Time) error {
 		if r.Blame != "" {
 			why = "service " + r.Blame + ": " + why
 		}
+		if r.Cause != "" {
+			why += " (" + r.Cause + ")"
+		}
+		if left := r.Until.Sub(now); left > 0 {
+			why += ", " + left.Round(time.Second).String() + " left"
+		}
 		fmt.Fprintf(w, "%s\t%s\t%s\n", r.Prefix, yesNo(announced), with(why, r.Override))
 	}
 	if st.Speaker != nil {

@@ -499,7 +499,7 @@ func TestUpgradeLosesNothing(t *testing.T) {
 		for ttl := 31; ctx.Err() == nil; ttl++ {
 			time.Sleep(100 * time.Millisecond)
 			r.configure(30 + ttl%60)
-			if _, err := admin.NewClient(r.socket).Reload(context.Background(), false); err == nil {
+			if _, err := admin.NewClient(r.socket).Reload(context.Background(), admin.Allowed{}); err == nil {
 				reloads++
 			} else if !strings.Contains(err.Error(), "draining") && !strings.Contains(err.Error(), "EOF") && !strings.Contains(err.Error(), "reset") {
 				t.Errorf("reload: %v", err)

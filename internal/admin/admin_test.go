@@ -39,8 +39,8 @@ func testOptions(t *testing.T) Options {
 			}
 			return &steer.Explanation{Name: r.Name, Answer: []netip.Addr{r.From}, NoData: strings.Join(r.Down, "+")}, nil
 		},
-		Reload: func(_ context.Context, allow bool) (*ReloadResult, error) {
-			if !allow {
+		Reload: func(_ context.Context, allow Allowed) (*ReloadResult, error) {
+			if !allow.Withdraw {
 				return nil, config.Errors{{File: "x.yaml", Line: 3, Column: 5, Path: "a.b", Message: "is wrong", Source: "  a: b"}}
 			}
 			return &ReloadResult{Hash: "abc", Changes: []string{"added service web"}}, nil
@@ -88,10 +88,10 @@ func TestClientRoundTrip(t *testing.T) {
 	if _, err := c.Explain(t.Context(), ExplainRequest{Name: "x", From: netip.IPv6Loopback()}); err == nil || err.Error() != "no such name" {
 		t.Errorf("explain of an unknown name: got %v", err)
 	}
-	if _, err := c.Reload(t.Context(), false); err == nil || !strings.Contains(err.Error(), "x.yaml:3:5") || !strings.Contains(err.Error(), "^") {
+	if _, err := c.Reload(t.Context(), Allowed{Remove: true}); err == nil || !strings.Contains(err.Error(), "x.yaml:3:5") || !strings.Contains(err.Error(), "^") {
 		t.Errorf("a refused reload must show each mistake with its place and caret, got %v", err)
 	}
-	if r, err := c.Reload(t.Context(), true); err != nil || r.Hash != "abc" {
+	if r, err := c.Reload(t.Context(), Allowed{Remove: true, Withdraw: true}); err != nil || r.Hash != "abc" {
 		t.Errorf("reload: got %+v, %v", r, err)
 	}
 }

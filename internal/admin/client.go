@@ -165,11 +165,24 @@ func (c *Client) ChangeKeys(ctx context.Context, r KeyChange) (*KeyStatus, error
 	return &out, c.post(ctx, "/v1/keys", r, &out)
 }
 
+// Allowed is what a reload may take away.
+type Allowed struct {
+	// Remove: more than a third of the services, zones, names or sites, or the last
+	// listener that an announced route leads to.
+	Remove bool
+	// Withdraw: a route that is announced now, the last site of a prefix, or more
+	// than a third of the prefixes.
+	Withdraw bool
+}
+
 // Reload makes the node read its configuration again.
-func (c *Client) Reload(ctx context.Context, allowRemove bool) (*ReloadResult, error) {
+func (c *Client) Reload(ctx context.Context, allow Allowed) (*ReloadResult, error) {
 	q := url.Values{}
-	if allowRemove {
+	if allow.Remove {
 		q.Set("allow_remove", "true")
+	}
+	if allow.Withdraw {
+		q.Set("allow_withdraw", "true")
 	}
 	ctx, cancel := context.WithTimeout(ctx, reloadWithin)
 	defer cancel()

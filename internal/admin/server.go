@@ -36,7 +36,7 @@ type Options struct {
 
 	Status  func() *Status
 	Explain func(ExplainRequest) (*steer.Explanation, error)
-	Reload  func(ctx context.Context, allowRemove bool) (*ReloadResult, error)
+	Reload  func(ctx context.Context, allow Allowed) (*ReloadResult, error)
 	// Override gives orders, or says what they would do. All of a request is done
 	// or, on an error, nothing. It may take some seconds. This function and those
 	// that follow may be nil: the API then answers 501 for it.
@@ -263,7 +263,8 @@ func (s *Server) explain(w http.ResponseWriter, r *http.Request) {
 }
 
 func (s *Server) reload(w http.ResponseWriter, r *http.Request) {
-	result, err := s.opts.Reload(r.Context(), r.URL.Query().Get("allow_remove") == "true")
+	q := r.URL.Query()
+	result, err := s.opts.Reload(r.Context(), Allowed{Remove: q.Get("allow_remove") == "true", Withdraw: q.Get("allow_withdraw") == "true"})
 	var mistakes config.Errors
 	switch {
 	case errors.As(err, &mistakes):

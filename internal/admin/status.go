@@ -117,6 +117,13 @@ type RouteStatus struct {
 	Announce bool         `json:"announce"`
 	Why      steer.Reason `json:"why"`
 	Blame    string       `json:"blame,omitempty"`
+	// Level is how much an announced route is to be preferred: "preferred", "standby",
+	// "draining" or "last resort". Cause speaks against one that is announced all the
+	// same. Until is when time alone changes something. LocalOnly: sent with no-export.
+	Level     string    `json:"level,omitempty"`
+	Cause     string    `json:"cause,omitempty"`
+	Until     time.Time `json:"until,omitzero"`
+	LocalOnly bool      `json:"local_only,omitempty"`
 	// Installed: the speaker holds it, so it was sent to every established peer.
 	Installed bool   `json:"installed"`
 	Error     string `json:"error,omitempty"`

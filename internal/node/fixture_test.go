@@ -264,10 +264,10 @@ func replaceOnce(t *testing.T, text, old, replacement string) string {
 }
 
 // reload puts a configuration into the file and has the node read it.
-func (r *running) reload(t *testing.T, config string, allowRemove bool) (*admin.ReloadResult, error) {
+func (r *running) reload(t *testing.T, config string, allow bool) (*admin.ReloadResult, error) {
 	t.Helper()
 	write(t, r.file, config)
-	return r.client.Reload(t.Context(), allowRemove)
+	return r.client.Reload(t.Context(), admin.Allowed{Remove: allow, Withdraw: allow})
 }
 
 func write(t *testing.T, file, text string) {

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/pharos-lb/pharos/internal/admin"
 	"github.com/pharos-lb/pharos/internal/config"
 	"github.com/pharos-lb/pharos/internal/steer"
 )
@@ -22,6 +23,8 @@ type inventory struct {
 	kind, kinds string
 	names       []string
 }
+
+const kindPrefix = "prefix"
 
 // inventories lists what a reload can add and remove.
 func inventories(c *config.Config) []inventory {
@@ -46,15 +49,33 @@ func inventories(c *config.Config) []inventory {
 		{"zone", "zones", zones},
 		{"steered name", "steered names", names},
 		{"site", "sites", sites},
-		{"prefix", "prefixes", prefixes},
+		{kindPrefix, "prefixes", prefixes},
 	}
 }
 
-// checkRemoval refuses to lose much at once without being told so.
+// checkAllowed refuses what a reload would take away without being told so, and
+// says how to tell it.
+func checkAllowed(old, next *Setup, plan *steer.Plan, allow admin.Allowed) error {
+	var errs []error
+	lost := errors.Join(checkRemoval(old.Config, next.Config), checkListeners(old, next, plan))
+	if lost != nil && !allow.Remove {
+		errs = append(errs, fmt.Errorf("%w\nif that is meant, reload with --allow-remove", lost))
+	}
+	if lost := checkWithdrawal(old, next, plan); lost != nil && !allow.Withdraw {
+		errs = append(errs, fmt.Errorf("%w\nif that is meant, reload with --allow-withdraw", lost))
+	}
+	return errors.Join(errs...)
+}
+
+// checkRemoval refuses to lose much at once without being told so. Prefixes are
+// the business of checkWithdrawal.
 func checkRemoval(old, next *config.Config) error {
 	now := inventories(next)
 	var errs []error
 	for i, was := range inventories(old) {
+		if was.kind == kindPrefix {
+			continue
+		}
 		gone := missing(was.names, now[i].names)
 		if float64(len(gone)) > maxRemovedShare*float64(len(was.names)) {
 			errs = append(errs, fmt.Errorf("this would remove %d of %d %s (%s)", len(gone), len(was.names), was.kinds, listSome(gone)))
@@ -63,22 +84,45 @@ func checkRemoval(old, next *config.Config) error {
 	return errors.Join(errs...)
 }
 
-// checkLoss refuses a configuration that takes away a route that is announced
-// from here now, or the listener that such a route leads to.
-func checkLoss(old, next *Setup, plan *steer.Plan) error {
+// checkWithdrawal refuses a configuration that withdraws a route that is announced
+// from here now, that leaves a prefix with no site to announce it, wherever that was
+// before, or that drops a large share of the prefixes.
+func checkWithdrawal(old, next *Setup, plan *steer.Plan) error {
+	var errs []error
+	var gone []string
+	for i := range old.Config.BGP.Prefixes {
+		p := &old.Config.BGP.Prefixes[i]
+		after := prefixOf(next.Config, p.Prefix)
+		if after == nil {
+			gone = append(gone, p.Prefix.String())
+		}
+		if len(p.Sites) > 0 && (after == nil || len(after.Sites) == 0) {
+			errs = append(errs, fmt.Errorf("no site would announce %s any more (%s did)", p.Prefix, listSome(p.Sites)))
+			continue
+		}
+		if plan != nil && plan.Announces(p.Prefix) && !next.mayAnnounce(p.Prefix) {
+			errs = append(errs, fmt.Errorf("this would withdraw %s, which is announced from here now", p.Prefix))
+		}
+	}
+	if all := len(old.Config.BGP.Prefixes); float64(len(gone)) > maxRemovedShare*float64(all) {
+		errs = append(errs, fmt.Errorf("this would remove %d of %d prefixes (%s)", len(gone), all, listSome(gone)))
+	}
+	return errors.Join(errs...)
+}
+
+// checkListeners refuses a configuration that takes away the listener that a
+// route leads to that is announced from here now.
+func checkListeners(old, next *Setup, plan *steer.Plan) error {
 	if plan == nil {
 		return nil
 	}
 	var errs []error
 	for _, r := range plan.Routes {
-		if !r.Announce {
+		after := prefixOf(next.Config, r.Prefix)
+		if !r.Announce || after == nil || !next.mayAnnounce(r.Prefix) {
 			continue
 		}
-		if !next.mayAnnounce(r.Prefix) {
-			errs = append(errs, fmt.Errorf("this would withdraw %s, which is announced from here now", r.Prefix))
-			continue
-		}
-		for _, service := range requiredBy(next.Config, r.Prefix) {
+		for _, service := range after.Requires {
 			if old.listens(service) && !next.listens(service) {
 				errs = append(errs, fmt.Errorf("this would close the last listener of service %s, which %s leads to", service, r.Prefix))
 			}
@@ -95,10 +139,11 @@ func (s *Setup) mayAnnounce(prefix netip.Prefix) bool {
 	})
 }
 
-func requiredBy(c *config.Config, prefix netip.Prefix) []string {
-	for _, p := range c.BGP.Prefixes {
-		if p.Prefix == prefix {
-			return p.Requires
+// prefixOf returns a prefix of a configuration, nil if it has none such.
+func prefixOf(c *config.Config, prefix netip.Prefix) *config.Prefix {
+	for i := range c.BGP.Prefixes {
+		if c.BGP.Prefixes[i].Prefix == prefix {
+			return &c.BGP.Prefixes[i]
 		}
 	}
 	return nil

@@ -16,14 +16,14 @@ type change interface {
 }
 
 // Reload reads the configuration again and puts it in force as a whole, or
-// changes nothing and says why. allowRemove permits losing more than a third of
+// changes nothing and says why. allow permits losing more than a third of
 // the services, zones, names, sites or prefixes, or a route that is announced now.
 // It returns when the new configuration is in force, which waits for the first
 // verdicts of what is new, at most for cluster.wait. One reload runs at a time.
-func (n *Node) Reload(ctx context.Context, allowRemove bool) (*admin.ReloadResult, error) {
+func (n *Node) Reload(ctx context.Context, allow admin.Allowed) (*admin.ReloadResult, error) {
 	n.reloading.Lock()
 	defer n.reloading.Unlock()
-	result, err := n.reload(ctx, allowRemove)
+	result, err := n.reload(ctx, allow)
 	n.noteTry(err)
 	if err != nil {
 		n.log.Error("reload refused, the old configuration stays", "error", err)
@@ -56,7 +56,7 @@ func (n *Node) mayReload() error {
 	return nil
 }
 
-func (n *Node) reload(ctx context.Context, allowRemove bool) (*admin.ReloadResult, error) {
+func (n *Node) reload(ctx context.Context, allow admin.Allowed) (*admin.ReloadResult, error) {
 	if err := n.mayReload(); err != nil {
 		return nil, err
 	}
@@ -68,8 +68,8 @@ func (n *Node) reload(ctx context.Context, allowRemove bool) (*admin.ReloadResul
 	if err := checkRestart(old, next); err != nil {
 		return nil, err
 	}
-	if lost := errors.Join(checkRemoval(old.Config, next.Config), checkLoss(old, next, n.board.Load())); lost != nil && !allowRemove {
-		return nil, fmt.Errorf("%w\nif that is meant, reload with --allow-remove", lost)
+	if err := checkAllowed(old, next, n.board.Load(), allow); err != nil {
+		return nil, err
 	}
 	changes, err := n.prepare(next)
 	if err != nil {

@@ -8,6 +8,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/pharos-lb/pharos/internal/admin"
+
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/pharos-lb/pharos/cluster"
@@ -61,7 +63,7 @@ func TestRefusedReloadFreesWhatItBound(t *testing.T) {
 				<-taken
 				cancel()
 			}
-			if _, err := r.Reload(ctx, false); err == nil || !strings.Contains(err.Error(), tt.want) {
+			if _, err := r.Reload(ctx, admin.Allowed{}); err == nil || !strings.Contains(err.Error(), tt.want) {
 				t.Errorf("got %v, want an error with %q", err, tt.want)
 			}
 			repair()
@@ -176,7 +178,7 @@ func TestReloadWaitsForFirstVerdicts(t *testing.T) {
 	write(t, r.file, withSlow)
 	reloaded := make(chan error, 1)
 	go func() {
-		_, err := r.Reload(t.Context(), false)
+		_, err := r.Reload(t.Context(), admin.Allowed{})
 		reloaded <- err
 	}()
 	eventually(t, "the new backend was asked five times", func() bool { return slow.checks.Load() >= 5 })
@@ -222,7 +224,7 @@ func TestReloadNeedsAServingNode(t *testing.T) {
 	refused := func(phase string) {
 		t.Helper()
 		hash := n.setup.Load().Config.Hash
-		if _, err := n.Reload(t.Context(), true); err == nil || !strings.Contains(err.Error(), "is "+phase) {
+		if _, err := n.Reload(t.Context(), admin.Allowed{Remove: true, Withdraw: true}); err == nil || !strings.Contains(err.Error(), "is "+phase) {
 			t.Errorf("while %s: got %v, want a refusal", phase, err)
 		}
 		if n.setup.Load().Config.Hash != hash {
@@ -247,11 +249,11 @@ func TestReloadGuardsAnnouncedRoutes(t *testing.T) {
 	r := startServing(t, base)
 	eventually(t, "the route is to be announced", func() bool { return r.board.Load().Routes[0].Announce })
 	const http, tcp = "  - {bind: \"vip:8080\", http: {routes: [{service: web}]}}\n", "  - {bind: \"vip:8081\", tcp: {service: web}}\n"
-	for _, tt := range []struct{ name, config, want string }{
-		{"no listener", edit(t, base, "listeners:\n", "", http, "", tcp, ""), "close the last listener of service web"},
-		{"no peer", edit(t, base, "peers: {a: [{address: 127.9.45.254, asn: 64496}]}", "peers: {}"), "withdraw 192.0.2.0/24"},
+	for _, tt := range []struct{ name, config, want, flag string }{
+		{"no listener", edit(t, base, "listeners:\n", "", http, "", tcp, ""), "close the last listener of service web", "--allow-remove"},
+		{"no peer", edit(t, base, "peers: {a: [{address: 127.9.45.254, asn: 64496}]}", "peers: {}"), "no site would announce 192.0.2.0/24 any more (a did)", "--allow-withdraw"},
 	} {
-		if _, err := r.reload(t, tt.config, false); err == nil || !strings.Contains(err.Error(), tt.want) || !strings.Contains(err.Error(), "--allow-remove") {
+		if _, err := r.reload(t, tt.config, false); err == nil || !strings.Contains(err.Error(), tt.want) || !strings.Contains(err.Error(), tt.flag) {
 			t.Errorf("%s: got %v, want a refusal with %q", tt.name, err, tt.want)
 		}
 		if !dials("127.9.45.80:8081") || !r.board.Load().Routes[0].Announce {

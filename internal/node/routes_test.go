@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/pharos-lb/pharos/bgp/router"
+	"github.com/pharos-lb/pharos/internal/admin"
 	"github.com/pharos-lb/pharos/internal/steer"
 )
 
@@ -50,14 +51,14 @@ func TestReloadTakesBGPAwayAndBack(t *testing.T) {
 	eventually(t, "the route is there", func() bool { return len(upstream.Routes()) == 1 })
 	for _, config := range []string{without, with, without, with} {
 		write(t, r.file, config)
-		if _, err := r.client.Reload(t.Context(), true); err != nil {
+		if _, err := r.client.Reload(t.Context(), admin.Allowed{Remove: true, Withdraw: true}); err != nil {
 			t.Fatal(err)
 		}
 		want := strings.Count(config, "192.0.2.0/24")
 		eventually(t, fmt.Sprintf("%d routes", want), func() bool { return len(upstream.Routes()) == want })
 	}
 	write(t, r.file, strings.Replace(with, "192.0.2.0/24, ", "2001:db8::/48, ", 1))
-	if _, err := r.client.Reload(t.Context(), true); err == nil || !strings.Contains(err.Error(), "no next hop of that family") {
+	if _, err := r.client.Reload(t.Context(), admin.Allowed{Remove: true, Withdraw: true}); err == nil || !strings.Contains(err.Error(), "has no IPv6 address to be the next hop") {
 		t.Errorf("a prefix that could never be announced: got %v", err)
 	}
 	if err := r.stop(); err != nil {

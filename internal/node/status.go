@@ -160,8 +160,22 @@ func (n *Node) fillPlan(out *admin.Status, plan *steer.Plan) {
 		out.Services = append(out.Services, row)
 	}
 	for _, r := range plan.Routes {
-		out.Routes = append(out.Routes, admin.RouteStatus{Prefix: r.Prefix, Announce: r.Announce, Why: r.Why, Blame: r.Blame, Override: orders.onPrefix(r.Prefix)})
+		out.Routes = append(out.Routes, routeStatus(r, orders.onPrefix(r.Prefix)))
 	}
+}
+
+func routeStatus(r steer.Route, order string) admin.RouteStatus {
+	out := admin.RouteStatus{
+		Prefix: r.Prefix, Announce: r.Announce, Why: r.Why, Blame: r.Blame, Override: order,
+		Until: r.Until, LocalOnly: r.LocalOnly,
+	}
+	if r.Announce {
+		out.Level = r.Level.String()
+	}
+	if r.Cause != steer.ReasonNone {
+		out.Cause = r.Cause.String()
+	}
+	return out
 }
 
 func targetStatus(view *health.View, t health.Target, active bool, errs map[health.Target]string) admin.TargetStatus {
@@ -210,7 +224,10 @@ func degraded(st *admin.Status, s *Setup) []string {
 		case r.Announce && !r.Installed:
 			out = append(out, fmt.Sprintf("prefix %s is not announced yet", r.Prefix))
 		}
-		if !r.Announce && r.Why != steer.ReasonSiteNotAllowed {
+		if r.Announce && r.Cause != "" {
+			out = append(out, fmt.Sprintf("prefix %s is to go, and is kept: %s (%s)", r.Prefix, r.Why, r.Cause))
+		}
+		if !r.Announce && r.Why != steer.ReasonSiteNotAllowed && r.Why != steer.ReasonStandby {
 			out = append(out, fmt.Sprintf("prefix %s is not announced: %s", r.Prefix, r.Why))
 		}
 	}

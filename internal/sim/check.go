@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"net/netip"
 	"slices"
 	"time"
 
@@ -27,6 +28,7 @@ func (m *machine) checkStep(s decide.Step, before *steer.Plan) {
 	if before != nil {
 		m.checkRoutes(before, s.Plan)
 	}
+	m.noteRoutes(s.Plan)
 }
 
 // checkSize: a report is as long as any other, whatever it says.
@@ -49,6 +51,9 @@ func (m *machine) checkVerdicts(s decide.Step) {
 	w := m.w
 	for _, i := range s.Changed {
 		t, v := s.View.Layout.Targets[i], s.View.Verdicts[i]
+		if t.Kind.Stated() {
+			continue // its site's own word: checkRoutes and checkLeaving
+		}
 		if v.Status == health.StatusDown && !w.mad && w.lone < 0 &&
 			(w.honestDown[i] < 0 || w.now-w.honestDown[i] > evidenceFor) {
 			w.violated(m, "invariant 1: %s is down (%s, %d up, %d down) although nobody found it so", t, v.Why, v.Up, v.Down)
@@ -109,8 +114,12 @@ func (m *machine) checkRoutes(before, after *steer.Plan) {
 		if i >= len(before.Routes) || !before.Routes[i].Announce || r.Announce {
 			continue
 		}
+		m.checkLeaving(r.Prefix)
+		if m.w.o.Blackout && m.w.stormy {
+			m.w.violated(m, "invariant 1: %s withdrawn (%s) because links are cut", r.Prefix, r.Why)
+		}
 		switch r.Why {
-		case steer.ReasonDrained, steer.ReasonOrderedDown, steer.ReasonNotReady:
+		case steer.ReasonDrained, steer.ReasonOrderedDown, steer.ReasonNotReady, steer.ReasonStandby:
 			continue
 		}
 		for k, t := range after.Topology.Layout.Targets {
@@ -119,6 +128,65 @@ func (m *machine) checkRoutes(before, after *steer.Plan) {
 				m.w.violated(m, "invariant 1: %s withdrawn (%s), although nobody of its site found %s down", r.Prefix, r.Why, t)
 			}
 		}
+	}
+}
+
+// stoodFor is how long a site counts as one that announces after it was seen to: as long as the
+// newest word of it does, and a moment.
+const stoodFor = health.FreshFor + 2*time.Second
+
+// A standing is what a site last did about a prefix.
+type standing struct {
+	stood time.Duration // when a machine of it announced last
+	left  time.Duration // when its last machine withdrew by its own decision
+}
+
+// noteRoutes keeps which sites announce.
+func (m *machine) noteRoutes(p *steer.Plan) {
+	for i := range p.Routes {
+		if p.Routes[i].Announce {
+			m.w.standingOf(p.Routes[i].Prefix, m.site).stood = m.w.now
+		}
+	}
+}
+
+func (w *world) standingOf(prefix netip.Prefix, site int) *standing {
+	if w.standings[prefix] == nil {
+		w.standings[prefix] = make([]standing, len(w.fleet.sites))
+	}
+	return &w.standings[prefix][site]
+}
+
+// announces reports whether a machine of a site announces a prefix now.
+func (w *world) announces(prefix netip.Prefix, site int) bool {
+	return slices.ContainsFunc(w.machines, func(m *machine) bool {
+		return m.site == site && m.alive && m.core.Plan() != nil && m.core.Plan().Announces(prefix)
+	})
+}
+
+// checkLeaving: no site leaves of its own will while fewer others announce than the minimum, but for those that
+// died without a word a moment ago.
+func (m *machine) checkLeaving(prefix netip.Prefix) {
+	w := m.w
+	least := 0
+	for _, p := range w.fleet.topologies[m.id].Config.BGP.Prefixes {
+		if p.Prefix == prefix {
+			least = p.MinSites
+		}
+	}
+	if w.announces(prefix, m.site) {
+		return // another machine of its site goes on
+	}
+	w.standingOf(prefix, m.site).left = w.now
+	others := 0
+	for site := range w.fleet.sites {
+		s := w.standingOf(prefix, site)
+		if site != m.site && (w.announces(prefix, site) || s.stood > s.left && w.now-s.stood < stoodFor) {
+			others++
+		}
+	}
+	if others < least {
+		w.violated(m, "invariant 2: withdraws %s while %d other sites announce it, it needs %d", prefix, others, least)
 	}
 }
 
@@ -146,7 +214,11 @@ func (w *world) checkAgreement() {
 			w.violated(m, "invariant 4: %s", wrong)
 		}
 		for i := range m.core.View().Verdicts {
-			if got, want := m.core.View().Verdicts[i].Status, first.core.View().Verdicts[i].Status; got != want {
+			one, other := &m.core.View().Verdicts[i], &first.core.View().Verdicts[i]
+			if w.fleet.layout.Targets[i].Kind.Stated() && (one.Why != health.WhyProbes || other.Why != health.WhyProbes) {
+				continue // nobody goes by a statement that is old
+			}
+			if got, want := one.Status, other.Status; got != want {
 				w.violated(m, "invariant 5: holds %s %s, %s holds it %s", w.fleet.layout.Targets[i], got, first.name, want)
 			}
 		}
@@ -160,7 +232,7 @@ func (w *world) checkAgreement() {
 func (w *world) checkTruth() {
 	for _, m := range w.machines {
 		for i, v := range m.core.View().Verdicts {
-			if v.Status != health.StatusUp {
+			if v.Status != health.StatusUp && !w.fleet.layout.Targets[i].Kind.Stated() {
 				w.violated(m, "%s is still %s (%s)", w.fleet.layout.Targets[i], v.Status, v.Why)
 			}
 		}

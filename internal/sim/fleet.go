@@ -69,7 +69,18 @@ func (f *fleet) yaml(perSite int) string {
 	return "cluster: {name: sim}\nsites:\n" + sites.String() +
 		"services:\n  narrow:\n" + narrow.text() + "  wide:\n" + wide.text() +
 		"zones:\n  sim.test: {names: {wide: {service: wide}, narrow: {service: narrow}}}\n" +
-		"bgp:\n  asn: 64500\n  prefixes: [{prefix: 192.0.2.0/24, requires: [wide]}]\n  peers:\n" + peers.String()
+		"drain: {depreference: 5s}\nbgp:\n  asn: 64500\n  prefixes:\n" + f.prefixes() + "  peers:\n" + peers.String()
+}
+
+// prefixes writes what is announced: a prefix of which each site decides alone, one with a
+// minimum, and where there are enough sites one with a standby.
+func (f *fleet) prefixes() string {
+	out := "    - {prefix: 192.0.2.0/24, requires: [wide]}\n" +
+		"    - {prefix: 198.51.100.0/24, requires: [wide], min_sites: 1, warm_up: 2s}\n"
+	if n := len(f.sites); n > 2 {
+		out += fmt.Sprintf("    - {prefix: 203.0.113.0/24, requires: [wide], min_sites: 2, standby: [%s]}\n", f.sites[n-1])
+	}
+	return out
 }
 
 // A serviceText is a service being written.

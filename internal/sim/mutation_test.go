@@ -35,6 +35,16 @@ var mutations = []mutation{
 		"invariant 3",
 	},
 	{
+		"a site that hears too few others withdraws", "internal/steer/announce.go",
+		[]string{"\tif order == health.OrderUp {\n\t\treturn ReasonOrderedUp, \"\"\n\t}\n", "\tif j.minority() {\n\t\treturn ReasonUnreachedHere, \"\"\n\t}\n"},
+		"because links are cut",
+	},
+	{
+		"a site counts on others that are leaving, too", "internal/steer/together.go",
+		[]string{"fresh && known && serves.Status == health.StatusUp && route.Status == health.StatusUp", "known && fresh && route.Status == health.StatusUp"},
+		"other sites announce it, it needs",
+	},
+	{
 		"the stronger order wins, not the later", "internal/health/override.go",
 		[]string{"\tif c := cmp.Compare(v.Counter, o.Counter); c != 0 {\n\t\treturn c\n\t}\n", ""},
 		"invariant 4",

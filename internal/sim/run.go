@@ -4,6 +4,7 @@ import (
 	"container/heap"
 	"fmt"
 	"math/rand/v2"
+	"net/netip"
 	"time"
 
 	"github.com/pharos-lb/pharos/internal/health"
@@ -20,6 +21,9 @@ type Options struct {
 	// Lone has nothing happen but one mad node, or one mad site: by itself it
 	// must change no verdict on anybody else.
 	Lone bool
+	// Blackout has nothing happen but that every link between sites is cut for the
+	// whole storm: no route may be withdrawn for that.
+	Blackout bool
 }
 
 // A Result is what came of a run.
@@ -56,9 +60,12 @@ var start = time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC)
 func Run(o Options) *Result {
 	w := newWorld(o)
 	w.at(0, w.bringUp)
-	if o.Lone {
+	switch {
+	case o.Lone:
 		w.planLoneMadness()
-	} else {
+	case o.Blackout:
+		w.planBlackout()
+	default:
 		w.planWeather()
 	}
 	end := warmUp + w.o.Storm + calm
@@ -110,6 +117,7 @@ type world struct {
 	// honestDown is when an honest observer last found a target down; -1 = never.
 	honestDown []time.Duration
 	history    health.History
+	standings  map[netip.Prefix][]standing // by site
 	stormy     bool
 	// mad: somebody was mad in this run. acknowledged counts the orders that were.
 	mad          bool
@@ -135,7 +143,7 @@ func newWorld(o Options) *world {
 	if o.Storm == 0 {
 		o.Storm = time.Minute
 	}
-	w := &world{o: o, random: random, fleet: newFleet(o.Sites, o.PerSite), lone: -1}
+	w := &world{o: o, random: random, fleet: newFleet(o.Sites, o.PerSite), lone: -1, standings: map[netip.Prefix][]standing{}}
 	targets := len(w.fleet.layout.Targets)
 	w.backendDown = make([]bool, targets)
 	w.honestDown = make([]time.Duration, targets)

@@ -26,6 +26,8 @@ func optionsOf(seed uint64) Options {
 		o.Sites, o.PerSite, o.Storm = 50, 4, 20*time.Second
 	case seed%100 == 50:
 		o.Sites, o.PerSite = 20, 2
+	case seed%100 == 25:
+		o.Blackout, o.Storm = true, 5*time.Minute
 	}
 	return o
 }
@@ -73,6 +75,17 @@ func TestSeeds(t *testing.T) {
 	played := time.Duration(simulated.Load())
 	t.Logf("%d seeds, %d failed: %v simulated, %d steps, %d orders acknowledged, %.0f times real time",
 		last-first+1, bad.Load(), played, steps.Load(), acknowledged.Load(), played.Seconds()/time.Since(began).Seconds())
+}
+
+// TestBlackout is the Facebook test: an hour without any link between the sites, and no route goes.
+func TestBlackout(t *testing.T) {
+	for n, sites := range []int{2, 3, 4, 7} {
+		r := Run(Options{Seed: uint64(n + 1), Sites: sites, PerSite: 1 + n%2, Storm: time.Hour, Blackout: true})
+		for _, v := range r.Violations {
+			t.Errorf("%d sites: %s", sites, v)
+		}
+		t.Logf("%d sites: %v simulated, %d steps", sites, r.Simulated, r.Steps)
+	}
 }
 
 // TestReplay plays seeds twice: the same weather, the same steps.

@@ -72,6 +72,15 @@ func (w *world) planLoneMadness() {
 	})
 }
 
+// planBlackout cuts every link between sites.
+func (w *world) planBlackout() {
+	w.at(warmUp, func() {
+		w.stormy = true
+		w.note("every link between sites is cut for %v", w.o.Storm)
+		w.cutWhere(w.o.Storm, func(a, b *machine) bool { return a.site != b.site })
+	})
+}
+
 // planWeather draws the faults of a storm.
 func (w *world) planWeather() {
 	w.at(warmUp, func() { w.stormy = true })

@@ -100,6 +100,12 @@ func (p *Plan) route(prefix netip.Prefix) *Route {
 	return &p.Routes[i]
 }
 
+// Announces reports whether this node announces a prefix by this plan.
+func (p *Plan) Announces(prefix netip.Prefix) bool {
+	r := p.route(prefix)
+	return r != nil && r.Announce
+}
+
 // timeless reports whether nothing waits: there is no clock, or the end is asked for.
 func (j *judgement) timeless() bool { return j.facts.Now.IsZero() || j.facts.Settled }
 

@@ -1,0 +1,199 @@
+package node
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/pharos-lb/pharos/internal/health"
+)
+
+// together is two sites that announce a prefix together, to one BIRD.
+const together = `
+drain: {depreference: 4s, stop: 20s}
+bgp:
+  asn: 64500
+  port: 1795
+  prefixes: [{prefix: 192.0.2.0/24, requires: [web], min_sites: 1, warm_up: 1500ms}]
+  peers: {a: [{address: 127.9.2.254, asn: 64496}], b: [{address: 127.9.2.254, asn: 64496}]}
+`
+
+const birdOfBoth = `
+log stderr { fatal, bug };
+router id 127.9.2.254;
+protocol device { scan time 60; }
+template bgp node {
+	local 127.9.2.254 port 1795 as 64496;
+	strict bind yes;
+	multihop 2;
+	error wait time 1, 2;
+	connect delay time 1;
+	ipv4 { import all; export none; };
+}
+protocol bgp pharos_a from node { neighbor 127.9.2.1 port 1795 as 64500; }
+protocol bgp pharos_b from node { neighbor 127.9.2.2 port 1795 as 64500; }
+`
+
+// A watcher is a BIRD and what it had of 192.0.2.0/24 from each node, look by look.
+type watcher struct {
+	t      *testing.T
+	socket string
+}
+
+// startBIRD runs BIRD on this machine until the test ends.
+func startBIRD(t *testing.T, config string) *watcher {
+	t.Helper()
+	program := findProgram(t, "bird")
+	findProgram(t, "birdc")
+	dir := t.TempDir()
+	w := &watcher{t: t, socket: filepath.Join(dir, "ctl")}
+	write(t, filepath.Join(dir, "bird.conf"), config)
+	cmd := exec.Command(program, "-f", "-c", filepath.Join(dir, "bird.conf"), "-s", w.socket, "-P", filepath.Join(dir, "pid"))
+	cmd.Stderr = os.Stderr
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { cmd.Process.Kill(); cmd.Wait() })
+	eventually(t, "BIRD answers", func() bool { return w.ask("show status") != "" })
+	return w
+}
+
+// findProgram returns a program of Debian's bird2. Without it the test is skipped, except in CI.
+func findProgram(t *testing.T, name string) string {
+	t.Helper()
+	for _, p := range []string{name, "/usr/sbin/" + name} {
+		if path, err := exec.LookPath(p); err == nil {
+			return path
+		}
+	}
+	if os.Getenv("CI") == "true" {
+		t.Fatalf("%s is not installed, and in CI nothing is skipped", name)
+	}
+	t.Skipf("%s is not installed (Debian: bird2)", name)
+	return ""
+}
+
+func (w *watcher) ask(question string) string {
+	ctx, cancel := context.WithTimeout(w.t.Context(), 5*time.Second)
+	defer cancel()
+	out, err := exec.CommandContext(ctx, findProgram(w.t, "birdc"), "-s", w.socket, question).Output()
+	if err != nil {
+		return ""
+	}
+	return string(out)
+}
+
+// has returns what BIRD holds from a site: "gone", "preferred" or "leaving".
+func (w *watcher) has(site string) string {
+	out := w.ask("show route 192.0.2.0/24 all protocol pharos_" + site)
+	switch {
+	case !strings.Contains(out, "192.0.2.0/24"):
+		return "gone"
+	case strings.Contains(out, "(65535,0)") && strings.Contains(out, "64500 64500"):
+		return "leaving"
+	default:
+		return "preferred"
+	}
+}
+
+// A stage is what was seen and for how long.
+type stage struct {
+	what   string
+	lasted time.Duration
+}
+
+// follow looks until it has seen the last of these, and returns what it saw.
+func (w *watcher) follow(site, last string) []stage {
+	w.t.Helper()
+	var seen []stage
+	began := time.Now()
+	eventually(w.t, site+" is "+last, func() bool {
+		now := w.has(site)
+		if len(seen) == 0 || seen[len(seen)-1].what != now {
+			if len(seen) > 0 {
+				seen[len(seen)-1].lasted = time.Since(began)
+			}
+			seen, began = append(seen, stage{what: now}), time.Now()
+		}
+		return now == last && len(seen) > 1
+	})
+	return seen
+}
+
+func whats(stages []stage) (out []string) {
+	for _, s := range stages {
+		out = append(out, s.what)
+	}
+	return out
+}
+
+// A drain takes a prefix out in stages that a real router sees, an undrain brings it back after
+// its warm-up, and the minimum refuses to drain the last site.
+func TestDrainInStages(t *testing.T) {
+	const network = "127.9.52."
+	bird := startBIRD(t, at(network, birdOfBoth))
+	newBackend(t, network+"11:9000", "one", released())
+	two := newBackend(t, network+"12:9000", "two", released())
+	p := &pair{dirA: t.TempDir(), dirB: t.TempDir(), network: network}
+	p.config = at(network, bothSites+together)
+	p.config = strings.Replace(p.config, "www: {service: web}", "www: {service: web, ttl: 2s}", 1)
+	key := newKeyText(t)
+	for _, dir := range []string{p.dirA, p.dirB} {
+		write(t, filepath.Join(dir, "gossip.key"), key+"\n")
+	}
+	p.begin(t)
+	for _, site := range []string{"a", "b"} {
+		eventually(t, "the route of "+site+" is there", func() bool { return bird.has(site) == "preferred" })
+	}
+
+	order := func(o health.Order, scope string) error {
+		_, err := p.b.override(t.Context(), ask(o, scope))
+		return err
+	}
+	eventually(t, "each counts on the other, so a drain is permitted", func() bool { return order(health.OrderDrain, "site/a") == nil })
+	seen := bird.follow("a", "gone")
+	if got := whats(seen); !slices.Equal(got, []string{"preferred", "leaving", "gone"}) {
+		t.Fatalf("the router saw %v", seen)
+	}
+	if seen[0].lasted < time.Second || seen[1].lasted < 2*time.Second {
+		t.Errorf("stages too short: %v", seen)
+	}
+	t.Logf("drain: %v", seen)
+	if err := order(health.OrderDrain, "site/b"); err == nil || !strings.Contains(err.Error(), "prefix 192.0.2.0/24 would be served by 0 sites, it needs 1") {
+		t.Errorf("draining the last site: got %v", err)
+	}
+
+	// The last site dies: it stays, less preferred, until the other is back.
+	two.healthy.Store(false)
+	eventually(t, "the last site is the last resort", func() bool { return bird.has("b") == "leaving" })
+	began := time.Now()
+	if err := order(health.OrderNone, "site/a"); err != nil {
+		t.Fatal(err)
+	}
+	seen = bird.follow("a", "preferred")
+	if took := time.Since(began); took < 1500*time.Millisecond {
+		t.Errorf("back after %s, its warm-up is longer: %v", took, seen)
+	}
+	if got := bird.has("b"); got != "leaving" {
+		t.Errorf("the last site was %s when the other came back", got)
+	}
+	if seen = bird.follow("b", "gone"); !slices.Equal(whats(seen), []string{"leaving", "gone"}) {
+		t.Errorf("the dead site: %v", seen)
+	}
+
+	// A stop is gentle, too.
+	stopped := make(chan error, 1)
+	go func() { stopped <- p.a.stop() }()
+	if seen = bird.follow("a", "gone"); !slices.Equal(whats(seen), []string{"preferred", "leaving", "gone"}) {
+		t.Errorf("a stop: %v", seen)
+	}
+	if err := <-stopped; err != nil {
+		t.Error(fmt.Errorf("stop: %w", err))
+	}
+}
