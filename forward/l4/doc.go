@@ -1,20 +1,25 @@
 // Package l4 forwards TCP connections to the pool of a service, blind to what
 // they carry.
 //
-// One goroutine per direction copies: through pooled buffers at first, held
-// only while bytes move, and inside the kernel (splice) once a flow proves to
-// be bulky. The end of one direction is passed on and the other goes on. A
-// connection ends when both directions have ended, when one breaks (the other
-// side then sees a reset), or when both have been silent for the listener's
-// Idle.
+// Each shard is one goroutine with an epoll and with listening sockets of its
+// own, which the kernel spreads connections over; it carries a connection from
+// accept to close with raw, non-blocking system calls (decision 0013). Bytes are
+// copied through the shard's one buffer, and moved inside the kernel (splice)
+// once a flow proves to be bulky. A silent connection holds two descriptors and
+// a few hundred bytes. The end of one direction is passed on and the other goes
+// on. A connection ends when both directions have ended, when one end breaks
+// (the other then sees a reset), or when a limit of its listener says so: every
+// such end is counted with its reason (drops.go).
 //
 // The backend is picked from the newest plan when the connection arrives; one
 // that cannot be connected to is replaced by another. With no backend to give,
-// the client is reset at once. Connections are never moved or cut because a
-// plan or a configuration changed.
+// the client is reset at once. Connections are never moved because a plan or a
+// configuration changed, and cut only where Listener.BackendGone says so.
 //
-// It never resolves names, never judges health and never looks into the bytes.
-// The node builds it, runs it and reloads it:
+// It looks at a connection's first bytes where a listener asks for that: a PROXY
+// header from trusted sources, which it consumes, and a TLS hello, which it
+// leaves to the backend. It never resolves names, never judges health and never
+// terminates TLS. The node builds it, runs it and reloads it:
 //
 //	s, err := l4.New(l4.Options{
 //		Registry: registry,

@@ -1,23 +1,22 @@
 package l4
 
 import (
-	"errors"
 	"sync/atomic"
 
-	"github.com/pharos-lb/pharos/forward"
 	"github.com/prometheus/client_golang/prometheus"
 )
 
 // metrics counts on the way and is read when scraped.
 type metrics struct {
-	front *forward.Front[Listener]
+	active       atomic.Int64
+	accepted     atomic.Uint64
+	acceptErrors atomic.Uint64
+	up, down     atomic.Uint64
+	untracked    atomic.Uint64
+	drops        [dropCount]atomic.Uint64
 
-	noBackend     atomic.Uint64
-	connectFailed atomic.Uint64
-	idle          atomic.Uint64
-	up, down      atomic.Uint64
-
-	values []value
+	values  []value
+	dropped *prometheus.Desc
 }
 
 type value struct {
@@ -26,8 +25,8 @@ type value struct {
 	read func(Stats) uint64
 }
 
-func newMetrics(front *forward.Front[Listener]) *metrics {
-	m := &metrics{front: front}
+func newMetrics() *metrics {
+	m := &metrics{}
 	add := func(kind prometheus.ValueType, name, help string, read func(Stats) uint64) {
 		m.values = append(m.values, value{prometheus.NewDesc("pharos_l4_"+name, help, nil, nil), kind, read})
 	}
@@ -44,35 +43,29 @@ func newMetrics(front *forward.Front[Listener]) *metrics {
 		func(s Stats) uint64 { return s.ConnectFailed })
 	add(counter, "idle_connections_total", "Connections ended because both directions were silent.",
 		func(s Stats) uint64 { return s.Idle })
+	add(counter, "untracked_clients_total", "Connections of clients that the table of clients had no room for: served, not limited.",
+		func(s Stats) uint64 { return s.Untracked })
 	add(counter, "up_bytes_total", "Bytes to backends, counted when a connection ends.", func(s Stats) uint64 { return s.Up })
 	add(counter, "down_bytes_total", "Bytes to clients, counted when a connection ends.", func(s Stats) uint64 { return s.Down })
+	m.dropped = prometheus.NewDesc("pharos_l4_dropped_connections_total",
+		"Connections refused, or ended by pharos, by reason.", []string{"reason"}, nil)
 	return m
 }
 
-func (m *metrics) unserved(err error) {
-	for _, absent := range []error{forward.ErrNoPlan, forward.ErrNoPool, forward.ErrNoBackend} {
-		if errors.Is(err, absent) {
-			m.noBackend.Add(1)
-			return
-		}
-	}
-	m.connectFailed.Add(1)
-}
-
-func (m *metrics) served(t *forward.Tunnel, err error) {
-	m.up.Add(uint64(t.Up))
-	m.down.Add(uint64(t.Down))
-	if errors.Is(err, forward.ErrIdle) {
-		m.idle.Add(1)
-	}
-}
+func (m *metrics) drop(why drop) { m.drops[why].Add(1) }
 
 func (m *metrics) stats() Stats {
-	return Stats{
-		FrontStats: m.front.Stats(),
-		NoBackend:  m.noBackend.Load(), ConnectFailed: m.connectFailed.Load(), Idle: m.idle.Load(),
-		Up: m.up.Load(), Down: m.down.Load(),
+	s := Stats{
+		Accepted: m.accepted.Load(), AcceptErrors: m.acceptErrors.Load(),
+		Up: m.up.Load(), Down: m.down.Load(), Untracked: m.untracked.Load(),
 	}
+	s.Active = m.active.Load()
+	for why := dropNone + 1; why < dropCount; why++ {
+		s.drops[why] = m.drops[why].Load()
+	}
+	s.Refused = s.drops[dropTooMany]
+	s.NoBackend, s.ConnectFailed, s.Idle = s.drops[dropNoBackend], s.drops[dropConnectFailed], s.drops[dropIdle]
+	return s
 }
 
 // Describe implements prometheus.Collector.
@@ -80,6 +73,7 @@ func (m *metrics) Describe(ch chan<- *prometheus.Desc) {
 	for _, v := range m.values {
 		ch <- v.desc
 	}
+	ch <- m.dropped
 }
 
 // Collect implements prometheus.Collector.
@@ -87,5 +81,8 @@ func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 	s := m.stats()
 	for _, v := range m.values {
 		ch <- prometheus.MustNewConstMetric(v.desc, v.kind, float64(v.read(s)))
+	}
+	for why := dropNone + 1; why < dropCount; why++ {
+		ch <- prometheus.MustNewConstMetric(m.dropped, prometheus.CounterValue, float64(s.drops[why]), why.String())
 	}
 }

@@ -1,36 +1,23 @@
 package l4
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"runtime"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/pharos-lb/pharos/forward"
 	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sys/unix"
 )
 
-// Defaults of Listener.
-const (
-	DefaultIdle    = 10 * time.Minute
-	DefaultConnect = 2 * time.Second
-)
-
-// A Listener takes connections for one service.
-type Listener struct {
-	// Address to bind; port 0 takes a free one.
-	Address netip.AddrPort
-	// Service names the pool. A service that no plan knows is not an error:
-	// its clients are reset and counted.
-	Service string
-	// Idle is how long both directions may be silent; 0 means DefaultIdle.
-	Idle time.Duration
-	// Connect bounds one attempt to reach a backend; 0 means DefaultConnect.
-	Connect time.Duration
-}
+// maxShards bounds how many goroutines carry connections.
+const maxShards = 16
 
 // Options are what a Server needs.
 type Options struct {
@@ -40,6 +27,9 @@ type Options struct {
 	// MaxConns is how many connections are served at once, over all listeners;
 	// 0 means forward.DefaultMaxConns.
 	MaxConns int
+	// Shards is how many goroutines carry connections, 0 … 16; 0 means one for each
+	// processor.
+	Shards int
 	// Drain is how long connections may take to end after Run's context ends;
 	// 0 means forward.DefaultDrain, negative means none.
 	Drain time.Duration
@@ -51,21 +41,60 @@ type Options struct {
 
 // A Server forwards TCP connections.
 type Server struct {
+	// Immutable.
 	registry *forward.Registry
 	log      *slog.Logger
-	front    *forward.Front[Listener]
+	maxConns int64
+	drain    time.Duration
 	metrics  *metrics
+	shards   []*shard
+	start    time.Time
+
+	waiting      sync.WaitGroup // who stands in line for a backend
+	services     serviceCounts
+	complainedAt atomic.Int64 // when the last failed accept was logged
+
+	mu       sync.Mutex // guards the rest
+	state    state
+	pending  bool // a Change is prepared
+	bindings []*binding
 }
+
+type state uint8
+
+const (
+	stateNew state = iota
+	stateRunning
+	stateEnded
+)
 
 // Stats is a Server at one moment.
 type Stats struct {
-	forward.FrontStats
+	// Active is how many connections are being served.
+	Active int64
+	// Accepted, Refused (over MaxConns) and AcceptErrors count since New.
+	Accepted, Refused, AcceptErrors uint64
 	// NoBackend counts clients reset because there was no backend to give,
 	// ConnectFailed those because no backend could be connected to, Idle those
 	// because both directions were silent.
 	NoBackend, ConnectFailed, Idle uint64
+	// Untracked counts clients that the table of clients had no room for.
+	Untracked uint64
 	// Up and Down count the bytes of ended connections.
 	Up, Down uint64
+
+	drops [dropCount]uint64
+}
+
+// Dropped returns how many connections were dropped for each reason that has been.
+func (s *Stats) Dropped() map[string]uint64 {
+	out := make(map[string]uint64)
+	for why, n := range s.drops {
+		if n > 0 {
+			out[drop(why).String()] = n
+		}
+	}
+	return out
 }
 
 // New validates opts and binds every address. It starts nothing.
@@ -73,75 +102,185 @@ func New(opts Options) (*Server, error) {
 	if opts.Registry == nil {
 		return nil, errors.New("l4: Options.Registry is required")
 	}
-	listens, err := settle(opts.Listeners)
-	if err != nil {
-		return nil, err
+	if opts.MaxConns < 0 || opts.Shards < 0 || opts.Shards > maxShards {
+		return nil, fmt.Errorf("l4: MaxConns is %d, want 0 or more; Shards is %d, want 0 … %d", opts.MaxConns, opts.Shards, maxShards)
 	}
-	s := &Server{registry: opts.Registry, log: opts.Log}
+	s := &Server{
+		registry: opts.Registry, log: opts.Log, drain: opts.Drain, maxConns: int64(opts.MaxConns),
+		metrics: newMetrics(), start: time.Now(),
+	}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
-	s.front, err = forward.NewFront(forward.FrontOptions[Listener]{
-		Listeners: listens, Serve: s.serve, MaxConns: opts.MaxConns, Drain: opts.Drain, Log: s.log,
-	})
-	if err != nil {
-		return nil, fmt.Errorf("l4: %w", err)
+	if s.maxConns == 0 {
+		s.maxConns = forward.DefaultMaxConns
 	}
-	s.metrics = newMetrics(s.front)
-	if opts.Registerer != nil {
-		if err := opts.Registerer.Register(s.metrics); err != nil {
-			_ = s.front.Close()
-			return nil, fmt.Errorf("register l4 metrics: %w", err)
+	if s.drain == 0 {
+		s.drain = forward.DefaultDrain
+	}
+	shards := opts.Shards
+	if shards == 0 {
+		shards = min(runtime.GOMAXPROCS(0), maxShards)
+	}
+	for i := range shards {
+		sh, err := newShard(s, i)
+		if err != nil {
+			s.closeShards()
+			return nil, fmt.Errorf("l4: %w", err)
 		}
+		s.shards = append(s.shards, sh)
+	}
+	if err := s.begin(opts); err != nil {
+		s.closeShards()
+		return nil, err
 	}
 	return s, nil
 }
 
-// settle checks listeners and fills in the defaults.
-func settle(listeners []Listener) ([]forward.Listen[Listener], error) {
+func (s *Server) begin(opts Options) error {
+	sets := make([]*settings, 0, len(opts.Listeners))
 	var errs []error
-	out := make([]forward.Listen[Listener], len(listeners))
-	for i, l := range listeners {
-		if l.Service == "" {
-			errs = append(errs, fmt.Errorf("l4: listener %s: service is missing", l.Address))
-		}
-		if l.Idle < 0 || l.Connect < 0 {
-			errs = append(errs, fmt.Errorf("l4: listener %s: durations must not be negative", l.Address))
-		}
-		l.Idle = cmp.Or(l.Idle, DefaultIdle)
-		l.Connect = cmp.Or(l.Connect, DefaultConnect)
-		out[i] = forward.Listen[Listener]{Address: l.Address, Settings: l}
+	for _, l := range opts.Listeners {
+		set, err := settle(l, nil, s.metrics)
+		errs = append(errs, err)
+		sets = append(sets, set)
 	}
-	return out, errors.Join(errs...)
+	if err := errors.Join(errs...); err != nil {
+		return err
+	}
+	if err := checkFree(sets); err != nil {
+		return fmt.Errorf("l4: %w", err)
+	}
+	change, err := s.Prepare(opts.Listeners)
+	if err != nil {
+		return err
+	}
+	change.Commit()
+	if opts.Registerer != nil {
+		if err := opts.Registerer.Register(s.metrics); err != nil {
+			s.closeBindings()
+			return fmt.Errorf("register l4 metrics: %w", err)
+		}
+	}
+	return nil
 }
 
-// Run accepts and forwards until ctx ends, drains, and returns with every
-// goroutine joined. It can be called once.
-func (s *Server) Run(ctx context.Context) error { return s.front.Run(ctx) }
+// now is the monotonic time in nanoseconds, never 0.
+func (s *Server) now() int64 { return int64(time.Since(s.start)) + 1 }
+
+// Run accepts and forwards until ctx ends, lets connections end for the time of
+// Drain, resets those that are left, and returns with every goroutine joined. It
+// can be called once.
+func (s *Server) Run(ctx context.Context) error {
+	s.mu.Lock()
+	if s.state != stateNew {
+		s.mu.Unlock()
+		return errors.New("l4: Run called twice, or after Close")
+	}
+	s.state = stateRunning
+	for _, b := range s.bindings {
+		s.startListening(b)
+	}
+	s.mu.Unlock()
+	var wg sync.WaitGroup
+	for _, sh := range s.shards {
+		wg.Go(sh.run)
+	}
+	<-ctx.Done()
+	s.mu.Lock()
+	s.state = stateEnded // no Commit starts anything from here on
+	s.bindings = nil
+	s.mu.Unlock()
+	for _, sh := range s.shards {
+		sh.do(func() { sh.leave(nil); sh.stopping = true })
+	}
+	s.join(&wg)
+	s.waiting.Wait()
+	return nil
+}
+
+// join waits for the shards, and after Drain ends what they still carry.
+func (s *Server) join(wg *sync.WaitGroup) {
+	done := make(chan struct{})
+	go func() {
+		wg.Wait()
+		close(done)
+	}()
+	timer := time.NewTimer(max(s.drain, 0))
+	defer timer.Stop()
+	select {
+	case <-done:
+		return
+	case <-timer.C:
+	}
+	var cut atomic.Int64
+	for _, sh := range s.shards {
+		sh.do(func() {
+			sh.cutting = true // what is accepted in the farewell too
+			cut.Add(int64(sh.cut()))
+		})
+	}
+	<-done
+	if n := cut.Load(); n > 0 {
+		s.log.Warn("connections cut at the end of draining", "connections", n, "after", s.drain)
+	}
+}
+
+// startListening gives the sockets of b to the shards.
+func (s *Server) startListening(b *binding) {
+	for i, sh := range s.shards {
+		fd := b.sockets[i]
+		if !sh.do(func() { sh.listen(fd, b) }) {
+			closeFD(fd)
+		}
+	}
+}
 
 // Close frees the sockets of a Server that was never run.
-func (s *Server) Close() error { return s.front.Close() }
+func (s *Server) Close() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.state != stateNew {
+		return nil
+	}
+	s.state = stateEnded
+	s.closeBindings()
+	s.closeShards()
+	return nil
+}
+
+func (s *Server) closeBindings() {
+	for _, b := range s.bindings {
+		b.close()
+	}
+	s.bindings = nil
+}
+
+func (s *Server) closeShards() {
+	for _, sh := range s.shards {
+		sh.close()
+	}
+	s.shards = nil
+}
 
 // Addrs returns the bound addresses in the order of the listeners.
-func (s *Server) Addrs() []netip.AddrPort { return s.front.Addrs() }
+func (s *Server) Addrs() []netip.AddrPort {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	out := make([]netip.AddrPort, len(s.bindings))
+	for i, b := range s.bindings {
+		out[i] = b.real
+	}
+	return out
+}
 
 // Stats returns the counters.
 func (s *Server) Stats() Stats { return s.metrics.stats() }
 
-// A Change is a new set of listeners with everything fallible already done.
-// Addresses in both sets keep their sockets and no connection is cut.
-type Change = forward.Change[Listener]
-
-// Prepare validates listeners and binds the addresses that are new. The Server
-// goes on unchanged until Commit.
-func (s *Server) Prepare(listeners []Listener) (*Change, error) {
-	listens, err := settle(listeners)
-	if err != nil {
-		return nil, err
+// acceptFailed logs a failure to accept, once a second at most.
+func (s *Server) acceptFailed(b *binding, errno unix.Errno) {
+	now := s.now()
+	if last := s.complainedAt.Load(); (last == 0 || now-last > int64(time.Second)) && s.complainedAt.CompareAndSwap(last, now) {
+		s.log.Warn("accept failed", "listener", b.asked, "error", errno)
 	}
-	change, err := s.front.Prepare(listens)
-	if err != nil {
-		return nil, fmt.Errorf("l4: %w", err)
-	}
-	return change, nil
 }

@@ -75,11 +75,7 @@ func (b *builder) buildListener(at *value) {
 		return name
 	}
 	if tcp := at.entry("tcp"); tcp != nil {
-		listener.TCP = &TCPListener{
-			Service: serve(get[string](tcp, "service")),
-			Idle:    get[time.Duration](tcp, "idle"),
-			Connect: get[time.Duration](tcp, "connect"),
-		}
+		listener.TCP = b.buildTCP(tcp, serve)
 	}
 	if http := at.entry("http"); http != nil {
 		listener.HTTP = &HTTPListener{Idle: get[time.Duration](http, "idle")}

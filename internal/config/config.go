@@ -244,13 +244,6 @@ type Listener struct {
 	TLS  *TLSListener // only with HTTP; nil = plain text
 }
 
-// TCPListener forwards connections to one service.
-type TCPListener struct {
-	Service string
-	Idle    time.Duration // both directions silent; default 10m
-	Connect time.Duration // to a backend; default 2s
-}
-
 // HTTPListener forwards requests by host and path.
 type HTTPListener struct {
 	Routes []Route // in file order; the most specific host, then longest path wins

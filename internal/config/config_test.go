@@ -103,7 +103,7 @@ tests: [{name: www.example.com, from: DE, expect: fra}]
 			Names: []config.Name{{FQDN: "www.example.com.", Service: "web", TTL: 30 * time.Second}},
 		}},
 		Listeners: []config.Listener{
-			{Bind: config.Bind{Port: 80}, TCP: &config.TCPListener{Service: "web", Idle: 10 * time.Minute, Connect: 2 * time.Second}},
+			{Bind: config.Bind{Port: 80}, TCP: tcpDefaults("web", 10*time.Minute, 2*time.Second)},
 			{Bind: config.Bind{Port: 81}, HTTP: &config.HTTPListener{Routes: []config.Route{{Path: "/", Service: "web"}}, Idle: time.Minute}},
 		},
 		DNS: config.DNS{Listen: []config.Bind{{Port: 53}}, UDPSize: 1232, TCPMax: 4096, TCPIdle: 10 * time.Second, ECS: true},
@@ -225,7 +225,7 @@ func TestEverything(t *testing.T) {
 				CA: "testdata/clients.pem", CRL: []string{"testdata/one.crl", "testdata/two.crl"}, Optional: true, OCSP: "try",
 			},
 		}}, cfg.Listeners[0]},
-		{"tcp listener", config.Listener{Bind: config.Bind{Host: "vip", Port: 6379}, TCP: &config.TCPListener{Service: "api", Idle: time.Hour, Connect: 500 * time.Millisecond}}, cfg.Listeners[1]},
+		{"tcp listener", config.Listener{Bind: config.Bind{Host: "vip", Port: 6379}, TCP: tcpDefaults("api", time.Hour, 500*time.Millisecond)}, cfg.Listeners[1]},
 		{"bgp", config.BGP{
 			ASN: 64500, Port: 1790, Lease: time.Second,
 			Prefixes: []config.Prefix{

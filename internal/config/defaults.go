@@ -51,6 +51,12 @@ const (
 	defaultConnect  = 2 * time.Second
 	defaultHTTPIdle = time.Minute
 
+	defaultHello     = 5 * time.Second
+	defaultBacklog   = 4096
+	defaultKeepAlive = time.Minute
+	defaultGoneAfter = 30 * time.Second
+	defaultClients   = 65536
+
 	defaultBGPPort       = 179
 	defaultBGPListen     = true
 	defaultLease         = 3 * time.Second

@@ -6,11 +6,7 @@ func listenerKeys() *shape {
 	return object(
 		need("bind", one(bind("a place to listen", true)),
 			`Where traffic comes in: "vip:443" (this site's VIPs of the services it serves), "node:443", ":443" or an address`),
-		may("tcp", object(
-			need("service", one(serviceName()), "The service that connections go to"),
-			with("idle", one(duration("idle", minIdle, maxIdle, time.Millisecond)), defaultIdle, "When a connection with both directions silent is closed"),
-			with("connect", one(duration("connect", minConnect, maxConnect, time.Millisecond)), defaultConnect, "How long a connection to a backend may take"),
-		), "Forward TCP connections"),
+		may("tcp", tcpKeys(), "Forward TCP connections"),
 		may("http", object(
 			need("routes", list(routeKeys(), 1, maxRoutes), "Where requests go; the most specific host, then the longest path wins"),
 			with("idle", one(duration("idle", minIdle, maxIdle, time.Millisecond)), defaultHTTPIdle, "How long a connection may wait for its next request"),

@@ -27,6 +27,10 @@ const (
 	maxNames       = 100_000 // a zone
 	maxListeners   = 1000
 	maxRoutes      = 10_000 // a listener
+	maxProtocols   = 16     // of a TLS route
+	maxSources     = 256    // that may send a PROXY header
+	maxConnections = 10_000_000
+	maxClients     = 10_000_000 // remembered by a listener
 	maxNetworks    = 10_000
 	maxNetPrefixes = 10_000 // a network
 	maxDatabases   = 16
@@ -75,6 +79,8 @@ const (
 	minTTL, maxTTL         = time.Second, 24 * time.Hour
 	minIdle, maxIdle       = time.Second, 24 * time.Hour
 	maxDNSIdle             = time.Hour
+	maxLifetime            = 30 * 24 * time.Hour
+	maxKeepAlive           = 2 * time.Hour
 	minConnect, maxConnect = 10 * time.Millisecond, time.Minute
 	minBFDInterval         = 10 * time.Millisecond
 	maxBFDInterval         = time.Minute

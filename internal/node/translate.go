@@ -127,8 +127,12 @@ func (s *Setup) l4Listeners() []l4.Listener {
 		if l.TCP == nil {
 			continue
 		}
-		for _, a := range s.addresses(l.Bind, []string{l.TCP.Service}) {
-			out = append(out, l4.Listener{Address: wildcard(a), Service: l.TCP.Service, Idle: l.TCP.Idle, Connect: l.TCP.Connect})
+		services := []string{l.TCP.Service}
+		for _, r := range l.TCP.Routes {
+			services = append(services, r.Service)
+		}
+		for _, a := range s.addresses(l.Bind, services) {
+			out = append(out, tcpListener(wildcard(a), l.TCP))
 		}
 	}
 	return out

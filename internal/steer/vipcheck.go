@@ -42,7 +42,10 @@ func indexListeners(listeners []config.Listener) *listenerIndex {
 
 func (x *listenerIndex) add(l *config.Listener) {
 	if l.TCP != nil {
-		x.byService[l.TCP.Service] = append(x.byService[l.TCP.Service], l)
+		x.serve(l.TCP.Service, l)
+		for _, route := range l.TCP.Routes {
+			x.serve(route.Service, l)
+		}
 		return
 	}
 	if l.HTTP == nil {
@@ -53,10 +56,15 @@ func (x *listenerIndex) add(l *config.Listener) {
 	for r := range l.HTTP.Routes {
 		route := &l.HTTP.Routes[r]
 		hosts[route.Host] = append(hosts[route.Host], route)
-		known := x.byService[route.Service]
-		if len(known) == 0 || known[len(known)-1] != l {
-			x.byService[route.Service] = append(known, l)
-		}
+		x.serve(route.Service, l)
+	}
+}
+
+// serve notes that l serves a service, once.
+func (x *listenerIndex) serve(service string, l *config.Listener) {
+	known := x.byService[service]
+	if service != "" && (len(known) == 0 || known[len(known)-1] != l) {
+		x.byService[service] = append(known, l)
 	}
 }
 

@@ -1,0 +1,130 @@
+package l4
+
+import (
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// look ends a flow whose time is over, or says when to look again.
+func (s *shard) look(f *flow) {
+	set := f.binding.settings.Load()
+	switch f.phase {
+	case phaseGreeting:
+		if due := f.began + int64(set.Hello); s.now < due {
+			s.timers.set(f, due)
+			return
+		}
+		why := dropHelloTimeout
+		if f.awaitsHeader() {
+			why = dropProxyTimeout
+		}
+		s.abandon(f, why)
+	case phaseQueued: // the line has its own limit of time
+		s.timers.set(f, s.now+int64(set.Idle))
+	case phaseConnecting:
+		due := f.began + int64(set.Connect)
+		if s.now < due {
+			s.timers.set(f, due)
+			return
+		}
+		s.timers.set(f, s.now+int64(set.Connect))
+		s.connectFailed(f, unix.ETIMEDOUT)
+	case phaseRelaying:
+		due, why := f.due(set)
+		if s.now >= due {
+			s.abandon(f, why)
+			return
+		}
+		if !f.settled {
+			if grown := f.born + int64(settleAfter); s.now < grown {
+				due = min(due, grown)
+			} else {
+				s.settle(f, set)
+			}
+		}
+		s.timers.set(f, due)
+	}
+}
+
+// due is when a flow that moves nothing more is ended, and why.
+func (f *flow) due(set *settings) (int64, drop) {
+	due, why := f.last+int64(set.Idle), dropIdle
+	if set.Lifetime > 0 {
+		if end := f.born + int64(set.Lifetime); end < due {
+			due, why = end, dropLifetime
+		}
+	}
+	if f.goneAt != 0 && f.goneAt < due {
+		due, why = f.goneAt, dropBackendGone
+	}
+	return due, why
+}
+
+// settle gives the backend's connection the keep-alives that the client's has
+// from its listening socket: a backend that has lost power says nothing.
+func (s *shard) settle(f *flow, set *settings) {
+	f.settled = true
+	keepAlive(f.server.fd, set.KeepAlive)
+}
+
+// keepAlive has the kernel ask a silent peer whether it is still there, three
+// times. 0 = never.
+func keepAlive(fd int32, every time.Duration) {
+	if every <= 0 {
+		setOption(fd, unix.SOL_SOCKET, unix.SO_KEEPALIVE, 0)
+		return
+	}
+	seconds := max(int(every/time.Second), 1)
+	setOption(fd, unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1)
+	setOption(fd, unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, seconds)
+	setOption(fd, unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, max(seconds/3, 1))
+	setOption(fd, unix.IPPROTO_TCP, unix.TCP_KEEPCNT, 3)
+}
+
+// keepHouse ends what lasts too long without anybody's event: flows of backends
+// that are out of use, pipes that nobody needs.
+func (s *shard) keepHouse() {
+	s.keepTime = 0
+	if len(s.timers) > 0 || len(s.pipes.free) > 0 {
+		s.keepTime = s.now + int64(housekeeping)
+	}
+	if !s.pipes.used {
+		s.pipes.close()
+	}
+	s.pipes.used = false
+	s.server.registry.Load() // refreshes what InUse tells
+	for _, f := range s.flows {
+		if f != nil && f.phase == phaseRelaying {
+			s.judgeBackend(f)
+		}
+	}
+	for len(s.timers) > 0 && s.timers[0].when <= s.now {
+		s.look(s.timers[0])
+	}
+}
+
+// judgeBackend notes whether the backend of a flow is out of use, and when the
+// flow has to end for that.
+func (s *shard) judgeBackend(f *flow) {
+	set := f.binding.settings.Load()
+	switch {
+	case set.BackendGone == GoneKeep || f.backend.InUse():
+		f.goneAt = 0
+	case f.goneAt == 0:
+		f.goneAt = s.now
+		if set.BackendGone == GoneDrain {
+			f.goneAt += int64(set.GoneAfter)
+		}
+		s.sooner(f, f.goneAt)
+	}
+}
+
+// lookAtAll has every timer look again: settings have changed.
+func (s *shard) lookAtAll() {
+	for _, f := range s.flows {
+		if f != nil && f.index >= 0 {
+			s.look(f)
+		}
+	}
+}

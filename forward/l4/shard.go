@@ -1,0 +1,332 @@
+package l4
+
+import (
+	"sync"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	eventBatch = 256      // events that one epoll_wait returns
+	bufferSize = 16 << 10 // what one read takes
+	chunkSize  = bufferSize
+	// keptChunks and keptFlows are how many a shard keeps for the next use.
+	keptChunks = 32
+	keptFlows  = 1024
+	// farewell is how long a listening socket that is being given up still accepts
+	// what has already connected, so that those clients are not reset.
+	farewell = 20 * time.Millisecond
+	// settleAfter is the age at which a flow is given its keep-alives: most never need them.
+	settleAfter = 15 * time.Second
+	// housekeeping is how often backends that are gone, and pipes that nobody uses, are looked for.
+	housekeeping = 500 * time.Millisecond
+)
+
+// A shard is one goroutine with an epoll of its own that carries flows from
+// accept to close. It shares nothing with the others but counters.
+type shard struct {
+	server *Server
+	id     int
+	epoll  int32
+	wakeFD int32
+
+	// Owned by run.
+	now        int64
+	buffer     []byte
+	events     [eventBatch]unix.EpollEvent
+	flows      []*flow  // by slot; nil = free
+	rounds     []uint32 // by slot
+	freeSlots  []uint32
+	spare      []*flow
+	chunks     []*chunk
+	pipes      pipes
+	timers     timers
+	ready      []waiting
+	spareReady []waiting
+	listeners  map[int32]*listening
+	stopping   bool  // ends with its last flow
+	cutting    bool  // takes no flow any more
+	keepTime   int64 // next housekeeping; 0 = nothing to keep
+
+	mu       sync.Mutex // guards the rest
+	commands []func()
+	ended    bool
+}
+
+// A waiting flow has more to move; round tells whether it still is the same.
+type waiting struct {
+	f     *flow
+	round uint32
+}
+
+// A listening is one listening socket of a shard.
+type listening struct {
+	fd      int32
+	binding *binding
+	until   int64 // when it is closed; 0 = not yet
+	burst   bool  // there was more than one connection at its last turn
+}
+
+func newShard(s *Server, id int) (*shard, error) {
+	epoll, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+	if err != nil {
+		return nil, err
+	}
+	wake, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
+	if err != nil {
+		unix.Close(epoll)
+		return nil, err
+	}
+	sh := &shard{
+		server: s, id: id, epoll: int32(epoll), wakeFD: int32(wake),
+		listeners: make(map[int32]*listening),
+	}
+	if errno := watch(sh.epoll, sh.wakeFD, unix.EPOLLIN, tokenWake); errno != 0 {
+		sh.close()
+		return nil, errno
+	}
+	return sh, nil
+}
+
+func (s *shard) close() {
+	closeFD(s.epoll)
+	closeFD(s.wakeFD)
+	s.pipes.close()
+}
+
+// do has the shard's goroutine call f soon. It reports false when the shard has ended.
+func (s *shard) do(f func()) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ended {
+		return false
+	}
+	s.commands = append(s.commands, f)
+	one := uint64(1)
+	_, _, _ = unix.RawSyscall(unix.SYS_WRITE, uintptr(s.wakeFD), uintptr(unsafe.Pointer(&one)), 8)
+	return true
+}
+
+// run carries flows until it has been stopped and the last one has ended.
+func (s *shard) run() {
+	s.buffer = make([]byte, bufferSize)
+	s.tick()
+	for !s.finished() {
+		n, errno := s.wait()
+		s.tick()
+		if errno != 0 && errno != unix.EINTR {
+			s.server.log.Error("epoll_wait failed", "error", errno)
+			time.Sleep(time.Millisecond)
+		}
+		for i := range s.events[:n] {
+			e := &s.events[i]
+			s.handle(uint64(uint32(e.Fd))|uint64(uint32(e.Pad))<<32, e.Events)
+		}
+		s.goOn()
+		s.expire()
+	}
+	for _, l := range s.listeners {
+		closeFD(l.fd)
+	}
+	s.mu.Lock()
+	s.ended = true
+	s.mu.Unlock()
+	s.close()
+}
+
+// finished reports whether nothing is left to do, after which no command is taken.
+func (s *shard) finished() bool {
+	if !s.stopping || len(s.timers) > 0 || len(s.listeners) > 0 {
+		return false
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.commands) == 0
+}
+
+func (s *shard) tick() { s.now = s.server.now() }
+
+// wait waits for events, until the next timer at most.
+func (s *shard) wait() (int, unix.Errno) {
+	if len(s.ready) > 0 {
+		n, _, errno := unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(s.epoll), uintptr(unsafe.Pointer(&s.events[0])),
+			eventBatch, 0, 0, 0)
+		if errno != 0 {
+			return 0, errno
+		}
+		return int(n), 0
+	}
+	n, _, errno := unix.Syscall6(unix.SYS_EPOLL_PWAIT, uintptr(s.epoll), uintptr(unsafe.Pointer(&s.events[0])),
+		eventBatch, uintptr(s.patience()), 0, 0)
+	if errno != 0 {
+		return 0, errno
+	}
+	return int(n), 0
+}
+
+// patience is how many milliseconds there are to the next timer; −1 = no end.
+func (s *shard) patience() int {
+	next := int64(-1)
+	sooner := func(t int64) {
+		if next < 0 || t < next {
+			next = t
+		}
+	}
+	if len(s.timers) > 0 {
+		sooner(s.timers[0].when)
+	}
+	if s.keepTime != 0 {
+		sooner(s.keepTime)
+	}
+	for _, l := range s.listeners {
+		if l.until != 0 {
+			sooner(l.until)
+		}
+	}
+	if next < 0 {
+		return -1
+	}
+	ms := (next - s.now + int64(time.Millisecond) - 1) / int64(time.Millisecond)
+	return int(min(max(ms, 0), 1<<30))
+}
+
+// handle does what one event asks for.
+func (s *shard) handle(token uint64, events uint32) {
+	switch token & 3 {
+	case tokenWake:
+		s.obey()
+		return
+	case tokenListener:
+		if l := s.listeners[int32(token>>2)]; l != nil {
+			s.accept(l)
+		}
+		return
+	}
+	slot := uint32(token) >> 2
+	f := s.flows[slot]
+	if f == nil || f.round != uint32(token>>32) {
+		return // closed earlier in this batch
+	}
+	server := token&3 == tokenServer
+	e := &f.client
+	if server {
+		e = &f.server
+	}
+	e.note(events)
+	if events&unix.EPOLLERR != 0 && e.eof {
+		// Nobody reads it any more, so nobody else would notice.
+		if errno := socketError(e.fd); errno != 0 {
+			s.broken(f, server, errno)
+			return
+		}
+	}
+	s.advance(f, server, events)
+}
+
+// advance goes on with a flow after something has happened to one of its ends.
+func (s *shard) advance(f *flow, server bool, events uint32) {
+	switch f.phase {
+	case phaseGreeting:
+		s.greet(f)
+	case phaseQueued:
+		if !server && events&(unix.EPOLLERR|unix.EPOLLHUP) != 0 {
+			s.abandon(f, dropClientGone)
+		}
+	case phaseConnecting:
+		switch {
+		case server && events&(unix.EPOLLERR|unix.EPOLLHUP) != 0:
+			s.connectFailed(f, socketError(f.server.fd))
+		case server && events&unix.EPOLLOUT != 0:
+			s.connected(f)
+		case !server && events&(unix.EPOLLERR|unix.EPOLLHUP) != 0:
+			s.abandon(f, dropClientGone)
+		}
+	case phaseRelaying:
+		s.relay(f)
+	}
+}
+
+// obey does what others have asked for.
+func (s *shard) obey() {
+	var count uint64
+	_, _, _ = unix.RawSyscall(unix.SYS_READ, uintptr(s.wakeFD), uintptr(unsafe.Pointer(&count)), 8)
+	s.mu.Lock()
+	commands := s.commands
+	s.commands = nil
+	s.mu.Unlock()
+	for _, f := range commands {
+		f()
+	}
+}
+
+// goOn gives every flow that had more to move than its turn allowed another turn.
+func (s *shard) goOn() {
+	batch := s.ready
+	s.ready = s.spareReady[:0]
+	for _, w := range batch {
+		if s.flows[w.f.slot] == w.f && w.f.round == w.round && w.f.queued {
+			w.f.queued = false
+			s.relay(w.f)
+		}
+	}
+	clear(batch)
+	s.spareReady = batch
+}
+
+// again puts a flow behind the others.
+func (s *shard) again(f *flow) {
+	if !f.queued {
+		f.queued = true
+		s.ready = append(s.ready, waiting{f, f.round})
+	}
+}
+
+// expire looks at the flows whose time has come.
+func (s *shard) expire() {
+	for len(s.timers) > 0 && s.timers[0].when <= s.now {
+		s.look(s.timers[0])
+	}
+	for _, l := range s.listeners {
+		if l.until != 0 && l.until <= s.now {
+			s.accept(l)
+			closeFD(l.fd)
+			delete(s.listeners, l.fd)
+		}
+	}
+	if s.keepTime != 0 && s.now >= s.keepTime {
+		s.keepHouse()
+	}
+}
+
+// listen takes over a listening socket.
+func (s *shard) listen(fd int32, b *binding) {
+	l := &listening{fd: fd, binding: b}
+	s.listeners[fd] = l
+	if errno := watch(s.epoll, fd, unix.EPOLLIN, uint64(fd)<<2|tokenListener); errno != 0 {
+		s.server.log.Error("a listening socket cannot be watched", "listener", b.asked, "error", errno)
+	}
+}
+
+// leave gives up the listening sockets of b, of all bindings if nil, after what
+// has already connected has been accepted.
+func (s *shard) leave(b *binding) {
+	for _, l := range s.listeners {
+		if (b == nil || l.binding == b) && l.until == 0 {
+			l.until = s.now + int64(farewell)
+		}
+	}
+}
+
+// cut ends every flow at once.
+func (s *shard) cut() int {
+	n := 0
+	for _, f := range s.flows {
+		if f != nil {
+			s.abandon(f, dropCut)
+			n++
+		}
+	}
+	return n
+}

@@ -1,0 +1,53 @@
+package node
+
+import (
+	"net/netip"
+
+	"github.com/pharos-lb/pharos/forward/l4"
+	"github.com/pharos-lb/pharos/internal/config"
+)
+
+// tcpListener is a configured listener at one of its addresses.
+func tcpListener(at netip.AddrPort, c *config.TCPListener) l4.Listener {
+	l := l4.Listener{
+		Address: at, Service: c.Service,
+		Idle: c.Idle, Connect: c.Connect, Lifetime: c.Lifetime, Hello: c.Hello,
+		Backlog: c.Backlog, KeepAlive: c.KeepAlive, UserTimeout: c.UserTimeout,
+		FastOpen: c.FastOpen, DeferAccept: c.DeferAccept,
+		AcceptProxy: c.AcceptProxy, SendProxy: proxyVersion(c.SendProxy),
+		Sources: c.Sources, Transparent: c.Transparent,
+		Limits: forwardLimits(c.Limits), BackendGone: gonePolicy(c.BackendGone), GoneAfter: c.GoneAfter,
+	}
+	for _, r := range c.Routes {
+		l.Routes = append(l.Routes, l4.Route{SNI: r.SNI, ALPN: r.ALPN, Service: r.Service})
+	}
+	return l
+}
+
+func forwardLimits(c config.Limits) l4.Limits {
+	return l4.Limits{
+		Connections: c.Connections, ServiceConnections: c.ServiceConnections, Rate: c.Rate,
+		ClientConnections: c.ClientConnections, ClientRate: c.ClientRate,
+		ClientBits4: c.ClientIPv4, ClientBits6: c.ClientIPv6, Table: c.Clients,
+	}
+}
+
+func proxyVersion(word string) l4.ProxyVersion {
+	switch word {
+	case "v1":
+		return l4.Proxy1
+	case "v2":
+		return l4.Proxy2
+	}
+	return l4.ProxyNone
+}
+
+func gonePolicy(word string) l4.Gone {
+	switch word {
+	case "drain":
+		return l4.GoneDrain
+	case "abort":
+		return l4.GoneAbort
+	}
+	return l4.GoneKeep
+}
