@@ -56,7 +56,7 @@ var unused = []byte{0xb8, 0x60, 0, 0, 0, 0x0f, 0x05, 0xc3}
 const room = 16
 
 // stopWithin bounds how long a process may take to stop.
-const stopWithin = 2 * time.Second
+const stopWithin = 10 * time.Second
 
 // startShifted sets the clock of a process that waits at its first instruction
 // for the calling thread, which traces it, and lets it go.
