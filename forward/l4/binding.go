@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"sync/atomic"
 
+	"github.com/pharos-lb/pharos/internal/handover"
 	"golang.org/x/sys/unix"
 )
 
@@ -54,6 +55,15 @@ func (b *binding) close() {
 // listenOn opens one listening socket. It is plain TCP: splice and most options
 // are not there with MPTCP.
 func listenOn(at netip.AddrPort, set *settings) (int32, error) {
+	// The process that this one replaces has given it what it listened on.
+	if fd, ok := handover.Take("tcp", at.String()); ok {
+		if err := unix.SetNonblock(fd, true); err != nil {
+			unix.Close(fd)
+			return -1, fmt.Errorf("listen on %s: %w", at, err)
+		}
+		set.tune(int32(fd))
+		return int32(fd), nil
+	}
 	fd, err := openListening(at, set, unix.SO_REUSEPORT)
 	if err != nil {
 		return -1, fmt.Errorf("listen on %s: %w%s", at, err, cure(at, err))
@@ -141,7 +151,7 @@ func checkFree(sets []*settings) error {
 		switch {
 		case named[set.Address]:
 			return nil // Prepare says so, which is more to the point
-		case !set.Address.IsValid() || set.Address.Port() == 0:
+		case !set.Address.IsValid() || set.Address.Port() == 0 || handover.Has("tcp", set.Address.String()):
 			continue
 		}
 		named[set.Address] = true

@@ -194,19 +194,20 @@ func (s *Server) Run(ctx context.Context) error {
 	for _, sh := range s.shards {
 		sh.do(func() { sh.leave(nil); sh.stopping = true })
 	}
-	s.join(&wg)
+	drain, _ := forward.Drain(ctx, s.drain)
+	s.join(&wg, drain)
 	s.waiting.Wait()
 	return nil
 }
 
-// join waits for the shards, and after Drain ends what they still carry.
-func (s *Server) join(wg *sync.WaitGroup) {
+// join waits for the shards, and after drain ends what they still carry.
+func (s *Server) join(wg *sync.WaitGroup, drain time.Duration) {
 	done := make(chan struct{})
 	go func() {
 		wg.Wait()
 		close(done)
 	}()
-	timer := time.NewTimer(max(s.drain, 0))
+	timer := time.NewTimer(max(drain, 0))
 	defer timer.Stop()
 	select {
 	case <-done:
@@ -222,7 +223,7 @@ func (s *Server) join(wg *sync.WaitGroup) {
 	}
 	<-done
 	if n := cut.Load(); n > 0 {
-		s.log.Warn("connections cut at the end of draining", "connections", n, "after", s.drain)
+		s.log.Warn("connections cut at the end of draining", "connections", n, "after", drain)
 	}
 }
 
