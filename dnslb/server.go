@@ -9,6 +9,7 @@ import (
 	"runtime/debug"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -127,10 +128,31 @@ func (s *Server) Run(ctx context.Context) error {
 	s.listeners = nil
 	s.mu.Unlock()
 	err := stopAll(listeners)
+	s.linger(ctx)
 	s.pool.Shutdown()
 	s.stopping.Wait()
 	s.unregister()
 	return err
+}
+
+// linger lets TCP connections end by themselves if another process has the sockets now, which the cause of
+// ctx's end says by a limit: on a connection that was accepted here a query may be on its way.
+func (s *Server) linger(ctx context.Context) {
+	var handed interface{ Linger() time.Duration }
+	if !errors.As(context.Cause(ctx), &handed) {
+		return
+	}
+	limit := time.NewTimer(min(handed.Linger(), s.tunables.Load().TCPIdle))
+	defer limit.Stop()
+	look := time.NewTicker(20 * time.Millisecond)
+	defer look.Stop()
+	for s.pool.Open() > 0 {
+		select {
+		case <-look.C:
+		case <-limit.C:
+			return
+		}
+	}
 }
 
 // Addrs returns what is bound, in the order of Options.Listen, with the ports

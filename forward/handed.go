@@ -17,6 +17,9 @@ type HandedOver struct {
 // Error implements error.
 func (HandedOver) Error() string { return "handed over to another process" }
 
+// Linger returns Limit, for those who do not know this package.
+func (h HandedOver) Linger() time.Duration { return h.Limit }
+
 // Drain returns how long what is open may take now that ctx has ended, d if it ended without a
 // HandedOver, and whether there was one.
 func Drain(ctx context.Context, d time.Duration) (time.Duration, bool) {

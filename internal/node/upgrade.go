@@ -125,6 +125,7 @@ func (n *Node) upgrade(ctx context.Context, r admin.UpgradeRequest) (*admin.Upgr
 	}
 	notifySystemd(fmt.Sprintf("MAINPID=%d", s.pid()))
 	n.drainLimit.Store(int64(r.Drain))
+	n.phase.Store("draining") // before a reload that waits may look
 	close(n.handedOver)
 	return &admin.UpgradeResult{PID: s.pid(), Version: version, OldPID: os.Getpid()}, nil
 }
@@ -314,18 +315,16 @@ func (n *Node) release(s *successor) error {
 
 // leave finishes what is open here, while the new process serves; ctx cuts it short.
 func (n *Node) leave(ctx context.Context, parts *parts) {
-	n.phase.Store("draining")
 	close(n.stopping)
 	limit := time.Duration(n.drainLimit.Load())
 	n.admin.OwnFile(false)
-	parts.endWith(forward.HandedOver{Limit: limit}, "l4", "l7")
-	parts.stop(stopStep, "dns")
+	parts.endWith(forward.HandedOver{Limit: limit}, "l4", "l7", "dns")
 	parts.stop(stopStep, "bgp", "cluster") // both have been silenced: nothing is withdrawn, nobody is told
 	parts.stop(stopStep, "decider", "probe", "geo watch", "overrides file", "canaries")
 	parts.stop(stopStep, "saver of verdicts", "saver of registers", "saver of overrides")
 	parts.stop(stopStep, "admin")
 	n.log.Info("draining: connections that are open finish here", "limit", limit.String())
-	parts.join(ctx, limit+stopStep, "l4", "l7")
+	parts.join(ctx, limit+stopStep, "l4", "l7", "dns")
 	parts.stopAll(stopStep)
 	n.log.Info("drained, this process ends")
 }
