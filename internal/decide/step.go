@@ -29,13 +29,35 @@ func (c *Core) Step(m health.Moment) Step {
 	s.View, s.Changed = c.view, c.view.Changed(prev)
 	c.noteCurrent(prev, m.Now)
 	confirmed := c.confirmed() // counts, so it is asked whatever else there is
-	if len(s.Changed) > 0 || c.redecide || confirmed || c.due(m.Now) {
+	if len(s.Changed) > 0 || c.redecide || confirmed || c.due(m.Now) || c.heardOtherwise(prev) {
 		c.facts.Now, c.facts.Heard = m.Now, c.heard(m.Now)
 		c.plan = steer.Decide(c.topology, c.view, c.facts, c.plan)
 		c.redecide, s.Decided = false, true
 	}
 	s.Plan = c.plan
 	return s
+}
+
+// heardOtherwise reports whether other sites' statements on their routes became old, or
+// fresh again, or this node's being cut off began or ended: no status changes with it, but what
+// a shared route may count on does.
+func (c *Core) heardOtherwise(prev *health.View) bool {
+	now := c.view
+	if prev == nil || len(prev.Verdicts) != len(now.Verdicts) || len(now.Verdicts) == 0 {
+		return prev == nil
+	}
+	if prev.Minority != now.Minority {
+		return true
+	}
+	if &prev.Verdicts[0] == &now.Verdicts[0] {
+		return false
+	}
+	for i, t := range now.Layout.Targets {
+		if t.Kind.Stated() && (prev.Verdicts[i].Why == health.WhyProbes) != (now.Verdicts[i].Why == health.WhyProbes) {
+			return true
+		}
+	}
+	return false
 }
 
 // heard returns when the newest report of each site was made.

@@ -40,11 +40,6 @@ var mutations = []mutation{
 		"because links are cut",
 	},
 	{
-		"a site counts on others that are leaving, too", "internal/steer/together.go",
-		[]string{"fresh && known && serves.Status == health.StatusUp && route.Status == health.StatusUp", "known && fresh && route.Status == health.StatusUp"},
-		"other sites announce it, it needs",
-	},
-	{
 		"the stronger order wins, not the later", "internal/health/override.go",
 		[]string{"\tif c := cmp.Compare(v.Counter, o.Counter); c != 0 {\n\t\treturn c\n\t}\n", ""},
 		"invariant 4",
