@@ -233,3 +233,24 @@ func (o *Override) meant(p Peer) bool {
 		return in.Bits() <= p.key().Bits() && in.Contains(p.key().Addr())
 	})
 }
+
+// wellKnown are the communities with names.
+var wellKnown = map[uint32]string{
+	GracefulShutdown: "graceful-shutdown", Blackhole: "blackhole", NoExport: "no-export", NoAdvertise: "no-advertise",
+	NoExportSubconfed: "no-export-subconfed", NoPeer: "no-peer",
+}
+
+// CommunityTexts writes communities of all kinds as people do.
+func CommunityTexts(standard []uint32, large []LargeCommunity, extended []string) (out []string) {
+	for _, c := range standard {
+		if name, ok := wellKnown[c]; ok {
+			out = append(out, name)
+			continue
+		}
+		out = append(out, fmt.Sprintf("%d:%d", c>>16, c&0xffff))
+	}
+	for _, l := range large {
+		out = append(out, fmt.Sprintf("%d:%d:%d", l[0], l[1], l[2]))
+	}
+	return append(out, extended...)
+}

@@ -71,6 +71,8 @@ type child struct {
 	dead   *fuse
 	routes []RouteStatus
 	errors map[netip.Addr]string // of peers that could not be added
+	seen   []Sighting
+	looked time.Time // when seen was read
 }
 
 func (c *child) run(ctx context.Context, in io.Reader, out io.Writer) error {
@@ -179,7 +181,7 @@ func (c *child) start(o order) error {
 	e, err := engine.Start(engine.Options{
 		ASN: o.Config.ASN, RouterID: o.Config.RouterID,
 		Listen: listens(o.Config, o.Peers), Port: o.Config.ListenPort,
-		Log: c.log, Fatal: c.die,
+		Socket: o.Config.Socket, Log: c.log, Fatal: c.die,
 	})
 	if err != nil {
 		return fmt.Errorf("listen on %v port %d: %w", listens(o.Config, o.Peers), o.Config.ListenPort, err)
@@ -263,6 +265,10 @@ func (c *child) applyPeers(peers []Peer) {
 		if want[a] == n {
 			continue
 		}
+		if n, ok := want[a]; ok && c.engine.Retime(n) {
+			have[a] = n
+			continue
+		}
 		if err := c.engine.Remove(a); err != nil {
 			c.errors[a] = err.Error()
 			c.log.Warn("cannot remove peer", "peer", a, "error", err)
@@ -292,12 +298,16 @@ func (c *child) failing() bool {
 }
 
 func (c *child) report() report {
-	r := report{Generation: c.state.Generation, Lapsed: c.lapsed, Routes: c.routes}
+	r := report{
+		Generation: c.state.Generation, Lapsed: c.lapsed, Routes: c.routes,
+		Seen: c.look(), Strangers: c.engine.Strangers(),
+	}
 	seen, live := map[netip.Addr]bool{}, c.live.status()
 	for _, s := range c.engine.Sessions() {
 		seen[s.Address] = true
 		p := PeerStatus{
-			Address: s.Address, ASN: s.ASN, State: s.State, Since: s.Since, Sent: s.Sent, BFD: live[s.Address],
+			Address: s.Address, ASN: s.ASN, State: s.State, Since: s.Since, Sent: s.Sent, Sent4: s.Sent4, BFD: live[s.Address],
+			Received: s.Received, RouterID: s.RouterID, Hold: s.Hold, IPv4: s.IPv4, IPv6: s.IPv6, Refresh: s.Refresh,
 			LastError: cmp.Or(c.errors[s.Address], s.LastError),
 		}
 		if why := c.live.reason(s); why != "" {
@@ -317,6 +327,33 @@ func (c *child) report() report {
 		}
 	}
 	return r
+}
+
+// lookEvery is how often what peers sent is looked at.
+const lookEvery = 2 * time.Second
+
+// look returns what the peers with Look sent of the prefixes to look for.
+func (c *child) look() []Sighting {
+	if time.Since(c.looked) < lookEvery {
+		return c.seen
+	}
+	c.looked, c.seen = time.Now(), nil
+	for _, p := range c.state.Peers {
+		if !p.Look {
+			continue
+		}
+		paths, err := c.engine.Heard(p.Address, c.state.Config.Watch)
+		if err != nil {
+			continue // it is not there yet
+		}
+		for _, path := range paths {
+			if len(c.seen) == maxSightings {
+				return c.seen
+			}
+			c.seen = append(c.seen, Sighting{Prefix: path.Prefix, Peer: p.Address, NextHop: path.NextHop, ASPath: path.ASPath})
+		}
+	}
+	return c.seen
 }
 
 // stop withdraws and closes the sessions.

@@ -52,6 +52,13 @@ type Config struct {
 	// Depreference is how routes that are not Preferred are told.
 	Depreference Depreference
 
+	// Socket is a unix socket on which the child answers the gobgp command
+	// line, questions only; empty = none.
+	Socket string
+
+	// Watch are prefixes to look for in what peers with Look send.
+	Watch []netip.Prefix
+
 	// Lease is how long the child keeps announcing without hearing from the
 	// parent, 100 ms to 5 min; 0 = 3 s.
 	Lease time.Duration
@@ -75,6 +82,10 @@ type Peer struct {
 	MaxPrefixes int           // per family that it may send before its session is ended; 0 = 10000
 	BFD         BFD
 
+	// Look has what it sends of Config.Watch reported. It is kept apart from
+	// our routes: never installed, never passed on.
+	Look bool
+
 	// Attributes of every route that it hears.
 	Attributes
 }
@@ -85,7 +96,7 @@ func (p Peer) key() netip.Prefix { return netip.PrefixFrom(p.Address, p.Address.
 func (p Peer) equal(o Peer) bool {
 	return p.Address == o.Address && p.ASN == o.ASN && p.LocalAddress == o.LocalAddress && p.Port == o.Port &&
 		p.Password == o.Password && p.Hold == o.Hold && p.Multihop == o.Multihop && p.TTLSecurity == o.TTLSecurity && p.Passive == o.Passive &&
-		p.MaxPrefixes == o.MaxPrefixes && p.BFD == o.BFD && p.Attributes.equal(o.Attributes)
+		p.MaxPrefixes == o.MaxPrefixes && p.BFD == o.BFD && p.Look == o.Look && p.Attributes.equal(o.Attributes)
 }
 
 // String leaves the password out.
@@ -281,10 +292,10 @@ func listens(c Config, peers []Peer) []netip.Addr {
 	return slices.Compact(out)
 }
 
-// needsRestart reports whether a running child cannot take the new configuration over: GoBGP fixes its ASN, router ID
-// and listeners at start.
+// needsRestart reports whether a running child cannot take the new configuration over: GoBGP fixes its ASN, router ID,
+// listeners and socket at start.
 func needsRestart(old, new Config, oldPeers, newPeers []Peer) bool {
-	return old.ASN != new.ASN || old.RouterID != new.RouterID || old.ListenPort != new.ListenPort ||
+	return old.ASN != new.ASN || old.Socket != new.Socket || old.RouterID != new.RouterID || old.ListenPort != new.ListenPort ||
 		!slices.Equal(listens(old, oldPeers), listens(new, newPeers))
 }
 

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -74,7 +75,7 @@ func TestDefaults(t *testing.T) {
 	wantConfig := Config{
 		ASN: 64500, LocalAddress: local, RouterID: local, NextHop4: local, ListenPort: 179, Lease: 3 * time.Second,
 	}
-	if c != wantConfig {
+	if !reflect.DeepEqual(c, wantConfig) {
 		t.Errorf("config %+v, want %+v", c, wantConfig)
 	}
 	wantPeer := Peer{Address: o.Peers[0].Address, ASN: 64496, LocalAddress: local, Port: 179, Hold: 9 * time.Second}

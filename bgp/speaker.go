@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net/netip"
+	"reflect"
 	"slices"
 	"sync"
 	"time"
@@ -85,6 +86,7 @@ type Speaker struct {
 
 	bfdFailures uint64 // that this child has reported
 	quarantined map[netip.Addr]quarantine
+	md5         md5Watch
 }
 
 // New checks the options. It starts nothing.
@@ -341,7 +343,7 @@ func (s *Speaker) handOver(p *process, config Config, peers []Peer, previous *or
 	s.metrics.desired.Set(float64(len(routes) + len(refused)))
 	s.metrics.refused.Set(float64(len(refused)))
 	o := order{Kind: orderState, Config: config, Peers: peers, Routes: routes}
-	if previous != nil && previous.Config == o.Config && slices.EqualFunc(previous.Peers, o.Peers, Peer.equal) &&
+	if previous != nil && reflect.DeepEqual(previous.Config, o.Config) && slices.EqualFunc(previous.Peers, o.Peers, Peer.equal) &&
 		slices.EqualFunc(previous.Routes, o.Routes, Route.equal) {
 		return *previous, p.send(order{Kind: orderRenew, Generation: previous.Generation}, config.Lease)
 	}
@@ -361,6 +363,7 @@ func (s *Speaker) readReports(p *process, lapsed chan<- struct{}) {
 		}
 		s.mu.Lock()
 		s.reported, s.heardLast = &r, time.Now()
+		s.md5.look(s.heardLast)
 		state := childRunning
 		if r.Lapsed {
 			state = childLapsed

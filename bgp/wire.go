@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/netip"
 )
 
 // maxMessage bounds one message between parent and child, in bytes.
@@ -40,6 +41,8 @@ type report struct {
 	Lapsed     bool   // withdrew; wants the state again
 	Peers      []PeerStatus
 	Routes     []RouteStatus
+	Seen       []Sighting
+	Strangers  []netip.Addr
 }
 
 // writeMessage writes one message: its length as four bytes, big-endian, then JSON.

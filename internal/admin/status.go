@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"cmp"
 	"net/netip"
 	"time"
 
@@ -124,11 +125,51 @@ type RouteStatus struct {
 	Cause     string    `json:"cause,omitempty"`
 	Until     time.Time `json:"until,omitzero"`
 	LocalOnly bool      `json:"local_only,omitempty"`
-	// Installed: the speaker holds it, so it was sent to every established peer.
+	// Installed: the speaker holds it.
 	Installed bool   `json:"installed"`
 	Error     string `json:"error,omitempty"`
 	// Override is the order that stands on the prefix; "" = none.
 	Override string `json:"override,omitempty"`
+	// Peers are this node's, with what each hears of the prefix; empty while it is not announced.
+	Peers []RoutePeerStatus `json:"peers,omitempty"`
+}
+
+// What is known of a prefix behind a peer.
+const (
+	SeenYes     = "seen"     // routers elsewhere have a path to us through the peer's AS
+	SeenNot     = "not_seen" // nobody has a path, although some look and would
+	SeenUnknown = "unknown"  // BGP does not tell, and nobody looks who could
+)
+
+// RoutePeerStatus is one prefix at one peer.
+type RoutePeerStatus struct {
+	Address netip.Addr `json:"address"`
+	// Wanted is false when the configuration denies the prefix to the peer.
+	Wanted bool `json:"wanted"`
+	// Sent: the session is up and carries it.
+	Sent bool `json:"sent"`
+	// Seen is "seen", "not_seen" or "unknown".
+	Seen   string   `json:"seen"`
+	SeenBy []SeenBy `json:"seen_by,omitempty"`
+
+	NextHop     netip.Addr `json:"next_hop,omitzero"`
+	MED         uint32     `json:"med,omitempty"`
+	LocalPref   uint32     `json:"local_pref,omitempty"`
+	Prepend     int        `json:"prepend,omitempty"`
+	Communities []string   `json:"communities,omitempty"`
+}
+
+// SeenBy is one router that sends a prefix of ours to one of our nodes.
+type SeenBy struct {
+	Node    string     `json:"node"`
+	Peer    netip.Addr `json:"peer"`
+	NextHop netip.Addr `json:"next_hop"`
+	ASPath  []uint32   `json:"as_path"`
+}
+
+// CompareSeenBy orders by node, then peer.
+func CompareSeenBy(a, b SeenBy) int {
+	return cmp.Or(cmp.Compare(a.Node, b.Node), a.Peer.Compare(b.Peer))
 }
 
 // SpeakerStatus is the BGP child process and its sessions.
@@ -139,6 +180,8 @@ type SpeakerStatus struct {
 	Restarts  int          `json:"restarts"`
 	LastError string       `json:"last_error,omitempty"`
 	Peers     []PeerStatus `json:"peers"`
+	// Strangers connected without being a peer: a router with another address than configured, or somebody else.
+	Strangers []netip.Addr `json:"strangers,omitempty"`
 }
 
 // PeerStatus is the session with one router.
@@ -151,6 +194,15 @@ type PeerStatus struct {
 	// Sent counts routes; whether the peer accepted them is not known.
 	Sent      int    `json:"sent"`
 	LastError string `json:"last_error,omitempty"`
+	// Hint is what is likely wrong, and where to look.
+	Hint string `json:"hint,omitempty"`
+	// Received counts the prefixes that it sends; they are not used.
+	Received int        `json:"received"`
+	RouterID netip.Addr `json:"router_id,omitzero"`
+	// HoldSeconds is the hold time that both agreed on.
+	HoldSeconds  float64  `json:"hold_seconds,omitempty"`
+	Families     []string `json:"families,omitempty"` // "ipv4", "ipv6": what it takes
+	RouteRefresh bool     `json:"route_refresh,omitempty"`
 	// BFD is the session beside it; null = none.
 	BFD *BFDStatus `json:"bfd,omitempty"`
 }

@@ -20,6 +20,9 @@ func (b *builder) buildBGP() {
 	if b.top.entry("bgp") == nil {
 		return
 	}
+	if socket := get[string](at, "gobgp_socket"); socket != "" {
+		b.cfg.BGP.Socket = b.resolve(socket)
+	}
 	if b.cfg.BGP.Listen {
 		b.claim(at, "port", Bind{Host: bindNode, Port: b.cfg.BGP.Port}, nil)
 	}
@@ -147,6 +150,7 @@ func (b *builder) peer(site string, at *value, groups map[string]*peerGroup) Pee
 	peer.Multihop = get[int](in("multihop"), "multihop")
 	peer.TTLSecurity = get[int](in("ttl_security"), "ttl_security")
 	peer.Passive = get[bool](in("passive"), "passive")
+	peer.Look = get[bool](in("look"), "look")
 	peer.MaxPrefixes = get[int](in("max_prefixes"), "max_prefixes")
 	peer.BFD = b.bfd(in("bfd").entry("bfd"), &peer)
 	if !peer.Password.IsSet() && group != nil {

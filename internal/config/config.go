@@ -273,6 +273,9 @@ type BGP struct {
 	Prefixes []Prefix
 	Peers    []Peer        // of every site, sorted by Site, then Address
 	Lease    time.Duration // the child withdraws when the parent is silent for this long; default 3s
+	// Socket is a unix socket for the gobgp command line, joined to the folder of
+	// the configuration if it was relative; "" = none.
+	Socket string
 	// Depreference is how a site that is not preferred says so.
 	Depreference Depreference
 }
@@ -373,8 +376,10 @@ type Peer struct {
 	TTLSecurity int
 	Passive     bool
 	MaxPrefixes int // per family that it may send before its session ends; default 10000
-	Group       string
-	BFD         BFD
+	// Look: what it sends of our prefixes is shown, and used for nothing else.
+	Look  bool
+	Group string
+	BFD   BFD
 	Attributes
 }
 

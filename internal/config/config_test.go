@@ -227,7 +227,7 @@ func TestEverything(t *testing.T) {
 		}}, cfg.Listeners[0]},
 		{"tcp listener", config.Listener{Bind: config.Bind{Host: "vip", Port: 6379}, TCP: tcpDefaults("api", time.Hour, 500*time.Millisecond)}, cfg.Listeners[1]},
 		{"bgp", config.BGP{
-			ASN: 64500, Port: 1790, Lease: time.Second,
+			ASN: 64500, Port: 1790, Lease: time.Second, Socket: "testdata/gobgp.sock",
 			Prefixes: []config.Prefix{
 				{Prefix: netip.MustParsePrefix("192.0.2.0/24"), Requires: []string{"api", "web"}, Sites: []string{"fra"}, HalfLife: time.Minute, Need: 1, Attributes: config.Attributes{
 					MED: 7, Communities: []config.Community{{High: 64500, Low: 100}, {High: 65535, Low: 65281}},
@@ -250,7 +250,7 @@ func TestEverything(t *testing.T) {
 			Peers: []config.Peer{
 				{
 					Site: "fra", Address: addr("198.51.100.1"), ASN: 4200000000, Port: 179, Hold: 9 * time.Second, Password: config.NewSecret("hunter2"), BFD: config.BFD{Interval: 100 * time.Millisecond, Multiplier: 5, Multihop: true, Strict: true},
-					TTLSecurity: 1, MaxPrefixes: 5, Group: "transit",
+					TTLSecurity: 1, MaxPrefixes: 5, Look: true, Group: "transit",
 					Attributes: config.Attributes{Prepend: 1, Communities: []config.Community{{High: 64500, Low: 2}, {High: 64500, Low: 1}}},
 				},
 				{Site: "fra", Address: addr("198.51.100.2"), ASN: 64496, Port: 1790, Hold: 30 * time.Second, Multihop: 4, Password: config.NewSecret("hunter2hunter2"), MaxPrefixes: 10_000, BFD: config.BFD{Interval: 300 * time.Millisecond, Multiplier: 3, Multihop: true, MinTTL: 250}},
@@ -260,7 +260,7 @@ func TestEverything(t *testing.T) {
 		}, cfg.BGP},
 		{"drain", config.Drain{Depreference: 10 * time.Second, Connections: time.Minute, Stop: 20 * time.Second}, cfg.Drain},
 		{"admin", config.Admin{Socket: "testdata/pharos.sock", Listen: config.Bind{Addr: addr("127.0.0.1"), Port: 9153}, Token: config.NewSecret("0123456789abcdef")}, cfg.Admin},
-		{"test", config.Test{Name: "a.b.eu.example.com.", Type: "A", From: "network:office", Down: []string{"fra", "iad"}, Expect: []string{"sin"}, Line: 176}, cfg.Tests[2]},
+		{"test", config.Test{Name: "a.b.eu.example.com.", Type: "A", From: "network:office", Down: []string{"fra", "iad"}, Expect: []string{"sin"}, Line: 177}, cfg.Tests[2]},
 	} {
 		if diff := cmp.Diff(c.want, c.got, same); diff != "" {
 			t.Errorf("%s: -want +got:\n%s", c.name, diff)

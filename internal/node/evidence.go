@@ -30,6 +30,8 @@ const (
 // A question names targets by a pattern, as `pharos check` takes it; "" = all.
 type question struct {
 	Pattern string `json:"pattern"`
+	// Routes asks for what the node's routers send of our prefixes instead.
+	Routes bool `json:"routes,omitempty"`
 }
 
 // A finding is what a node's own probes hold of one target.
@@ -51,6 +53,9 @@ func (n *Node) answer(_ string, raw []byte) []byte {
 	var q question
 	if json.Unmarshal(raw, &q) != nil || len(q.Pattern) > maxEvidencePattern {
 		return nil
+	}
+	if q.Routes {
+		return encodeOutlook(n.outlook())
 	}
 	return encodeFindings(n.findings(q.Pattern))
 }

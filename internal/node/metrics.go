@@ -27,6 +27,7 @@ type metrics struct {
 	minority      prometheus.Gauge
 	doubting      prometheus.Gauge
 	distrusted    prometheus.Gauge
+	unseen        prometheus.Gauge
 	held          *prometheus.GaugeVec
 }
 
@@ -64,7 +65,10 @@ func newMetrics(reg prometheus.Registerer, version string) *metrics {
 	m.distrusted = prometheus.NewGauge(prometheus.GaugeOpts{
 		Name: "pharos_node_distrusted_observers", Help: "Nodes whose findings on other sites do not count, because they contradict the rest.",
 	})
-	reg.MustRegister(m.distrusted, m.overrides, m.ordersRefused, m.minority, m.doubting, m.held)
+	m.unseen = prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "pharos_node_routes_unseen", Help: "Prefixes times peers that were sent a prefix which nobody sees elsewhere although others look.",
+	})
+	reg.MustRegister(m.unseen, m.distrusted, m.overrides, m.ordersRefused, m.minority, m.doubting, m.held)
 	info := prometheus.NewGauge(prometheus.GaugeOpts{
 		Name: "pharos_build_info", Help: "Always 1; the labels say what runs.",
 		ConstLabels: prometheus.Labels{"version": version, "go": runtime.Version()},

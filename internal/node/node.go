@@ -90,8 +90,9 @@ type Node struct {
 
 	handed map[health.Target]ownState // by the process that this one replaced
 
-	handedOver chan struct{} // closed when another process has taken over
-	drainLimit atomic.Int64  // how long what is open may take then
+	handedOver chan struct{}            // closed when another process has taken over
+	drainLimit atomic.Int64             // how long what is open may take then
+	outlooks   atomic.Pointer[outlooks] // what others see of our prefixes; nil before anybody was asked
 
 	stopping  chan struct{} // closed when the stop begins
 	reloading sync.Mutex    // held for one reload at a time, and by the stop
@@ -224,6 +225,7 @@ func (n *Node) Run(ctx context.Context) error {
 	parts.start("probe", n.runner.Run)
 	parts.start("geo watch", n.watchGeo)
 	parts.start("overrides file", n.watchOrders)
+	parts.start("route watch", n.watchRoutes)
 
 	err := n.open(ctx, parts)
 	if err == nil {

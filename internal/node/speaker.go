@@ -20,7 +20,7 @@ func (s *Setup) speakerConfig() (cfg bgp.Config, peers []bgp.Peer, ok bool) {
 		peers = append(peers, bgp.Peer{
 			Address: p.Address, ASN: p.ASN, Port: p.Port, Password: p.Password.Reveal(),
 			Hold: p.Hold, Multihop: p.Multihop, TTLSecurity: p.TTLSecurity, Passive: p.Passive,
-			MaxPrefixes: p.MaxPrefixes, BFD: bgp.BFD(p.BFD), Attributes: attributes(p.Attributes),
+			MaxPrefixes: p.MaxPrefixes, Look: p.Look, BFD: bgp.BFD(p.BFD), Attributes: attributes(p.Attributes),
 		})
 	}
 	if b.ASN == 0 || len(peers) == 0 {
@@ -30,7 +30,12 @@ func (s *Setup) speakerConfig() (cfg bgp.Config, peers []bgp.Peer, ok bool) {
 	if b.Listen {
 		port = int(b.Port)
 	}
+	var watch []netip.Prefix
+	for _, p := range b.Prefixes {
+		watch = append(watch, p.Prefix)
+	}
 	return bgp.Config{
+		Socket: b.Socket, Watch: watch,
 		ASN: b.ASN, RouterID: routerID(s.Self.Node), LocalAddress: s.Self.Node.Address, SecondAddress: s.Self.Node.Second,
 		ListenPort: port, Lease: b.Lease,
 		Depreference: bgp.Depreference{

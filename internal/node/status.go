@@ -1,6 +1,7 @@
 package node
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -102,6 +103,7 @@ func (n *Node) Status() *admin.Status {
 		st := speaker.Status()
 		out.Speaker = speakerStatus(st)
 		markInstalled(out.Routes, st.Routes)
+		n.markPeers(out.Routes, st)
 	}
 	out.Degraded = degraded(out, s)
 	if where := n.gossip.Status().NameConflict; where != "" {
@@ -227,6 +229,11 @@ func degraded(st *admin.Status, s *Setup) []string {
 		if r.Announce && r.Cause != "" {
 			out = append(out, fmt.Sprintf("prefix %s is to go, and is kept: %s (%s)", r.Prefix, r.Why, r.Cause))
 		}
+		for _, p := range r.Peers {
+			if p.Seen == admin.SeenNot {
+				out = append(out, fmt.Sprintf("prefix %s was sent to %s, but no node that looks sees it: the router may drop it by policy", r.Prefix, p.Address))
+			}
+		}
 		if !r.Announce && r.Why != steer.ReasonSiteNotAllowed && r.Why != steer.ReasonStandby {
 			out = append(out, fmt.Sprintf("prefix %s is not announced: %s", r.Prefix, r.Why))
 		}
@@ -237,7 +244,11 @@ func degraded(st *admin.Status, s *Setup) []string {
 		}
 		for _, p := range st.Speaker.Peers {
 			if p.State != "established" {
-				out = append(out, fmt.Sprintf("BGP peer %s is %s", p.Address, p.State))
+				text := fmt.Sprintf("BGP peer %s is %s", p.Address, p.State)
+				if why := cmp.Or(p.Hint, p.LastError); why != "" {
+					text += ": " + why
+				}
+				out = append(out, text)
 			}
 			if p.BFD != nil && p.BFD.State != "up" {
 				out = append(out, fmt.Sprintf("BFD with peer %s is %s: %s", p.Address, p.BFD.State, p.BFD.LastError))
@@ -248,12 +259,24 @@ func degraded(st *admin.Status, s *Setup) []string {
 }
 
 func speakerStatus(s bgp.Status) *admin.SpeakerStatus {
-	out := &admin.SpeakerStatus{State: s.Child.State, PID: s.Child.PID, Restarts: s.Child.Restarts, LastError: s.Child.LastError}
+	out := &admin.SpeakerStatus{State: s.Child.State, PID: s.Child.PID, Restarts: s.Child.Restarts, LastError: s.Child.LastError, Strangers: s.Strangers}
 	for _, p := range s.Peers {
 		out.Peers = append(out.Peers, admin.PeerStatus{
 			Address: p.Address, ASN: p.ASN, State: p.State, Since: p.Since, Sent: p.Sent, LastError: p.LastError,
+			Hint: p.Hint, Received: p.Received, RouterID: p.RouterID, HoldSeconds: p.Hold.Seconds(),
+			Families: familiesOf(p), RouteRefresh: p.Refresh,
 			BFD: bfdStatus(p.BFD),
 		})
+	}
+	return out
+}
+
+func familiesOf(p bgp.PeerStatus) (out []string) {
+	if p.IPv4 {
+		out = append(out, "ipv4")
+	}
+	if p.IPv6 {
+		out = append(out, "ipv6")
 	}
 	return out
 }

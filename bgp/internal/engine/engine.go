@@ -22,6 +22,9 @@ type Options struct {
 	Listen   []netip.Addr // nothing else is bound; empty = no listener
 	Port     int          // 1 … 65535; anything else = no listener
 
+	// Socket is a unix socket for the gobgp command line; empty = none.
+	Socket string
+
 	// Receive keeps what neighbors send and exports nothing; otherwise
 	// nothing is kept and only local paths are exported.
 	Receive bool
@@ -75,7 +78,11 @@ func Start(opts Options) (*Engine, error) {
 		tags:    map[uint32]*plan{},
 		peers:   map[netip.Addr]*peer{},
 	}
-	e.server = server.NewBgpServer(server.LoggerOption(e.journal))
+	options, err := socketOptions(opts.Socket)
+	if err != nil {
+		return nil, err
+	}
+	e.server = server.NewBgpServer(append(options, server.LoggerOption(e.journal))...)
 	go e.server.Serve()
 
 	global := &api.Global{
@@ -93,7 +100,7 @@ func Start(opts Options) (*Engine, error) {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	e.cancel = cancel
-	if err := e.start(ctx, global); err != nil {
+	if err := errors.Join(awaitSocket(opts.Socket), e.start(ctx, global)); err != nil {
 		cancel()
 		_ = e.server.StopBgp(context.Background(), &api.StopBgpRequest{})
 		return nil, err

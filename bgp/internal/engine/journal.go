@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"runtime/pprof"
+	"slices"
 	"sync"
 
 	gobgplog "github.com/osrg/gobgp/v3/pkg/log"
@@ -25,6 +26,27 @@ type journal struct {
 	alive   int        // goroutines of sessions
 	reasons map[netip.Addr]string
 	keys    map[netip.Addr]string // MD5 keys that the listener refused
+
+	strangers []netip.Addr // who connected without being a neighbor; the newest last
+}
+
+// maxStrangers is how many of them are remembered.
+const maxStrangers = 16
+
+func (j *journal) stranger(a netip.Addr) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.strangers = append(slices.DeleteFunc(j.strangers, func(b netip.Addr) bool { return a == b }), a)
+	if len(j.strangers) > maxStrangers {
+		j.strangers = j.strangers[1:]
+	}
+}
+
+// Strangers are the last addresses that connected without being a neighbor, the newest last.
+func (e *Engine) Strangers() []netip.Addr {
+	e.journal.mu.Lock()
+	defer e.journal.mu.Unlock()
+	return slices.Clone(e.journal.strangers)
 }
 
 // maxReasons bounds the journal; more neighbors than this keep no reason.
@@ -110,6 +132,10 @@ func (j *journal) observe(message string, fields gobgplog.Fields) {
 		if len(j.keys) < maxReasons {
 			j.keys[a] = fmt.Sprint(fields["Err"])
 		}
+	case "Can't find configuration for a new passive connection":
+		j.stranger(a)
+	case "Mismatched local address":
+		j.note(a, fmt.Sprintf("it connects to %v, not to %v", fields["Addr"], fields["Configured addr"]))
 	case "failed to connect":
 		j.note(a, fmt.Sprintf("connect: %v", fields["Error"]))
 	case "sent notification":

@@ -58,7 +58,15 @@ type Session struct {
 	Since     time.Time
 	LastError string // why it is not established, if known
 	Sent      int    // paths exported to it
+	Sent4     int    // of them IPv4
 	Received  int    // paths it sent
+
+	// What the two agreed on; zero before.
+	RouterID netip.Addr
+	Hold     time.Duration
+	IPv4     bool // it takes IPv4 prefixes
+	IPv6     bool
+	Refresh  bool // it can be asked, and ask, for all routes again
 }
 
 // peer is what the Engine remembers of one neighbor. Guarded by Engine.mu.
@@ -67,6 +75,7 @@ type peer struct {
 	session  Session
 	failures int       // lost sessions in a row
 	redialAt time.Time // zero = not waiting
+	stale    bool      // GoBGP has an older neighbor
 }
 
 // ErrPassword is returned by Add when the listener would accept sessions without the password. Besides kernels without
@@ -88,6 +97,24 @@ func (e *Engine) Add(n Neighbor) error {
 	}}
 	signal(e.changed)
 	return nil
+}
+
+// Retime takes over a neighbor whose hold time alone changed: the session that is up keeps the one that it agreed on,
+// the next one has the new. It reports false when that is not all that changed, or no session is up.
+func (e *Engine) Retime(n Neighbor) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	p, ok := e.peers[n.Address]
+	if !ok || p.session.State != "established" {
+		return false
+	}
+	same := p.neighbor
+	same.Hold = n.Hold
+	if same != n {
+		return false
+	}
+	p.neighbor, p.stale = n, true
+	return true
 }
 
 // Neighbors returns what was added, by address.
@@ -224,22 +251,47 @@ func (e *Engine) refresh(now time.Time, count bool) {
 		if !ok {
 			return
 		}
-		sent, received := 0, 0
+		sent, sent4, received := 0, 0, 0
 		for _, f := range got.AfiSafis {
 			sent += int(f.GetState().GetAdvertised())
 			received += int(f.GetState().GetReceived())
+			if f.GetConfig().GetFamily().GetAfi() == api.Family_AFI_IP {
+				sent4 += int(f.GetState().GetAdvertised())
+			}
 		}
 		p.session.Received = received
 		if count {
-			p.session.Sent = sent
+			p.session.Sent, p.session.Sent4 = sent, sent4
 		}
+		p.session.agreed(got)
 		state := strings.ToLower(got.GetState().GetSessionState().String())
 		if state != "established" {
-			p.session.Sent = 0
+			p.session.Sent, p.session.Sent4 = 0, 0
 		}
 		capped := got.GetState().GetAdminState() == api.PeerState_PFX_CT
 		e.enter(p, state, capped, now)
 	})
+}
+
+// agreed reads what the two sides said of themselves.
+func (s *Session) agreed(got *api.Peer) {
+	s.RouterID, _ = netip.ParseAddr(got.GetState().GetRouterId())
+	s.Hold = time.Duration(got.GetTimers().GetState().GetNegotiatedHoldTime()) * time.Second
+	s.IPv4, s.IPv6, s.Refresh = false, false, false
+	for _, packed := range got.GetState().GetRemoteCap() {
+		message, err := packed.UnmarshalNew()
+		if err != nil {
+			continue
+		}
+		switch c := message.(type) {
+		case *api.MultiProtocolCapability:
+			unicast := c.GetFamily().GetSafi() == api.Family_SAFI_UNICAST
+			s.IPv4 = s.IPv4 || unicast && c.GetFamily().GetAfi() == api.Family_AFI_IP
+			s.IPv6 = s.IPv6 || unicast && c.GetFamily().GetAfi() == api.Family_AFI_IP6
+		case *api.RouteRefreshCapability:
+			s.Refresh = true
+		}
+	}
 }
 
 // enter records a session's state and plans the next dial when the session was lost.
@@ -265,7 +317,7 @@ func (e *Engine) enter(p *peer, state string, capped bool, now time.Time) {
 			e.journal.note(p.neighbor.Address, "it sent more prefixes than its limit")
 			pause = redialCapped
 		}
-		if pause <= redialMost || capped {
+		if pause <= redialMost || capped || p.stale {
 			p.redialAt = now.Add(pause)
 		}
 	}
@@ -294,7 +346,7 @@ func (e *Engine) redial(now time.Time) time.Duration {
 			next = min(next, wait)
 			continue
 		}
-		p.redialAt = time.Time{}
+		p.redialAt, p.stale = time.Time{}, false
 		_ = e.server.DeletePeer(context.Background(), &api.DeletePeerRequest{Address: a.String()})
 		if err := e.add(p.neighbor); err != nil {
 			e.journal.note(a, err.Error())

@@ -124,6 +124,38 @@ func (e *Engine) Paths() ([]Path, error) {
 	return out, nil
 }
 
+// Heard returns what a neighbor sent of some prefixes, exactly as it came: a sender looks at it and keeps none.
+func (e *Engine) Heard(neighbor netip.Addr, prefixes []netip.Prefix) ([]Path, error) {
+	var out []Path
+	for i, f := range unicast() {
+		request := &api.ListPathRequest{TableType: api.TableType_ADJ_IN, Family: f, Name: neighbor.String()}
+		for _, p := range prefixes {
+			if p.Addr().Is4() == (i == 0) {
+				request.Prefixes = append(request.Prefixes, &api.TableLookupPrefix{Prefix: p.String()})
+			}
+		}
+		if len(request.Prefixes) == 0 {
+			continue
+		}
+		err := e.server.ListPath(context.Background(), request, func(d *api.Destination) {
+			prefix, err := netip.ParsePrefix(d.Prefix)
+			if err != nil {
+				return
+			}
+			for _, p := range d.Paths {
+				if path, err := fromAPI(prefix, p); err == nil {
+					path.From = neighbor
+					out = append(out, path)
+				}
+			}
+		})
+		if err != nil {
+			return nil, fmt.Errorf("list what %s sent: %w", neighbor, err)
+		}
+	}
+	return out, nil
+}
+
 func unspecified(p netip.Prefix) netip.Addr {
 	if p.Addr().Is6() {
 		return netip.IPv6Unspecified()
