@@ -25,6 +25,8 @@ func hint(c Config, p Peer, s PeerStatus, md5 md5Watch) string {
 		return "the router takes no IPv4 unicast on this session: activate the address family there"
 	case s.State == "established" || s.State == "quarantined" || s.State == "down":
 		return ""
+	case has("as number mismatch"):
+		return "the AS number configured here is not the one that it has: " + s.LastError
 	case has("bad peer as"):
 		return fmt.Sprintf("the AS numbers disagree: here AS%d is expected from it and AS%d is said to it", p.ASN, c.ASN)
 	case has("bad bgp identifier"):
