@@ -3,6 +3,7 @@ package node
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/pharos-lb/pharos/bgp"
 )
@@ -51,7 +52,6 @@ func (s *Setup) checkNode() error {
 	if err := bgp.Validate(cfg, peers); err != nil {
 		errs = append(errs, fmt.Errorf("node %s: %w", node.Name, err))
 	}
-<<<<<<< HEAD
 	for _, p := range s.Config.BGP.Prefixes {
 		if !slices.Contains(p.Sites, s.Self.Site.Name) {
 			continue
@@ -61,7 +61,5 @@ func (s *Setup) checkNode() error {
 				p.Prefix, node.Name, node.Address))
 		}
 	}
-=======
->>>>>>> 1d2c60c (node: a second address is a next hop; fix tests that the attributes changed)
 	return errors.Join(errs...)
 }

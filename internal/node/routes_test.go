@@ -58,11 +58,7 @@ func TestReloadTakesBGPAwayAndBack(t *testing.T) {
 		eventually(t, fmt.Sprintf("%d routes", want), func() bool { return len(upstream.Routes()) == want })
 	}
 	write(t, r.file, strings.Replace(with, "192.0.2.0/24, ", "2001:db8::/48, ", 1))
-<<<<<<< HEAD
 	if _, err := r.client.Reload(t.Context(), admin.Allowed{Remove: true, Withdraw: true}); err == nil || !strings.Contains(err.Error(), "has no IPv6 address to be the next hop") {
-=======
-	if _, err := r.client.Reload(t.Context(), true); err == nil || !strings.Contains(err.Error(), "to be the next hop") {
->>>>>>> 1d2c60c (node: a second address is a next hop; fix tests that the attributes changed)
 		t.Errorf("a prefix that could never be announced: got %v", err)
 	}
 	if err := r.stop(); err != nil {
