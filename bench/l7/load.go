@@ -11,8 +11,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"golang.org/x/net/http2"
 )
 
 // at a time, of a workload.
@@ -23,12 +21,11 @@ const patience = 30 * time.Second
 
 // A workload is one way to ask.
 type workload struct {
-	name   string
-	path   string
-	tls    bool
-	h2     bool
-	fresh  bool // a connection for each request
-	header string
+	name  string
+	path  string
+	tls   bool
+	h2    bool
+	fresh bool // a connection for each request
 }
 
 var workloads = []workload{
@@ -61,7 +58,8 @@ func (w workload) play(p peer, span time.Duration) (int64, error) {
 	errs := make(chan error, connections)
 	one := w.ask
 	if w.h2 {
-		tr := &http2.Transport{TLSClientConfig: tlsConfig("h2"), DisableCompression: true}
+		tr := &http.Transport{TLSClientConfig: tlsConfig("h2"), DisableCompression: true, Protocols: new(http.Protocols)}
+		tr.Protocols.SetHTTP2(true)
 		defer tr.CloseIdleConnections()
 		one = func(ctx context.Context, p peer, end time.Time, n *atomic.Int64) error {
 			return ask2(ctx, tr, p, w.path, end, n)
@@ -125,7 +123,7 @@ func (w workload) ask(_ context.Context, p peer, end time.Time, n *atomic.Int64)
 	return nil
 }
 
-func ask2(ctx context.Context, tr *http2.Transport, p peer, path string, end time.Time, n *atomic.Int64) error {
+func ask2(ctx context.Context, tr *http.Transport, p peer, path string, end time.Time, n *atomic.Int64) error {
 	for time.Now().Before(end) {
 		req, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://"+p.tls+path, nil)
 		if err != nil {

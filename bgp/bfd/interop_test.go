@@ -15,14 +15,14 @@ import (
 
 // A world is a Server of ours beside a router, one or two hops away, and the router's view of it.
 type world struct {
-	t            *testing.T
-	us, them     *bed.Namespace
-	server       *Server
-	stop         func()
-	peer         Peer
-	link, remote string // the router's interface, and its address
-	state        func() string
-	hang         func(syscall.Signal)
+	t        *testing.T
+	us, them *bed.Namespace
+	server   *Server
+	stop     func()
+	peer     Peer
+	link     string // the router's interface
+	state    func() string
+	hang     func(syscall.Signal)
 }
 
 const (

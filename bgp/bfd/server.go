@@ -288,7 +288,7 @@ func (s *Server) turn() time.Duration {
 	}
 	s.flush()
 	if e := s.agenda.first(); e != nil {
-		return max(e.due.Sub(time.Now()), 0)
+		return max(time.Until(e.due), 0)
 	}
 	return time.Hour
 }

@@ -42,7 +42,6 @@ type flow struct {
 	round uint32 // tells this use of the slot from earlier ones
 
 	phase   phase
-	tries   uint8
 	queued  bool // in shard.ready
 	counted bool // against the limit of its service
 	settled bool // has been there long enough for keep-alives

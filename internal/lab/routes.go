@@ -91,13 +91,6 @@ func (w *routes) take(router string, u netlink.RouteUpdate, prefixes []config.Pr
 	w.changed = make(chan struct{})
 }
 
-// at returns what a router does with a prefix.
-func (w *routes) at(router string, prefix netip.Prefix) RouteState {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.held[routeKey{router, prefix}]
-}
-
 // await waits until what a router does with a prefix is as wanted.
 func (w *routes) await(ctx context.Context, router string, prefix netip.Prefix, wanted func(RouteState) bool) (RouteState, error) {
 	for {
