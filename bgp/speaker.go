@@ -137,11 +137,16 @@ func (s *Speaker) Reconfigure(c Config, peers []Peer) error {
 	s.config, s.peers = c, peers
 	s.mu.Unlock()
 	s.metrics.peers.Set(float64(len(peers)))
+	s.Nudge()
+	return nil
+}
+
+// Nudge has Desired asked again soon, as Options.Wake does, by whoever has no channel of the plan's.
+func (s *Speaker) Nudge() {
 	select {
 	case s.kick <- struct{}{}:
 	default:
 	}
-	return nil
 }
 
 // Run keeps a child running until ctx ends; then it withdraws everything, closes the sessions, waits for the child to

@@ -28,6 +28,8 @@ type Status struct {
 	Routes     []RouteStatus   `json:"routes"`
 	// Speaker is the BGP child process; nil without BGP.
 	Speaker *SpeakerStatus `json:"speaker,omitempty"`
+	// VIPs are the addresses that pharos keeps on an interface; null = it does not.
+	VIPs []VIPStatus `json:"vips,omitempty"`
 	// Overrides are the operators' orders that stand, sorted by scope.
 	Overrides []OverrideStatus `json:"overrides"`
 	// Sites is how many sites the fleet has, Heard of how many a fresh report is
@@ -170,6 +172,18 @@ type SeenBy struct {
 // CompareSeenBy orders by node, then peer.
 func CompareSeenBy(a, b SeenBy) int {
 	return cmp.Or(cmp.Compare(a.Node, b.Node), a.Peer.Compare(b.Peer))
+}
+
+// VIPStatus is one address that pharos keeps on an interface.
+type VIPStatus struct {
+	Address   netip.Addr `json:"address"`
+	Interface string     `json:"interface"`
+	Bound     bool       `json:"bound"`
+	// Ours: bound by pharos, so removed by pharos.
+	Ours bool `json:"ours"`
+	// Until: no longer wanted, removed then.
+	Until time.Time `json:"until,omitzero"`
+	Error string    `json:"error,omitempty"`
 }
 
 // SpeakerStatus is the BGP child process and its sessions.

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/pharos-lb/pharos/geo"
 )
@@ -72,6 +73,8 @@ func build(r *reading, top *value) *Config {
 }
 
 func (b *builder) buildSites() {
+	v := b.top.section("vips")
+	b.cfg.VIPs = VIPs{Interface: get[string](v, "interface"), Linger: get[time.Duration](v, "linger")}
 	nodes := make(map[string]*value)
 	addrs := make(map[netip.Addr]*value)
 	signers := make(map[string]*value)
@@ -84,6 +87,7 @@ func (b *builder) buildSites() {
 			site.Location.Country = code
 			_, site.Location.Continent, _ = geo.Country(code)
 		}
+		siteInterface := get[string](at, "vip_interface")
 		for node, at := range at.entry("nodes").chosen {
 			if first := nodes[node]; first != nil {
 				b.refuseKey(at, refuse("node %s is already at %s: names are unique in the fleet", node, first.path()))
@@ -101,6 +105,7 @@ func (b *builder) buildSites() {
 			addrs[addr] = at
 			b.nodeAddrs = append(b.nodeAddrs, addr)
 			n := Node{Name: node, Address: addr, PublicKey: get[[]byte](at, "public_key")}
+			n.VIPInterface = cmp.Or(get[string](at, "vip_interface"), siteInterface, b.cfg.VIPs.Interface)
 			b.second(at, &n, addrs)
 			if first := signers[string(n.PublicKey)]; first != nil && n.PublicKey != nil {
 				b.refuse(at.entry("public_key"), refuse("is already the key of %s: each node has its own", first.path()))

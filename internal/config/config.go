@@ -26,6 +26,7 @@ type Config struct {
 	Networks  []geo.Network // sorted by Name
 	Geo       Geo
 	DNS       DNS
+	VIPs      VIPs
 	BGP       BGP
 	Drain     Drain
 	Admin     Admin
@@ -79,6 +80,8 @@ type Node struct {
 	Address netip.Addr // gossip and BGP source address
 	// Second is its address of the other family, for BGP; zero = none.
 	Second netip.Addr
+	// VIPInterface is where this node puts the VIPs: its own, the site's or vips.interface; "" = they are there already.
+	VIPInterface string
 	// PublicKey is the node's Ed25519 key in 32 bytes, no other node's; nil = its reports are not signed.
 	PublicKey []byte
 }
@@ -263,6 +266,12 @@ type Geo struct {
 	// empty = the embedded country data. Relative names have been joined to the
 	// folder of the configuration.
 	Databases []string
+}
+
+// VIPs says how the service addresses come onto the nodes' interfaces.
+type VIPs struct {
+	Interface string        // "" = only where a site or node names its own
+	Linger    time.Duration // 0 … 30s; default 5s
 }
 
 // BGP is what is announced and to whom.

@@ -76,6 +76,7 @@ const (
 	defaultDrainConnections = 5 * time.Minute
 	defaultStop             = 15 * time.Second
 
+	defaultLinger = 5 * time.Second
 	defaultSocket = "/run/pharos/pharos.sock"
 	defaultType   = "A"
 )

@@ -17,6 +17,7 @@ func fileKeys() *shape {
 		may("zones", dict(dnsName("a zone", false), zoneKeys(), 0, maxZones), "The DNS zones this fleet is authoritative for, by name"),
 		may("dns", dnsKeys(), "Where and how DNS is answered"),
 		may("listeners", list(listenerKeys(), 0, maxListeners), "Where each site takes traffic in"),
+		may("vips", vipsKeys(), "Have pharos put the VIPs on an interface of each node. Default: they are there already"),
 		may("bgp", bgpKeys(), "What is announced and to whom"),
 		may("drain", drainKeys(), "The stages in which something is taken out by order"),
 		may("admin", adminKeys(), "The admin API"),
@@ -55,8 +56,17 @@ func siteKeys() *shape {
 	return object(
 		need("location", one(location()), `Where the site is: an IATA code (FRA), a cloud region (aws:us-east-1) or coordinates ("1.35,103.99")`),
 		may("country", one(country()), "The site's country, when it is not that of its location"),
+		may("vip_interface", one(text("an interface", maxInterface)), "The interface that the VIPs go on at this site. Default: vips.interface"),
 		need("nodes", dict(nodeName(), nodeKeys(), 1, maxNodes),
 			"The machines that run pharos: name to address"),
+	)
+}
+
+func vipsKeys() *shape {
+	return object(
+		may("interface", one(text("an interface", maxInterface)), "The interface, like lo or a dummy; sites and nodes may have their own"),
+		with("linger", one(duration("linger", 0, maxLinger, time.Millisecond)), defaultLinger,
+			"How long a VIP stays after it is no longer wanted, or after its connections have ended in a stop"),
 	)
 }
 
@@ -64,6 +74,7 @@ func nodeKeys() *shape {
 	return object(
 		need("address", one(address("a node's address")), "The address that gossip and BGP use"),
 		may("second_address", one(address("a node's address")), "Its address of the other family: for BGP peers of that family, and the next hop of prefixes of that family"),
+		may("vip_interface", one(text("an interface", maxInterface)), "The interface that the VIPs go on at this node. Default: the site's"),
 		may("public_key", one(publicKey()), "The node's Ed25519 key in base64: reports in its name count only if they are signed with it"),
 	).orShort(address("a node's address"))
 }

@@ -36,6 +36,7 @@ const (
 	maxDatabases   = 16
 	maxBinds       = 64
 	maxPrefixes    = 1000 // announced
+	maxInterface   = 15   // bytes of an interface's name (IFNAMSIZ)
 	maxPeers       = 64   // a site
 	maxCommunities = 16   // in one place
 	maxGroups      = 256  // of peers
@@ -84,6 +85,7 @@ const (
 	minConnect, maxConnect = 10 * time.Millisecond, time.Minute
 	minBFDInterval         = 10 * time.Millisecond
 	maxBFDInterval         = time.Minute
+	maxLinger              = 30 * time.Second
 	minHold, maxHold       = 3 * time.Second, 65535 * time.Second
 	maxWarmUp              = time.Hour
 	maxDrain               = 24 * time.Hour

@@ -85,6 +85,7 @@ type Node struct {
 	canaries *probe.Canaries // nil without any
 	admin    *admin.Server
 	backends *forward.Registry
+	vips     *vips // nil: the VIPs are on the node already
 
 	parts *parts // set by Run
 
@@ -176,6 +177,9 @@ func (n *Node) build(setup *Setup) (err error) {
 	if n.backends, err = forward.New(n.forwardOptions(setup)); err != nil {
 		return err
 	}
+	if n.vips, err = n.newVIPs(setup); err != nil {
+		return err
+	}
 	socket := n.opts.Socket
 	if socket == "" {
 		socket = setup.Config.Admin.Socket
@@ -196,6 +200,7 @@ func (n *Node) Close() error {
 	if n.backends != nil {
 		errs = append(errs, n.backends.Close())
 	}
+	errs = append(errs, n.vips.close())
 	if n.gossip != nil {
 		errs = append(errs, n.gossip.Close())
 	}
@@ -263,6 +268,9 @@ func (n *Node) open(ctx context.Context, parts *parts) error {
 	if err := wait(n.decider.poolsKnown); err != nil || ctx.Err() != nil {
 		return err
 	}
+	if err := n.openVIPs(setup, parts); err != nil {
+		return err
+	}
 	if err := n.openForwarding(setup); err != nil {
 		return err
 	}
@@ -280,6 +288,9 @@ func (n *Node) open(ctx context.Context, parts *parts) error {
 		return err
 	}
 	n.phase.Store("serving")
+	if n.vips != nil {
+		n.vips.served.Store(true)
+	}
 	n.metrics.servingFrom.SetToCurrentTime()
 	n.log.Info("serving", "node", n.opts.Name, "site", setup.Self.Site.Name, "after", time.Since(n.started).Round(time.Millisecond).String())
 	notifySystemd("READY=1")
@@ -329,6 +340,7 @@ func (n *Node) stop(parts *parts) {
 	}
 	parts.stop(stopStep, "dns")
 	parts.stop(max(time.Until(end), stopStep), "l7", "l4")
+	n.releaseVIPs(parts)
 	parts.stopAll(stopStep)
 }
 

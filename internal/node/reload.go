@@ -123,8 +123,14 @@ func (n *Node) prepare(s *Setup) (changes []change, err error) {
 			c.Discard()
 		}
 	}
+	addresses, err := n.prepareVIPs(s)
+	if err != nil {
+		return nil, err
+	}
+	changes = append(changes, addresses)
 	four, err := n.l4.Prepare(s.l4Listeners())
 	if err != nil {
+		discard()
 		return nil, fmt.Errorf("listeners: %w", err)
 	}
 	changes = append(changes, four)
@@ -162,6 +168,8 @@ func checkRestart(old, next *Setup) error {
 	refuse("cluster.port", fmt.Sprint(was.Port), fmt.Sprint(now.Port))
 	refuse("this node's site", old.Self.Site.Name, next.Self.Site.Name)
 	refuse("this node's address", old.Self.Node.Address.String(), next.Self.Node.Address.String())
+	refuse("this node's VIP interface", old.Self.Node.VIPInterface, next.Self.Node.VIPInterface)
+	refuse("vips.linger", old.Config.VIPs.Linger.String(), next.Config.VIPs.Linger.String())
 	refuse("cluster.sign_key_file", was.SignKeyFile, now.SignKeyFile)
 	refuse("this node's public_key", fmt.Sprintf("%x", old.Self.Node.PublicKey), fmt.Sprintf("%x", next.Self.Node.PublicKey))
 	refuse("cluster.canaries", fmt.Sprint(was.Canaries), fmt.Sprint(now.Canaries))

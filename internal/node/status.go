@@ -104,7 +104,9 @@ func (n *Node) Status() *admin.Status {
 		out.Speaker = speakerStatus(st)
 		markInstalled(out.Routes, st.Routes)
 		n.markPeers(out.Routes, st)
+		n.vips.mark(out.Routes)
 	}
+	out.VIPs = n.vips.status()
 	out.Degraded = degraded(out, s)
 	if where := n.gossip.Status().NameConflict; where != "" {
 		out.Degraded = append(out.Degraded, fmt.Sprintf("another node is called %s, too (%s): give each its own name", n.opts.Name, where))

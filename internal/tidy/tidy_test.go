@@ -110,7 +110,7 @@ func TestCheckSourceCatchesBreach(t *testing.T) {
 var (
 	wantForbidden = []string{
 		"bgp → internal/config", "cluster → internal/config", "dnslb → internal/config", "forward → internal/config",
-		"forward/l4 → forward/l7", "forward/l7 → forward/l4", "internal/health/probe → internal/config",
+		"forward/l4 → forward/l7", "forward/l7 → forward/l4", "internal/health/probe → internal/config", "internal/vip → internal/config",
 	}
 	wantImporters = []string{
 		"github.com/hashicorp/memberlist", "github.com/invopop/jsonschema", "github.com/miekg/dns",
