@@ -35,6 +35,10 @@ bgp:
   peers: {fra: [{address: 10.9.1.2, asn: 64496, bfd: {}}]}
 `
 
+const gossipKey = "MDEyMzQ1Njc4OWFiY2RlZg=="
+
+func nodeEnv() []string { return append(os.Environ(), "GOSSIP_KEY="+gossipKey) }
+
 // A vipNode is pharos in a namespace beside BIRD.
 type vipNode struct {
 	t        *testing.T
@@ -64,22 +68,32 @@ protocol bgp pharos {
 }
 `, link))
 	n.announce = func() bool { return strings.Contains(r.Birdc("show route"), "198.18.0.0/24") }
-	n.us.Do(func() error { // the backend
-		l, err := net.Listen("tcp", "10.9.1.1:9000")
-		if err == nil {
-			t.Cleanup(func() { l.Close() })
-			go func() { _ = http.Serve(l, http.NotFoundHandler()) }()
-		}
-		return err
-	})
+	n.backend()
 	n.interfaceOn()
 	n.write("198.18.0.80")
 	return n
 }
 
+// backend serves on the node itself.
+func (n *vipNode) backend() {
+	n.t.Helper()
+	n.us.Do(func() error { // the backend
+		l, err := net.Listen("tcp", "10.9.1.1:9000")
+		if err == nil {
+			n.t.Cleanup(func() { l.Close() })
+			go func() { _ = http.Serve(l, http.NotFoundHandler()) }()
+		}
+		return err
+	})
+}
+
 func (n *vipNode) write(anycast string) {
 	n.t.Helper()
-	text := fmt.Sprintf(vipsConfig, anycast)
+	n.writeText(fmt.Sprintf(vipsConfig, anycast))
+}
+
+func (n *vipNode) writeText(text string) {
+	n.t.Helper()
 	if err := os.WriteFile(filepath.Join(n.dir, "pharos.yaml"), []byte(text), 0o600); err != nil {
 		n.t.Fatal(err)
 	}
@@ -95,7 +109,7 @@ func (n *vipNode) start() {
 	}
 	n.cmd = n.us.Command(pharos, "run", "--config", filepath.Join(n.dir, "pharos.yaml"), "--node", "fra1",
 		"--state-dir", filepath.Join(n.dir, "state"), "--socket", n.socket())
-	n.cmd.Env = append(os.Environ(), "GOSSIP_KEY=MDEyMzQ1Njc4OWFiY2RlZg==")
+	n.cmd.Env = nodeEnv()
 	log, err := os.OpenFile(filepath.Join(n.dir, "log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		n.t.Fatal(err)
