@@ -263,7 +263,7 @@ func TestEverything(t *testing.T) {
 		}, cfg.BGP},
 		{"drain", config.Drain{Depreference: 10 * time.Second, Connections: time.Minute, Stop: 20 * time.Second}, cfg.Drain},
 		{"admin", config.Admin{Socket: "testdata/pharos.sock", Listen: config.Bind{Addr: addr("127.0.0.1"), Port: 9153}, Token: config.NewSecret("0123456789abcdef")}, cfg.Admin},
-		{"test", config.Test{Name: "a.b.eu.example.com.", Type: "A", From: "network:office", Down: []string{"fra", "iad"}, Expect: []string{"sin"}, Line: 177}, cfg.Tests[2]},
+		{"test", config.Test{Name: "a.b.eu.example.com.", Type: "A", From: "network:office", Down: []string{"fra", "iad"}, Expect: []string{"sin"}, Line: 178}, cfg.Tests[2]},
 	} {
 		if diff := cmp.Diff(c.want, c.got, same); diff != "" {
 			t.Errorf("%s: -want +got:\n%s", c.name, diff)
