@@ -141,7 +141,11 @@ func checkConfig(t *testing.T, cfg *config.Config) {
 	for _, l := range cfg.Listeners {
 		must((l.TCP == nil) != (l.HTTP == nil) && l.Bind.Port > 0, "listener", l)
 		if l.TCP != nil {
-			must(services[l.TCP.Service] != nil && l.TCP.Idle > 0 && l.TCP.Connect > 0, "listener", l)
+			must(services[l.TCP.Service] != nil || l.TCP.Service == "" && len(l.TCP.Routes) > 0, "listener", l)
+			must(l.TCP.Idle > 0 && l.TCP.Connect > 0 && l.TCP.Hello > 0 && l.TCP.Backlog > 0, "listener", l)
+			for _, r := range l.TCP.Routes {
+				must(services[r.Service] != nil, "route", r)
+			}
 			continue
 		}
 		must(len(l.HTTP.Routes) > 0 && l.HTTP.Idle > 0, "listener", l)
