@@ -24,7 +24,7 @@ func (b *builder) buildBGP() {
 		b.cfg.BGP.Socket = b.resolve(socket)
 	}
 	if b.cfg.BGP.Listen {
-		b.claim(at, "port", Bind{Host: bindNode, Port: b.cfg.BGP.Port}, nil)
+		b.claim(at, "port", Bind{Host: bindNode, Port: b.cfg.BGP.Port}, nil, overTCP)
 	}
 	d := at.section("depreference")
 	b.cfg.BGP.Depreference = Depreference{

@@ -15,7 +15,7 @@ func (b *builder) buildCluster() {
 		Port: uint16(get[int](at, "port")),
 		Wait: get[time.Duration](at, "wait"),
 	}
-	b.claim(at, "port", Bind{Host: bindNode, Port: c.Port}, nil)
+	b.claim(at, "port", Bind{Host: bindNode, Port: c.Port}, nil, overTCP|overUDP)
 	from := b.readKeys(at, &c)
 	c.SignKeyFile = b.fileOf(at, "sign_key_file")
 	c.OverridesFile = b.fileOf(at, "overrides_file")

@@ -22,12 +22,12 @@ func (b *builder) buildDNS() {
 	for _, item := range at.list("listen") {
 		if bind, ok := item.data.(Bind); ok {
 			b.cfg.DNS.Listen = append(b.cfg.DNS.Listen, bind)
-			b.claims = append(b.claims, claim{bind: bind, at: item, addresses: b.addressesOf(bind, nil)})
+			b.claims = append(b.claims, claim{bind: bind, over: overTCP | overUDP, at: item, addresses: b.addressesOf(bind, nil)})
 		}
 	}
 	if at.entry("listen") == nil {
 		b.cfg.DNS.Listen = defaultListen()
-		b.claim(at, "listen", b.cfg.DNS.Listen[0], nil)
+		b.claim(at, "listen", b.cfg.DNS.Listen[0], nil, overTCP|overUDP)
 	}
 }
 
@@ -52,7 +52,7 @@ func (b *builder) buildAdmin() {
 	}
 	b.cfg.Admin.Token = NewSecret(token)
 	if listen != nil && listen.data != nil {
-		b.claim(at, "listen", b.cfg.Admin.Listen, nil)
+		b.claim(at, "listen", b.cfg.Admin.Listen, nil, overTCP)
 	}
 }
 
@@ -61,6 +61,7 @@ func (b *builder) buildListeners() {
 		for _, item := range at.items {
 			b.buildListener(item)
 		}
+		b.checkUDPServices(at)
 	}
 }
 
@@ -76,6 +77,10 @@ func (b *builder) buildListener(at *value) {
 	}
 	if tcp := at.entry("tcp"); tcp != nil {
 		listener.TCP = b.buildTCP(tcp, serve)
+	}
+	over := overTCP
+	if udp := at.entry("udp"); udp != nil {
+		listener.UDP, over = b.buildUDP(udp, serve), overUDP
 	}
 	if http := at.entry("http"); http != nil {
 		listener.HTTP = &HTTPListener{Idle: get[time.Duration](http, "idle")}
@@ -103,20 +108,27 @@ func (b *builder) buildListener(at *value) {
 	if listener.Bind.Host == bindVIP && len(served) > 0 && !slices.ContainsFunc(served, (*draft).hasVIP) {
 		b.refuse(at.entry("bind"), refuse("%s has no VIP to listen at: add services.%s.vip", served[0].Name, served[0].Name))
 	}
-	b.claim(at, "bind", listener.Bind, served)
+	b.claim(at, "bind", listener.Bind, served, over)
 }
 
 func (d *draft) hasVIP() bool { return d.at.entry("vip") != nil || d.at.isMeant("vip") }
 
-// A claim is a TCP port that something will listen on, on which addresses, and
+// What a port is claimed over.
+const (
+	overTCP = 1 << iota
+	overUDP
+)
+
+// A claim is a port that something will listen on, on which addresses, and
 // what says so.
 type claim struct {
 	bind      Bind
+	over      int
 	at        *value
 	addresses map[netip.Addr]bool // nil = every address
 }
 
-func (b *builder) claim(at *value, key string, bind Bind, served []*draft) {
+func (b *builder) claim(at *value, key string, bind Bind, served []*draft, over int) {
 	if e := at.entry(key); e != nil {
 		if e.data == nil && e.items == nil {
 			return // refused already
@@ -125,7 +137,7 @@ func (b *builder) claim(at *value, key string, bind Bind, served []*draft) {
 	} else {
 		at = at.section(key)
 	}
-	b.claims = append(b.claims, claim{bind: bind, at: at, addresses: b.addressesOf(bind, served)})
+	b.claims = append(b.claims, claim{bind: bind, over: over, at: at, addresses: b.addressesOf(bind, served)})
 }
 
 func (b *builder) addressesOf(bind Bind, served []*draft) map[netip.Addr]bool {
@@ -160,7 +172,7 @@ func (b *builder) checkClaims() {
 	for _, late := range b.claims {
 		for _, early := range byPort[late.bind.Port] {
 			addr, clash := common(early.addresses, late.addresses)
-			if !clash {
+			if !clash || early.over&late.over == 0 {
 				continue
 			}
 			what := "on every address"

@@ -238,11 +238,12 @@ type Bind struct {
 	Port uint16
 }
 
-// A Listener takes traffic in and hands it to pools. Exactly one of TCP and
-// HTTP is set.
+// A Listener takes traffic in and hands it to pools. Exactly one of TCP,
+// UDP and HTTP is set.
 type Listener struct {
 	Bind Bind
 	TCP  *TCPListener
+	UDP  *UDPListener
 	HTTP *HTTPListener
 	TLS  *TLSListener // only with HTTP; nil = plain text
 }

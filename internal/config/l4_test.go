@@ -49,3 +49,26 @@ func TestTCPListener(t *testing.T) {
 	}
 	t.Error("the listener is not there")
 }
+
+// TestUDPListener: every key of a listener of datagrams arrives, and a port may be
+// had over UDP and over TCP.
+func TestUDPListener(t *testing.T) {
+	var got []*config.UDPListener
+	for _, l := range good(t, "udp.yaml").Listeners {
+		if l.UDP != nil {
+			got = append(got, l.UDP)
+		}
+	}
+	want := []*config.UDPListener{
+		{Service: "dns", Idle: 5 * time.Second, Responses: 1, Sessions: 16384},
+		{Service: "log", Idle: 30 * time.Second, Responses: 0, Sessions: 100},
+		{Service: "web", Idle: 30 * time.Second, Responses: -1, Sessions: 16384, QUIC: &config.QUIC{
+			Length: 8, Servers: map[string]netip.AddrPort{
+				"\x0a\x01": netip.MustParseAddrPort("10.0.0.1:443"), "\x0a\x02": netip.MustParseAddrPort("10.0.0.2:443"),
+			},
+		}},
+	}
+	if diff := cmp.Diff(want, got, same); diff != "" {
+		t.Errorf("-want +got:\n%s", diff)
+	}
+}

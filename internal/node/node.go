@@ -19,6 +19,7 @@ import (
 	"github.com/pharos-lb/pharos/dnslb"
 	"github.com/pharos-lb/pharos/forward"
 	"github.com/pharos-lb/pharos/forward/l4"
+	"github.com/pharos-lb/pharos/forward/l4/udp"
 	"github.com/pharos-lb/pharos/forward/l7"
 	"github.com/pharos-lb/pharos/internal/admin"
 	"github.com/pharos-lb/pharos/internal/config"
@@ -102,6 +103,7 @@ type Node struct {
 	mu        sync.Mutex
 	dns       *dnslb.Server
 	l4        *l4.Server
+	udp       *udp.Server
 	l7        *l7.Server
 	speaker   *bgp.Speaker
 	leash     *bgp.Leash // the child of the process that this one replaced, until it is adopted
@@ -276,6 +278,7 @@ func (n *Node) open(ctx context.Context, parts *parts) error {
 	}
 	if n.opts.Takeover == nil {
 		parts.start("l4", n.l4.Run)
+		parts.start("udp", n.udp.Run)
 		parts.start("l7", n.l7.Run)
 	}
 	if err := wait(n.decider.allKnown); err != nil || ctx.Err() != nil {
@@ -339,7 +342,7 @@ func (n *Node) stop(parts *parts) {
 		n.pause(ctx, convergence) // what the routers still send until they have converged is served
 	}
 	parts.stop(stopStep, "dns")
-	parts.stop(max(time.Until(end), stopStep), "l7", "l4")
+	parts.stop(max(time.Until(end), stopStep), "l7", "l4", "udp")
 	n.releaseVIPs(parts)
 	parts.stopAll(stopStep)
 }

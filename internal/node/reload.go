@@ -140,6 +140,12 @@ func (n *Node) prepare(s *Setup) (changes []change, err error) {
 		return nil, fmt.Errorf("listeners: %w", err)
 	}
 	changes = append(changes, seven)
+	datagrams, err := n.udp.Prepare(s.udpListeners())
+	if err != nil {
+		discard()
+		return nil, fmt.Errorf("listeners: %w", err)
+	}
+	changes = append(changes, datagrams)
 	dns, err := n.dns.Prepare(s.dnsAddresses(), s.dnsTunables())
 	if err != nil {
 		discard()

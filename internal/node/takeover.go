@@ -112,9 +112,10 @@ func (n *Node) takeOver(ctx context.Context, setup *Setup, parts *parts) error {
 // startTiers starts what has been opened.
 func (n *Node) startTiers(parts *parts) {
 	n.mu.Lock()
-	four, seven, dns := n.l4, n.l7, n.dns
+	four, seven, datagrams, dns := n.l4, n.l7, n.udp, n.dns
 	n.mu.Unlock()
 	parts.start("l4", four.Run)
+	parts.start("udp", datagrams.Run)
 	parts.start("l7", seven.Run)
 	parts.start("dns", dns.Run)
 }

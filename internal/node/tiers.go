@@ -9,6 +9,7 @@ import (
 	"github.com/pharos-lb/pharos/bgp"
 	"github.com/pharos-lb/pharos/dnslb"
 	"github.com/pharos-lb/pharos/forward/l4"
+	"github.com/pharos-lb/pharos/forward/l4/udp"
 	"github.com/pharos-lb/pharos/forward/l7"
 )
 
@@ -28,8 +29,15 @@ func (n *Node) openForwarding(s *Setup) error {
 	if err != nil {
 		return errors.Join(fmt.Errorf("listeners: %w", err), four.Close())
 	}
+	datagrams, err := udp.New(udp.Options{
+		Listeners: s.udpListeners(), Registry: n.backends,
+		Drain: drainTime, Log: n.log, Registerer: n.registry,
+	})
+	if err != nil {
+		return errors.Join(fmt.Errorf("listeners: %w", err), four.Close(), seven.Close())
+	}
 	n.mu.Lock()
-	n.l4, n.l7 = four, seven
+	n.l4, n.l7, n.udp = four, seven, datagrams
 	n.mu.Unlock()
 	return nil
 }

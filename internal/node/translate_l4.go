@@ -4,6 +4,7 @@ import (
 	"net/netip"
 
 	"github.com/pharos-lb/pharos/forward/l4"
+	"github.com/pharos-lb/pharos/forward/l4/udp"
 	"github.com/pharos-lb/pharos/internal/config"
 )
 
@@ -50,4 +51,23 @@ func gonePolicy(word string) l4.Gone {
 		return l4.GoneAbort
 	}
 	return l4.GoneKeep
+}
+
+func (s *Setup) udpListeners() []udp.Listener {
+	var out []udp.Listener
+	for _, l := range s.Config.Listeners {
+		if l.UDP == nil {
+			continue
+		}
+		for _, a := range s.addresses(l.Bind, []string{l.UDP.Service}) {
+			u := udp.Listener{
+				Address: wildcard(a), Service: l.UDP.Service, Idle: l.UDP.Idle, Responses: l.UDP.Responses, Sessions: l.UDP.Sessions,
+			}
+			if q := l.UDP.QUIC; q != nil {
+				u.QUIC = &udp.QUIC{Length: q.Length, Servers: q.Servers}
+			}
+			out = append(out, u)
+		}
+	}
+	return out
 }

@@ -318,13 +318,13 @@ func (n *Node) leave(ctx context.Context, parts *parts) {
 	close(n.stopping)
 	limit := time.Duration(n.drainLimit.Load())
 	n.admin.OwnFile(false)
-	parts.endWith(forward.HandedOver{Limit: limit}, "l4", "l7", "dns")
+	parts.endWith(forward.HandedOver{Limit: limit}, "l4", "udp", "l7", "dns")
 	parts.stop(stopStep, "bgp", "cluster") // both have been silenced: nothing is withdrawn, nobody is told
 	parts.stop(stopStep, "vip news", "vips", "decider", "probe", "geo watch", "overrides file", "canaries")
 	parts.stop(stopStep, "saver of verdicts", "saver of registers", "saver of overrides")
 	parts.stop(stopStep, "admin")
 	n.log.Info("draining: connections that are open finish here", "limit", limit.String())
-	parts.join(ctx, limit+stopStep, "l4", "l7", "dns")
+	parts.join(ctx, limit+stopStep, "l4", "udp", "l7", "dns")
 	parts.stopAll(stopStep)
 	n.log.Info("drained, this process ends")
 }

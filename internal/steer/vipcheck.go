@@ -48,6 +48,10 @@ func (x *listenerIndex) add(l *config.Listener) {
 		}
 		return
 	}
+	if l.UDP != nil {
+		x.serve(l.UDP.Service, l)
+		return
+	}
 	if l.HTTP == nil {
 		return
 	}
@@ -73,6 +77,9 @@ func (x *listenerIndex) vipCheck(s *config.Service) vipCheck {
 	v := vipCheck{port: s.Check.VIPPort}
 	var listener *config.Listener
 	for _, l := range x.byService[s.Name] {
+		if l.UDP != nil && s.Check.Kind != config.CheckUDP && s.Check.Kind != config.CheckDNS {
+			continue // it answers nothing else
+		}
 		if v.port == 0 || v.port == l.Bind.Port {
 			listener, v.port = l, l.Bind.Port
 			break
@@ -100,7 +107,10 @@ func (x *listenerIndex) through(l *config.Listener, s *config.Service, check con
 		if l != nil && l.TCP != nil {
 			check.DNS.TCP = true
 		}
-		if l == nil || l.TCP != nil {
+		if l != nil && l.UDP != nil {
+			check.DNS.TCP = false
+		}
+		if l == nil || l.HTTP == nil {
 			return check
 		}
 	case config.CheckTLS, config.CheckGRPC:
@@ -108,7 +118,7 @@ func (x *listenerIndex) through(l *config.Listener, s *config.Service, check con
 			return check
 		}
 	case config.CheckUDP:
-		if l == nil {
+		if l == nil || l.UDP != nil {
 			return check
 		}
 	case config.CheckICMP:

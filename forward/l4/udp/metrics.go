@@ -1,0 +1,70 @@
+package udp
+
+import (
+	"sync/atomic"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// counters count on the way and are read when scraped.
+type counters struct {
+	received, answered, sessions, byID      atomic.Uint64
+	evicted, full, noBackend, refused, lost atomic.Uint64
+}
+
+// Stats is a Server at one moment.
+type Stats struct {
+	// Active is how many sessions there are.
+	Active int64
+	// Received and Answered count datagrams of clients and of backends, Sessions
+	// those that were begun, ByID those of them that went where a connection ID said.
+	Received, Answered, Sessions, ByID uint64
+	// Evicted counts sessions that gave way to newer ones, Full datagrams that found
+	// no room, NoBackend those that no backend could be given, Refused sessions whose
+	// backend had nobody at its port, Lost datagrams that could not be sent.
+	Evicted, Full, NoBackend, Refused, Lost uint64
+}
+
+// Stats returns the counters.
+func (s *Server) Stats() Stats {
+	c := &s.count
+	st := Stats{
+		Received: c.received.Load(), Answered: c.answered.Load(), Sessions: c.sessions.Load(), ByID: c.byID.Load(),
+		Evicted: c.evicted.Load(), Full: c.full.Load(), NoBackend: c.noBackend.Load(), Refused: c.refused.Load(), Lost: c.lost.Load(),
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, b := range s.bindings {
+		st.Active += b.active.Load()
+	}
+	return st
+}
+
+type collector struct{ server *Server }
+
+func desc(name, help string, labels ...string) *prometheus.Desc {
+	return prometheus.NewDesc("pharos_udp_"+name, help, labels, nil)
+}
+
+// Describe implements prometheus.Collector.
+func (c collector) Describe(ch chan<- *prometheus.Desc) { prometheus.DescribeByCollect(c, ch) }
+
+// Collect implements prometheus.Collector.
+func (c collector) Collect(ch chan<- prometheus.Metric) {
+	s := c.server.Stats()
+	send := func(d *prometheus.Desc, kind prometheus.ValueType, v uint64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(d, kind, float64(v), labels...)
+	}
+	counter := prometheus.CounterValue
+	send(desc("active_sessions", "UDP sessions being forwarded."), prometheus.GaugeValue, uint64(max(s.Active, 0)))
+	send(desc("sessions_total", "UDP sessions begun."), counter, s.Sessions)
+	send(desc("quic_sessions_total", "UDP sessions that went where a QUIC connection ID said."), counter, s.ByID)
+	send(desc("received_datagrams_total", "Datagrams of clients."), counter, s.Received)
+	send(desc("answered_datagrams_total", "Datagrams of backends."), counter, s.Answered)
+	send(desc("evicted_sessions_total", "UDP sessions that gave way to newer ones."), counter, s.Evicted)
+	dropped := desc("dropped_datagrams_total", "Datagrams dropped, by reason.", "reason")
+	send(dropped, counter, s.Full, "sessions")
+	send(dropped, counter, s.NoBackend, "no_backend")
+	send(dropped, counter, s.Refused, "refused")
+	send(dropped, counter, s.Lost, "lost")
+}

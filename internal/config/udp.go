@@ -1,0 +1,126 @@
+package config
+
+import (
+	"encoding/hex"
+	"net/netip"
+	"time"
+)
+
+// Defaults and limits of listeners of datagrams.
+const (
+	defaultUDPIdle     = 30 * time.Second
+	defaultUDPSessions = 16384
+	maxUDPSessions     = 1_000_000
+	maxResponses       = 1000
+	maxQUICServers     = 1000
+)
+
+// A UDPListener forwards datagrams to one service.
+type UDPListener struct {
+	Service   string
+	Idle      time.Duration // a session silent for so long ends; default 30s
+	Responses int           // answers to a datagram; -1 = any number
+	Sessions  int
+	QUIC      *QUIC // nil = sessions by addresses alone
+}
+
+// QUIC says how servers write their number into connection IDs.
+type QUIC struct {
+	Length  int                       // of a connection ID
+	Servers map[string]netip.AddrPort // by number, in bytes
+}
+
+func udpKeys() *shape {
+	return object(
+		need("service", one(serviceName()), "The service that datagrams go to"),
+		with("idle", one(duration("idle", minIdle, maxIdle, time.Millisecond)), defaultUDPIdle, "When a session that is silent ends"),
+		may("responses", one(integer("responses", 0, maxResponses)), "How many answers a datagram gets, after which its session ends: 1 for DNS, 0 for syslog. Default: any number"),
+		with("sessions", one(integer("sessions", 1, maxUDPSessions)), defaultUDPSessions, "How many sessions there may be; the oldest gives way"),
+		may("quic", object(
+			need("length", one(integer("length", 2, 20)), "The length of the servers' connection IDs, in bytes"),
+			need("servers", list(object(
+				need("address", one(addressPort()), "A backend"),
+				need("id", one(serverID()), "Its number, in hexadecimal, all of one length; it follows the first byte of its connection IDs"),
+			), 1, maxQUICServers), "The backends' numbers"),
+		), "Keep QUIC clients that change their address with their backend, by connection ID (QUIC-LB, plaintext)"),
+	)
+}
+
+// serverID is the number of a QUIC server.
+func serverID() *scalar {
+	return &scalar{noun: "a number", kind: kindString, pattern: `^([0-9A-Fa-f]{2}){1,16}$`, example: "0a01", read: func(s string) (any, *problem) {
+		id, err := hex.DecodeString(s)
+		if err != nil || len(id) == 0 || len(id) > 16 {
+			return nil, refuse("%q is not a server's number: 1 to 16 bytes in hexadecimal, like 0a01", clip(s))
+		}
+		return string(id), nil
+	}}
+}
+
+func (b *builder) buildUDP(at *value, serve func(string) string) *UDPListener {
+	l := &UDPListener{
+		Service: serve(get[string](at, "service")), Idle: get[time.Duration](at, "idle"),
+		Responses: -1, Sessions: get[int](at, "sessions"),
+	}
+	if at.given("responses") {
+		l.Responses = get[int](at, "responses")
+	}
+	quic := at.entry("quic")
+	if quic == nil {
+		return l
+	}
+	l.QUIC = &QUIC{Length: get[int](quic, "length"), Servers: make(map[string]netip.AddrPort)}
+	size := 0
+	for _, item := range quic.list("servers") {
+		id := get[string](item, "id")
+		if !item.given("id") || !item.given("address") {
+			continue
+		}
+		switch _, twice := l.QUIC.Servers[id]; {
+		case twice:
+			b.refuse(item.entry("id"), refuse("another server has this number"))
+		case size != 0 && len(id) != size:
+			b.refuse(item.entry("id"), refuse("is %d bytes long, others are %d: all are of one length", len(id), size))
+		case quic.given("length") && 1+len(id) > l.QUIC.Length:
+			b.refuse(item.entry("id"), refuse("does not fit into connection IDs of %d bytes after the first", l.QUIC.Length))
+		}
+		size = len(id)
+		l.QUIC.Servers[id] = get[netip.AddrPort](item, "address")
+	}
+	return l
+}
+
+// checkUDPServices refuses services of which other sites could not tell whether
+// their VIP works: a listener of datagrams answers no TCP connection.
+func (b *builder) checkUDPServices(at *value) {
+	streams := make(map[string]bool)
+	for _, l := range b.cfg.Listeners {
+		if l.TCP != nil {
+			streams[l.TCP.Service] = true
+			for _, r := range l.TCP.Routes {
+				streams[r.Service] = true
+			}
+		}
+		if l.HTTP != nil {
+			for _, r := range l.HTTP.Routes {
+				streams[r.Service] = true
+			}
+		}
+	}
+	for _, item := range at.items {
+		udp := item.entry("udp")
+		if udp == nil {
+			continue
+		}
+		d := b.services[get[string](udp, "service")]
+		if d == nil || !d.hasVIP() || streams[d.Name] || d.Check.VIPPort != 0 || d.at.isMeant("check") {
+			continue
+		}
+		switch d.Check.Kind {
+		case CheckUDP, CheckDNS, CheckICMP:
+		default:
+			b.refuse(udp.entry("service"), refuse("other sites probe the VIPs of %s by its check, which gets no answer from a udp listener: "+
+				"make it udp, dns or icmp, or set services.%s.check.vip_port to a TCP port that answers", d.Name, d.Name))
+		}
+	}
+}
