@@ -139,7 +139,17 @@ func checkConfig(t *testing.T, cfg *config.Config) {
 		}
 	}
 	for _, l := range cfg.Listeners {
-		must((l.TCP == nil) != (l.HTTP == nil) && l.Bind.Port > 0, "listener", l)
+		kinds := 0
+		for _, there := range []bool{l.TCP != nil, l.UDP != nil, l.HTTP != nil} {
+			if there {
+				kinds++
+			}
+		}
+		must(kinds == 1 && l.Bind.Port > 0, "listener", l)
+		if l.UDP != nil {
+			must(services[l.UDP.Service] != nil && l.UDP.Idle > 0 && l.UDP.Sessions > 0 && l.UDP.Responses >= -1, "listener", l)
+			continue
+		}
 		if l.TCP != nil {
 			must(services[l.TCP.Service] != nil || l.TCP.Service == "" && len(l.TCP.Routes) > 0, "listener", l)
 			must(l.TCP.Idle > 0 && l.TCP.Connect > 0 && l.TCP.Hello > 0 && l.TCP.Backlog > 0, "listener", l)
