@@ -12,7 +12,7 @@ $(error there is no "$(GO)" here: install Go 1.26 or newer from https://go.dev/d
 endif
 
 # What `make bench-peers` measures, each a command under bench/.
-BENCH ?= dns l7
+BENCH ?= dns l4 l7
 
 # How many seeds `make sim` plays.
 SEEDS ?= 100000

@@ -50,12 +50,13 @@ func main() {
 	n := flag.Int("n", 20_000, "requests of each kind a round, 1,000 to 1,000,000")
 	idles := flag.Int("idle", 10_000, "idle connections, 100 to 15,000; measured once")
 	only := flag.String("only", "", "workloads, comma-separated: small,new,bulk,idle,udp,oneshot; default all")
+	keep := flag.String("keep", "", "Markdown file to keep the table in, between the lines for l4")
 	flag.Parse()
 	if *rounds < 1 || *rounds > 50 || *n < 1000 || *n > 1_000_000 || *idles < 100 || *idles > 15_000 {
 		flag.Usage()
 		os.Exit(3)
 	}
-	b := bench{rounds: *rounds, n: *n, idles: *idles}
+	b := bench{rounds: *rounds, n: *n, idles: *idles, keep: *keep}
 	if *only != "" {
 		b.only = strings.Split(*only, ",")
 	}
@@ -68,6 +69,7 @@ func main() {
 type bench struct {
 	rounds, n, idles int
 	only             []string
+	keep             string // the file, or nothing
 }
 
 func (b *bench) wants(what string) bool { return b.only == nil || slices.Contains(b.only, what) }
@@ -123,8 +125,7 @@ func (b *bench) run(binary string) error {
 			}
 		}
 	}
-	b.report(servers)
-	return nil
+	return b.report(servers)
 }
 
 // round measures everything once for one server.
@@ -221,7 +222,7 @@ func (b *bench) idle(s *server) error {
 	return nil
 }
 
-func (b *bench) report(servers []*server) {
+func (b *bench) report(servers []*server) error {
 	t := rig.Table{Columns: []string{"proxy"}}
 	for _, c := range columns {
 		t.Columns = append(t.Columns, c.title)
@@ -240,5 +241,10 @@ func (b *bench) report(servers []*server) {
 		}
 		t.Row(cells...)
 	}
-	fmt.Printf("%s\n\n%s", rig.Machine(), t.String())
+	text := fmt.Sprintf("%s\n\n%s", rig.Machine(), t.String())
+	fmt.Print(text)
+	if b.keep == "" {
+		return nil
+	}
+	return rig.Keep(b.keep, "l4", text)
 }

@@ -6,7 +6,7 @@
 //
 //	text, err := peerconfig.Render("frr", peerconfig.Router{ASN: 64496, Address: router, Fleet: 64500, Nodes: nodes, …})
 //
-// The FRR and BIRD forms are loaded by those in the tests; the others follow their vendors' manuals.
+// The FRR and BIRD forms are loaded by those in the tests; the others were loaded by no router.
 package peerconfig
 
 import (

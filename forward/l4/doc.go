@@ -3,7 +3,7 @@
 //
 // Each shard is one goroutine with an epoll and with listening sockets of its
 // own, which the kernel spreads connections over; it carries a connection from
-// accept to close with raw, non-blocking system calls (decision 0013). Bytes are
+// accept to close with raw, non-blocking system calls (decision 0015). Bytes are
 // copied through the shard's one buffer, and moved inside the kernel (splice)
 // once a flow proves to be bulky. A silent connection holds two descriptors and
 // a few hundred bytes. The end of one direction is passed on and the other goes

@@ -80,7 +80,6 @@ func (b *builder) buildDrain() {
 	at := b.top.section("drain")
 	b.cfg.Drain = Drain{
 		Depreference: get[time.Duration](at, "depreference"),
-		Connections:  get[time.Duration](at, "connections"),
 		Stop:         get[time.Duration](at, "stop"),
 	}
 }

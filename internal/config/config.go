@@ -354,10 +354,8 @@ const (
 
 // Drain is how long the stages take in which something goes out by order.
 type Drain struct {
-	// Depreference is how long a prefix is announced less preferred; default 30s.
+	// Depreference is how long a prefix is announced less preferred; 0 … 24h, default 30s.
 	Depreference time.Duration
-	// Connections is how long they may take to finish; default 5m. Both 0 … 24h.
-	Connections time.Duration
 	// Stop is how long a node that is told to stop may take for all of it; 1s … 24h, default 15s.
 	Stop time.Duration
 }

@@ -72,9 +72,8 @@ const (
 	defaultWarmUp        = 0 * time.Second
 	defaultRouteHalfLife = time.Minute
 
-	defaultDepreference     = 30 * time.Second
-	defaultDrainConnections = 5 * time.Minute
-	defaultStop             = 15 * time.Second
+	defaultDepreference = 30 * time.Second
+	defaultStop         = 15 * time.Second
 
 	defaultLinger = 5 * time.Second
 	defaultSocket = "/run/pharos/pharos.sock"

@@ -27,8 +27,6 @@ func drainKeys() *shape {
 	return object(
 		with("depreference", one(duration("depreference", 0, maxDrain, time.Millisecond)), defaultDepreference,
 			"How long a prefix is announced less preferred before it is withdrawn"),
-		with("connections", one(duration("connections", 0, maxDrain, time.Millisecond)), defaultDrainConnections,
-			"How long connections may take to finish after that"),
 		with("stop", one(duration("stop", minStop, maxDrain, time.Millisecond)), defaultStop,
 			"How long a node that is told to stop may take for all of it"),
 	)
