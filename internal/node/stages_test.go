@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/pharos-lb/pharos/internal/admin"
 	"github.com/pharos-lb/pharos/internal/health"
 )
 
@@ -152,6 +153,15 @@ func TestDrainInStages(t *testing.T) {
 		eventually(t, "the route of "+site+" is there", func() bool { return bird.has(site) == "preferred" })
 	}
 
+	for pattern, stated := range map[string]bool{"": false, "192.0.2.0/24/a": true} {
+		got, err := p.a.check(t.Context(), admin.CheckRequest{Target: pattern, Local: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if slices.ContainsFunc(got.Targets, func(c admin.TargetCheck) bool { return strings.HasPrefix(c.Target, "192.0.2.0/24/") }) != stated {
+			t.Errorf("check %q: %+v, want what sites state of themselves: %v", pattern, got.Targets, stated)
+		}
+	}
 	order := func(o health.Order, scope string) error {
 		_, err := p.b.override(t.Context(), ask(o, scope))
 		return err
