@@ -197,6 +197,14 @@ func (m *machine) ordered(t health.Target) bool {
 	})
 }
 
+// settled reports whether the verdict on a statement is one that all hold: nobody goes by one that is
+// old, and what a site states changes in good weather too (a drain goes on, a route has warmed up), so
+// that news of it may be on its way.
+func (m *machine) settled(v *health.Verdict) bool {
+	const underway = 2 * time.Second
+	return v.Why == health.WhyProbes && m.wall().Sub(v.Since) >= underway
+}
+
 // checkAgreement: half a minute after the storm all hold the same, and no
 // acknowledged order is lost.
 func (w *world) checkAgreement() {
@@ -215,8 +223,8 @@ func (w *world) checkAgreement() {
 		}
 		for i := range m.core.View().Verdicts {
 			one, other := &m.core.View().Verdicts[i], &first.core.View().Verdicts[i]
-			if w.fleet.layout.Targets[i].Kind.Stated() && (one.Why != health.WhyProbes || other.Why != health.WhyProbes) {
-				continue // nobody goes by a statement that is old
+			if w.fleet.layout.Targets[i].Kind.Stated() && (!m.settled(one) || !first.settled(other)) {
+				continue
 			}
 			if got, want := one.Status, other.Status; got != want {
 				w.violated(m, "invariant 5: holds %s %s, %s holds it %s", w.fleet.layout.Targets[i], got, first.name, want)
