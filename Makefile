@@ -62,14 +62,14 @@ bench-peers: build ## pharos next to other servers, from Debian, on two cores; K
 	@set -e; for bench in $(BENCH); do $(GO) run ./bench/$$bench -pharos bin/pharos $(if $(KEEP),-keep docs/benchmarks.md); done
 
 scale: ## what is too large for the race detector: 2,000 seeds of the simulation, 100 nodes of gossip
-	GOGC=400 $(GO) test -timeout 20m ./internal/sim -run '^TestSeeds$$'
+	GOGC=1600 $(GO) test -timeout 20m ./internal/sim -run '^TestSeeds$$'
 	$(GO) test -timeout 20m ./cluster -run 'Fleet'
 
 upgrade: ## five upgrades and a reload every 100 ms for a minute, under load: nothing may fail
 	PHAROS_UPGRADE=full $(GO) test ./cmd/pharos -run '^TestUpgradeLosesNothing$$' -v -timeout 10m
 
 sim: ## SEEDS seeds of bad weather, every invariant checked after every step (the nightly run)
-	GOGC=400 $(GO) test ./internal/sim -run '^TestSeeds$$' -v -timeout 24h -seeds $(SEEDS)
+	GOGC=1600 $(GO) test ./internal/sim -run '^TestSeeds$$' -v -timeout 24h -seeds $(SEEDS)
 
 tidy: ## the house rules
 	$(GO) mod tidy -diff

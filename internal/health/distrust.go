@@ -37,25 +37,24 @@ type contrasts struct {
 // contradict, it is the world that is split. Of an observer that returns from
 // silence what was thought before stands until it has settled.
 func (l *Ledger) distrust(v *View) {
-	comparable, voting := make([]bool, len(l.held)), 0
-	for k, e := range l.held {
-		w := &v.Witnesses[k]
-		if e.abstains(v.At) != AbstainNot {
+	comparable, voting := cleared(&l.scratch.comparable, len(l.held)), 0
+	for k, why := range l.scratch.abstains {
+		if why != AbstainNot {
 			continue
 		}
 		voting++
-		comparable[k] = w.Returned.IsZero()
+		comparable[k] = v.Witnesses[k].Returned.IsZero()
 	}
 	if l.contrasts.of == nil || l.contrasts.changes != l.changes || !slices.Equal(l.contrasts.who, comparable) {
-		l.contrasts = contrasts{l.changes, comparable, l.compare(comparable)}
+		l.contrasts = contrasts{l.changes, slices.Clone(comparable), l.compare(comparable)}
 	}
 	var suspects []int
-	for k, e := range l.held {
+	for k, why := range l.scratch.abstains {
 		w := &v.Witnesses[k]
 		if comparable[k] {
 			w.Distrusted = l.contrasts.of[k].bad(w.Distrusted)
 		}
-		if w.Distrusted && e.abstains(v.At) == AbstainNot {
+		if w.Distrusted && why == AbstainNot {
 			suspects = append(suspects, k)
 		}
 	}
@@ -87,7 +86,13 @@ func (c contrast) bad(was bool) bool {
 // compare contrasts the observers with each other.
 func (l *Ledger) compare(who []bool) []contrast {
 	out := make([]contrast, len(l.held))
-	panels := make([]panel, len(l.sites))
+	if l.scratch.panels == nil {
+		l.scratch.panels = make([]panel, len(l.sites))
+	}
+	panels := l.scratch.panels
+	for k := range panels {
+		panels[k] = panel{seats: panels[k].seats[:0], states: panels[k].states[:0]}
+	}
 	for k, e := range l.held {
 		if who[k] {
 			panels[e.site].seat(k, e.states)

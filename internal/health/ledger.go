@@ -80,6 +80,16 @@ type Ledger struct {
 	changes   uint64    // how often an observer's statements changed
 	contrasts contrasts // made by Judge, kept while nothing changes
 	judged    *View     // the last view, for display; nil: none yet
+	scratch   scratch
+}
+
+// scratch is room that Judge uses again and again; nothing in it outlives a call.
+type scratch struct {
+	abstains   []Abstention // indexed like held, at the moment that is judged
+	benches    []bench
+	panels     []panel
+	comparable []bool
+	siteHeard  []bool
 }
 
 // entry is the register of one observer.

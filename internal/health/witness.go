@@ -56,15 +56,17 @@ func (v *View) witness(name string, at int) Witness {
 func (l *Ledger) attend(v, prev *View, connected bool) {
 	now := v.At
 	v.Witnesses = make([]Witness, len(l.held))
-	siteHeard := make([]bool, len(l.sites))
+	l.scratch.abstains = slices.Grow(l.scratch.abstains[:0], len(l.held))[:len(l.held)]
+	siteHeard := cleared(&l.scratch.siteHeard, len(l.sites))
 	for k, e := range l.held {
 		was := prev.witness(e.name, k)
 		w := &v.Witnesses[k]
 		w.Name = e.name
+		l.scratch.abstains[k] = e.abstains(now)
 		if e.report == nil {
 			continue
 		}
-		w.Born, w.Fresh, w.Distrusted = e.born, e.freshAt(now), was.Distrusted
+		w.Born, w.Fresh, w.Distrusted = e.born, l.scratch.abstains[k] != AbstainStale, was.Distrusted
 		if !w.Fresh {
 			continue
 		}
@@ -140,9 +142,27 @@ type bench struct {
 	returning bool     // all that are fresh are settling: the site was cut off as a whole
 }
 
+// clear empties b and keeps its room.
+func (b *bench) clear() {
+	*b = bench{voters: b.voters[:0], steady: b.steady[:0], back: b.back[:0]}
+}
+
+// cleared returns n zero values in the room of buf.
+func cleared[T any](buf *[]T, n int) []T {
+	*buf = slices.Grow((*buf)[:0], n)[:n]
+	clear(*buf)
+	return *buf
+}
+
 // benches seats the observers by what v says of them.
 func (l *Ledger) benches(v *View) []bench {
-	benches := make([]bench, len(l.sites))
+	if l.scratch.benches == nil {
+		l.scratch.benches = make([]bench, len(l.sites))
+	}
+	benches := l.scratch.benches
+	for k := range benches {
+		benches[k].clear()
+	}
 	for k, e := range l.held {
 		b, w := &benches[e.site], &v.Witnesses[k]
 		b.observers++
@@ -151,7 +171,7 @@ func (l *Ledger) benches(v *View) []bench {
 		}
 		b.returning = !w.Returned.IsZero() && (b.fresh == 0 || b.returning)
 		b.fresh++
-		switch e.abstains(v.At) {
+		switch l.scratch.abstains[k] {
 		case AbstainNot:
 			b.voters = append(b.voters, e.states)
 			switch {

@@ -3,6 +3,7 @@ package sim
 import (
 	"fmt"
 	"strings"
+	"sync"
 
 	"github.com/pharos-lb/pharos/internal/config"
 	"github.com/pharos-lb/pharos/internal/health"
@@ -21,6 +22,20 @@ type fleet struct {
 
 // backendsPerSite is the pool of the one service at each site.
 const backendsPerSite = 2
+
+// fleets are those that were compiled before: what is compiled does not change, and every run of a size
+// has the same.
+var fleets sync.Map
+
+// fleetOf returns the fleet of a size.
+func fleetOf(sites, perSite int) *fleet {
+	size := [2]int{sites, perSite}
+	if f, ok := fleets.Load(size); ok {
+		return f.(*fleet)
+	}
+	f, _ := fleets.LoadOrStore(size, newFleet(sites, perSite))
+	return f.(*fleet)
+}
 
 // newFleet compiles a fleet of sites × perSite nodes that serve two services:
 // one everywhere, one at the first two sites only.

@@ -32,6 +32,9 @@ func optionsOf(seed uint64) Options {
 	return o
 }
 
+// sayEvery is after how many seeds a long run says how far it is.
+const sayEvery = 5000
+
 // TestSeeds plays seeds and holds every step against the invariants. A seed that
 // breaks one is printed; `go test ./internal/sim -run TestSeeds -seed N -v` plays it again.
 func TestSeeds(t *testing.T) {
@@ -56,6 +59,9 @@ func TestSeeds(t *testing.T) {
 				}
 				if len(r.Violations) > 0 && bad.Add(1) >= int64(*enough) {
 					return
+				}
+				if n%sayEvery == 0 {
+					t.Logf("%d seeds, %d failed, after %v", n, bad.Load(), time.Since(began).Round(time.Second))
 				}
 			}
 		})
