@@ -25,6 +25,16 @@ const (
 // keyTexts are the words that the configuration uses for the kinds.
 var keyTexts = [...]string{"", "client", "flow", "header", "cookie", "path", "host"}
 
+// KeyOf returns the key that the configuration calls by a word; the zero Key if there is none such.
+func KeyOf(word, name string) Key {
+	for kind, w := range keyTexts {
+		if w == word && kind > 0 {
+			return Key{Kind: KeyKind(kind), Name: name}
+		}
+	}
+	return Key{}
+}
+
 // A Key says what is to be hashed and how. Its methods are the only way to make
 // the number that Terms.Key and Pick want: equal on every node, and well mixed.
 type Key struct {

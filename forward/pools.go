@@ -128,11 +128,7 @@ func policyOf(plan *steer.Plan, i int) Policy {
 	c := &plan.Topology.Services[i].Config.Balance
 	algorithm, err := ParseAlgorithm(c.By)
 	p := Policy{Algorithm: algorithm, Auto: err != nil || c.By == "" || c.By == "auto", Load: c.Load}
-	for kind, word := range keyTexts {
-		if word == c.Key {
-			p.Key = Key{Kind: KeyKind(kind), Name: c.KeyName}
-		}
-	}
+	p.Key = KeyOf(c.Key, c.KeyName)
 	p.Limit = Limit{PerBackend: int64(c.Limit.PerBackend), Queue: c.Limit.Queue, Wait: c.Limit.Wait}
 	e := &c.Eject
 	p.Eject = Ejection{

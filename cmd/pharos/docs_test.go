@@ -110,7 +110,7 @@ func checkCommand(line string, whole bool) error {
 		return err
 	}
 	args := cmd.Flags().Args()
-	if cmd == root && len(args) > 0 || cmd.HasSubCommands() && len(args) > 0 {
+	if cmd == root && len(args) > 0 || cmd.HasSubCommands() && len(args) > 0 && (!cmd.Runnable() || cmd.ValidateArgs(args) != nil) {
 		return fmt.Errorf("%s has no verb %q", cmd.CommandPath(), args[0])
 	}
 	if !whole {

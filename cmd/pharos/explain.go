@@ -44,6 +44,7 @@ to be down, and changes nothing.`,
 	fl.StringVarP(&f.config, "config", "c", "", "explain from this file instead of a running node")
 	addSocket(cmd, &f.socket)
 	addFormat(cmd, &f.format)
+	cmd.AddCommand(newExplainHTTP())
 	return cmd
 }
 

@@ -2,17 +2,14 @@ package l7
 
 import (
 	"bytes"
-	"net"
 	"time"
 
 	"github.com/pharos-lb/pharos/forward"
 )
 
-// workKey is what a request is bound to a backend by, as its service is balanced; 0 for nothing.
-// The request's bytes are still where they were read to.
-func (w *work) workKey(service string) uint64 {
+// hash is the number that a key makes of the request as it came; 0 for no key.
+func (w *work) hash(key forward.Key) uint64 {
 	r := &w.req
-	key := w.server.registry.Load().Key(service, false)
 	var value []byte
 	switch key.Kind {
 	case forward.KeyNone:
@@ -32,17 +29,15 @@ func (w *work) workKey(service string) uint64 {
 			return key.Bytes(space[:len(r.hostname)])
 		}
 	case forward.KeyFlow:
-		client, ok := w.conn.Stream.RemoteAddr().(*net.TCPAddr)
-		local, too := w.conn.Stream.LocalAddr().(*net.TCPAddr)
-		if ok && too {
-			return key.Flow(client.AddrPort(), local.AddrPort())
+		if w.ends.peer.IsValid() && w.ends.local.IsValid() {
+			return key.Flow(w.ends.peer, w.ends.local)
 		}
 	}
 	if len(value) > 0 {
 		return key.Bytes(value)
 	}
-	if client, ok := w.conn.Stream.RemoteAddr().(*net.TCPAddr); ok {
-		return key.Addr(client.AddrPort().Addr())
+	if w.who.IsValid() {
+		return key.Addr(w.who)
 	}
 	return 0
 }

@@ -40,33 +40,6 @@ func BenchmarkParse(b *testing.B) {
 	}
 }
 
-func BenchmarkMatch(b *testing.B) {
-	var hosts, paths []Route
-	for i := range 10_000 {
-		hosts = append(hosts, Route{Host: fmt.Sprintf("host%d.example.com", i), Service: "x"})
-		paths = append(paths, Route{Path: fmt.Sprintf("/app%d/v%d", i/100, i%100), Service: "x"})
-	}
-	for _, bb := range []struct {
-		name, host, path string
-		routes           []Route
-	}{
-		{"hosts", "host5000.example.com", "/assets/app.js", hosts},
-		{"paths", "www.example.com", "/app50/v50/assets/app.js", paths},
-	} {
-		b.Run(bb.name, func(b *testing.B) {
-			tab := mustTable(b, bb.routes...)
-			host, path := []byte(bb.host), []byte(bb.path)
-			var scratch [maxHost + maxTarget]byte
-			b.ReportAllocs()
-			for b.Loop() {
-				if tab.match(host, path, &scratch) == nil {
-					b.Fatal("no route")
-				}
-			}
-		})
-	}
-}
-
 // benchBackend answers every request with the same bytes, at little cost of its
 // own.
 func benchBackend(b *testing.B, size int) netip.AddrPort {

@@ -1,12 +1,10 @@
 package l7
 
-import (
-	"strconv"
-	"time"
-)
+import "strconv"
 
-// appendRequest appends the head that goes upstream.
-func appendRequest(dst []byte, r *request, from, to, upgrade []byte, secure bool) []byte {
+// appendRequest appends the head that goes upstream: that of a request which has been
+// prepared. to is the Host of one that has none.
+func appendRequest(dst []byte, r *request, to, upgrade []byte) []byte {
 	dst = append(dst, r.method...)
 	dst = append(dst, ' ')
 	dst = append(dst, r.target...)
@@ -34,24 +32,6 @@ func appendRequest(dst []byte, r *request, from, to, upgrade []byte, secure bool
 		dst = appendField(dst, f.name, f.value)
 	}
 	dst = appendFraming(dst, r.chunked, r.length)
-	dst = append(dst, "X-Forwarded-For: "...)
-	for i := range r.fields {
-		if r.fields[i].kind == kindForwardedFor && len(r.fields[i].value) > 0 {
-			dst = append(dst, r.fields[i].value...)
-			dst = append(dst, ',', ' ')
-		}
-	}
-	dst = append(dst, from...)
-	if secure {
-		dst = append(dst, "\r\nX-Forwarded-Proto: https\r\n"...)
-	} else {
-		dst = append(dst, "\r\nX-Forwarded-Proto: http\r\n"...)
-	}
-	if r.authority != nil {
-		dst = append(dst, "X-Forwarded-Host: "...)
-		dst = append(dst, r.authority...)
-		dst = append(dst, '\r', '\n')
-	}
 	switch {
 	case upgrade != nil:
 		dst = appendUpgrade(dst, upgrade)
@@ -73,7 +53,7 @@ func appendResponse(dst []byte, r *response, minor byte, chunked bool, length in
 	for i := range r.fields {
 		f := &r.fields[i]
 		switch f.kind {
-		case kindOther, kindTrailer, kindForwardedFor, kindForwardedOther, kindHost, kindExpect:
+		case kindOther, kindTrailer, kindForwarded, kindForwardedFor, kindForwardedOther, kindHost, kindExpect:
 			if !f.drop {
 				dst = appendField(dst, f.name, f.value)
 			}
@@ -109,73 +89,4 @@ func appendUpgrade(dst, protocol []byte) []byte {
 	dst = append(dst, "Connection: Upgrade\r\nUpgrade: "...)
 	dst = append(dst, protocol...)
 	return append(dst, '\r', '\n')
-}
-
-// statusText names the statuses of our own replies.
-func statusText(status int) string {
-	switch status {
-	case 400:
-		return "Bad Request"
-	case 404:
-		return "Not Found"
-	case 405:
-		return "Method Not Allowed"
-	case 408:
-		return "Request Timeout"
-	case 414:
-		return "URI Too Long"
-	case 417:
-		return "Expectation Failed"
-	case 431:
-		return "Request Header Fields Too Large"
-	case 501:
-		return "Not Implemented"
-	case 502:
-		return "Bad Gateway"
-	case 503:
-		return "Service Unavailable"
-	case 504:
-		return "Gateway Timeout"
-	default:
-		return "HTTP Version Not Supported"
-	}
-}
-
-// reply sends a reply of our own and reports whether the connection goes on.
-func (s *session) reply(w *work, f fault) bool {
-	status, text := f.status, f.text
-	w.keep = w.keep && !s.conn.Draining()
-	out := append(w.out[:0], "HTTP/1.1 "...)
-	out = strconv.AppendInt(out, int64(status), 10)
-	out = append(out, ' ')
-	out = append(out, statusText(status)...)
-	out = append(out, "\r\nServer: "...)
-	out = append(out, s.server.opts.ServerName...)
-	out = append(out, "\r\nDate: "...)
-	out = time.Now().UTC().AppendFormat(out, "Mon, 02 Jan 2006 15:04:05 GMT")
-	out = append(out, "\r\nContent-Type: text/plain; charset=utf-8\r\n"...)
-	if status == 405 {
-		out = append(out, "Allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS\r\n"...)
-	}
-	out = appendFraming(out, false, int64(len(text)+1))
-	switch {
-	case !w.keep:
-		out = append(out, "Connection: close\r\n"...)
-	case w.req.minor == 0:
-		out = append(out, "Connection: keep-alive\r\n"...)
-	}
-	out = append(out, '\r', '\n')
-	if !w.req.head {
-		out = append(out, text...)
-		out = append(out, '\n')
-	}
-	w.out = out
-	s.server.metrics.replied(status)
-	if s.writeClient(w, out) != troubleNone {
-		return false
-	}
-	if !w.keep {
-		s.linger()
-	}
-	return w.keep
 }

@@ -21,6 +21,8 @@ const (
 // connection is fit for another request.
 func (w *work) deliver() (keepBackend bool, t trouble) {
 	r := &w.res
+	w.editAnswer()
+	w.status = r.status
 	frame := r.framing(w.req.head)
 	if w.conn.Draining() || w.pump != nil && !w.pump.settled() {
 		w.keep = false

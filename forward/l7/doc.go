@@ -1,4 +1,4 @@
-// Package l7 forwards HTTP requests to pools, by host and path, and terminates TLS.
+// Package l7 forwards HTTP requests to pools, by host, path and conditions (package route), and terminates TLS.
 //
 // One goroutine per client connection does everything: it reads and parses the
 // head strictly, finds the route, borrows an upstream connection, sends the
@@ -27,16 +27,16 @@
 //
 // Requests go upstream as HTTP/1.1 with the Host the client sent. Connection
 // and what it names, Keep-Alive, TE (but "trailers"), Proxy-*, and Upgrade unless
-// it is honoured, stay on their side. X-Forwarded-For gets the client's address
-// appended to what the client sent; only the last element is this hop's word.
-// X-Forwarded-Host and X-Forwarded-Proto are replaced. An absolute-form target
-// becomes origin-form and its authority replaces Host.
+// it is honoured, stay on their side. X-Forwarded-For gets the address of who connected
+// appended to what came; only the last element is this hop's word.
+// X-Forwarded-Host, -Port and -Proto are replaced, Forwarded is taken away; Origin says
+// otherwise. An absolute-form target becomes origin-form and its authority replaces Host.
+// Routes may rewrite host and path and edit fields. prepare does all that to the request
+// itself, so that what writes it upstream has nothing to add.
 //
 // # Choosing and failing
 //
-// The most specific host with a matching path wins, then the longest path, on
-// whole segments. For the choice only, escapes of unreserved characters are
-// decoded and repeated slashes count as one. A request for which no connection
+// A request for which no connection
 // can be made tries other backends; one that was sent on a connection that had
 // died while idle is sent once more on a fresh one, if its method is idempotent
 // and its body is at hand. 404 no route, 502 the backend broke the protocol or

@@ -30,8 +30,8 @@ type downstream interface {
 	// end ends the answer; trailers are lines with CRLF.
 	end(w *work, trailers []byte)
 	flush(w *work) trouble
-	// reply answers with an error of our own and reports whether another request may follow.
-	reply(w *work, f fault) bool
+	// say gives an answer of our own and reports whether another request may follow.
+	say(w *work, n *notice) bool
 	// ended is called after a whole answer.
 	ended(w *work)
 

@@ -14,19 +14,22 @@ const maxInterim = 8
 // client is still there. One that has only finished sending counts as gone.
 const lookEvery = time.Second
 
-// exchange forwards w.req by route, and reports whether another request may follow
+// exchange forwards w.req to a service, and reports whether another request may follow
 // on the client's connection.
-func (w *work) exchange(ctx context.Context, route *Route) bool {
+func (w *work) exchange(ctx context.Context, service string) bool {
 	r := &w.req
 	upgrade := r.upgradeTo()
-	w.keep = r.persistent()
 	w.replayable = r.idempotent()
-	w.out = appendRequest(w.out[:0], r, w.from, w.to, upgrade, w.secure)
-	key := w.workKey(route.Service)
+	key := w.hash(w.server.registry.Load().Key(service, false))
+	if f := w.prepare(); f.bad() {
+		return w.early(f)
+	}
+	w.out = appendRequest(w.out[:0], r, w.ends.to, upgrade)
 	expects := r.expects && r.minor > 0
 	switch {
 	case r.chunked, r.length > maxInline, r.length > 0 && expects:
 		w.pump = &pump{work: w, chunked: r.chunked, left: r.length}
+		w.prefers = w.accepts() // the head's bytes may be written over by the body
 		w.replayable = false
 	case r.length > 0:
 		f, ok := w.down.collect(w, int(r.length))
@@ -35,24 +38,24 @@ func (w *work) exchange(ctx context.Context, route *Route) bool {
 		}
 		if f.bad() {
 			w.keep = false
-			return w.down.reply(w, f)
+			return w.reply(f)
 		}
 	}
 	var err error
-	w.lease, err = w.server.registry.Load().Borrow(ctx, route.Service, forward.Terms{
+	w.lease, err = w.server.registry.Load().Borrow(ctx, service, forward.Terms{
 		Connect: w.server.opts.Connect, Reuse: true, Shard: uint32(w.conn.ID), Key: key,
 	})
 	if err != nil {
-		f := unavailable(route.Service, err)
+		f := unavailable(service, err)
 		w.keep = w.keep && w.pump == nil
-		return w.down.reply(w, f)
+		return w.reply(f)
 	}
 	w.down.hold(w.lease.Stream)
 	since := timed(w.lease.Backend)
 	t, renewed := w.roundTrip(ctx, upgrade)
 	if renewed != nil { // the lease is gone with the failure to renew it
-		f := unavailable(route.Service, renewed)
-		return w.down.reply(w, f)
+		f := unavailable(service, renewed)
+		return w.reply(f)
 	}
 	if t == troubleNone {
 		observe(w.lease.Backend, since)
@@ -69,7 +72,7 @@ func (w *work) exchange(ctx context.Context, route *Route) bool {
 		t = troubleClient // we have cut it: nothing is to be said about the backend
 	}
 	w.down.hold(nil) // it may go to another client now
-	return w.conclude(t, keepBackend, route.Service)
+	return w.conclude(t, keepBackend, service)
 }
 
 // roundTrip sends the request and waits for the head of the final answer. A
@@ -229,6 +232,6 @@ func (w *work) conclude(t trouble, keepBackend bool, service string) bool {
 			return false
 		}
 		w.keep = w.keep && (w.pump == nil || w.pump.complete())
-		return w.down.reply(w, f)
+		return w.reply(f)
 	}
 }

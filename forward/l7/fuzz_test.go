@@ -6,7 +6,10 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"net/netip"
 	"testing"
+
+	"github.com/pharos-lb/pharos/forward/l7/route"
 )
 
 // FuzzRequest: whatever is accepted here, net/http reads the same way: method,
@@ -81,7 +84,7 @@ func compareRequests(t *testing.T, r *request, std *http.Request, rest []byte) {
 // request, one and only one.
 func composed(t *testing.T, r *request, rest []byte) {
 	t.Helper()
-	out := appendRequest(nil, r, []byte("192.0.2.1"), []byte("192.0.2.2:80"), r.upgradeTo(), false)
+	out := upstream(t, r)
 	if r.chunked {
 		payload, _, err := decode(rest)
 		if err != nil {
@@ -108,6 +111,20 @@ func composed(t *testing.T, r *request, rest []byte) {
 	if left, _ := io.ReadAll(again); len(left) != 0 {
 		t.Fatalf("composed %q: %q is left over", out, left)
 	}
+}
+
+// upstream is the head of a request as a backend gets it.
+func upstream(t *testing.T, r *request) []byte {
+	upgrade := r.upgradeTo()
+	w := works.Get().(*work)
+	defer w.free()
+	w.set, w.ends, w.rule = testSettings, testEnds, testSettings.routes.Rules()[0]
+	w.req = *r
+	w.identify(w.set)
+	if f := w.prepare(); f.bad() {
+		t.Fatalf("not prepared: %v", f)
+	}
+	return appendRequest(nil, &w.req, w.ends.to, upgrade)
 }
 
 var errMore = errors.New("more is needed")
@@ -226,38 +243,42 @@ func FuzzChunks(f *testing.F) {
 	})
 }
 
-// FuzzMatch: no host and no path breaks the search, and the copy made for
-// comparing fits its space.
-func FuzzMatch(f *testing.F) {
-	f.Add([]byte("a.test"), []byte("/x//%41%2f"))
-	tab, err := newTable([]Route{{Service: "any"}, {Host: "*.test", Path: "/x/y", Service: "x"}})
-	if err != nil {
-		f.Fatal(err)
+// What a request is prepared with where no Server is.
+var (
+	testEnds = &ends{
+		peer: netip.MustParseAddrPort("192.0.2.1:1234"), local: netip.MustParseAddrPort("192.0.2.2:80"),
+		from: []byte("192.0.2.1"), to: []byte("192.0.2.2:80"),
 	}
-	f.Fuzz(func(t *testing.T, host, path []byte) {
-		if len(host) > maxHost || len(path) > maxTarget || len(path) == 0 || path[0] != '/' || checkPath(path).bad() {
-			return
+	testSettings = func() *settings {
+		set, err := new(Server).settleOne(&Listener{Routes: anyRoute})
+		if err != nil {
+			panic(err)
 		}
-		var scratch [maxHost + maxTarget]byte
-		if tab.match(host, path, &scratch) == nil {
-			t.Fatal("no route although there is one for everything")
-		}
-	})
-}
+		return &set
+	}()
+)
 
 // TestParseDoesNotAllocate names the hot path's budget: nothing.
 func TestParseDoesNotAllocate(t *testing.T) {
 	head := []byte(browserRequest)
 	w := works.Get().(*work)
 	defer w.free()
-	tab := mustTable(t, Route{Host: "*.example.com", Path: "/a", Service: "x"}, Route{Service: "y"})
 	n := testing.AllocsPerRun(1000, func() {
 		var scan headScan
 		n, _ := scan.end(head)
-		if w.req.parse(head[:n]).bad() || tab.match(w.req.hostname, w.req.path, &w.scratch) == nil {
+		if w.req.parse(head[:n]).bad() {
 			t.Fatal("refused")
 		}
-		w.out = appendRequest(w.out[:0], &w.req, []byte("192.0.2.1"), nil, nil, false)
+		w.set, w.ends, w.arena = testSettings, testEnds, w.arena[:0]
+		w.identify(w.set)
+		w.ask = route.Request{Method: w.req.method, Host: w.req.hostname, Path: w.req.path, Client: w.who, Fields: &w.req}
+		if w.rule = w.set.routes.Match(&w.ask, &w.space); w.rule == nil {
+			t.Fatal("no route")
+		}
+		if w.prepare().bad() {
+			t.Fatal("not prepared")
+		}
+		w.out = appendRequest(w.out[:0], &w.req, nil, nil)
 	})
 	if n != 0 {
 		t.Errorf("got %v allocations, want 0", n)

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"net"
 	"sync"
 	"time"
 
@@ -33,26 +32,19 @@ func isPreface(b []byte) bool {
 
 // A front2 is a client connection that speaks HTTP/2.
 type front2 struct {
-	server   *Server
-	conn     *forward.Conn[settings]
-	h2       *h2.Conn
-	ctx      context.Context
-	from, to []byte
-	open     sync.WaitGroup
-	left     bool // it has been said that no more streams are taken
-	secure   bool
+	server *Server
+	conn   *forward.Conn[settings]
+	h2     *h2.Conn
+	ctx    context.Context
+	ends   *ends
+	open   sync.WaitGroup
+	left   bool // it has been said that no more streams are taken
 }
 
 // serveHTTP2 is the HTTP/2 engine. The connection's goroutine reads frames; each
 // request is handled on one of the goroutines that are kept for that.
 func (s *Server) serveHTTP2(ctx context.Context, c *forward.Conn[settings], early *forward.Buffer) {
-	f := &front2{server: s, conn: c, ctx: ctx, secure: c.Stream.IsTLS()}
-	if a, ok := c.Stream.RemoteAddr().(*net.TCPAddr); ok {
-		f.from = a.AddrPort().Addr().Unmap().WithZone("").AppendTo(nil)
-	}
-	if a, ok := c.Stream.LocalAddr().(*net.TCPAddr); ok {
-		f.to = a.AddrPort().AppendTo(nil)
-	}
+	f := &front2{server: s, conn: c, ctx: ctx, ends: newEnds(c)}
 	f.h2 = h2.New(c.Stream, early, h2.Options{
 		Serve: f.serve, MaxStreams: maxStreams, Extended: true, Waited: f.waited, Stall: s.opts.ResponseTimeout,
 		Idle: func() time.Duration { return c.Settings().idle },
@@ -124,9 +116,8 @@ func (s *Server) handle(j job) {
 
 // handle handles one request.
 func (f *front2) handle(stream *h2.Stream) {
-	w := works.Get().(*work)
 	d := &stream2{front: f, stream: stream}
-	w.server, w.conn, w.down, w.from, w.to, w.secure = f.server, f.conn, d, f.from, f.to, f.secure
+	w := f.server.begin(f.conn, d, f.ends)
 	d.request(f.ctx, w)
 	w.free()
 	stream.Close()

@@ -39,7 +39,7 @@ func FuzzRequest2(f *testing.F) {
 			return
 		}
 		composed(t, &r, nil)
-		out := appendRequest(nil, &r, []byte("192.0.2.1"), nil, nil, false)
+		out := upstream(t, &r)
 		std, err := http.ReadRequest(bufio.NewReader(bytes.NewReader(out)))
 		if err != nil {
 			t.Fatalf("%q: %v", out, err)
@@ -47,7 +47,7 @@ func FuzzRequest2(f *testing.F) {
 		if std.Host != string(r.authority) {
 			t.Fatalf("%q: the host is %q, want %q", out, std.Host, r.authority)
 		}
-		asked := map[string]bool{"X-Forwarded-For": true, "X-Forwarded-Proto": true, "X-Forwarded-Host": true, "Te": true, "Connection": true}
+		asked := map[string]bool{"X-Forwarded-For": true, "X-Forwarded-Proto": true, "X-Forwarded-Host": true, "X-Forwarded-Port": true, "Te": true, "Connection": true}
 		for i := range fields {
 			asked[http.CanonicalHeaderKey(fields[i].Name)] = true
 		}

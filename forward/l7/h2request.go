@@ -49,7 +49,7 @@ func (r *request) parse2(fields []h2.Field, arena []byte) (extended []byte, _ fa
 			continue
 		}
 		if len(r.fields) >= maxFields-1 {
-			return nil, fault{431, "too many header fields"}, true
+			return nil, fault{status: 431, text: "too many header fields"}, true
 		}
 		name := keep(f.Name)
 		if !isToken(name) || !r.take2(field{name: name, value: value, kind: kindOf(name)}) {
@@ -62,7 +62,7 @@ func (r *request) parse2(fields []h2.Field, arena []byte) (extended []byte, _ fa
 	if len(r.method) == 0 || !isToken(r.method) || len(scheme) == 0 || len(r.target) == 0 ||
 		extended != nil && string(r.method) != "CONNECT" {
 		if string(r.method) == "CONNECT" && extended == nil {
-			return nil, fault{405, "method is not forwarded"}, true
+			return nil, fault{status: 405, text: "method is not forwarded"}, true
 		}
 		return nil, fault{}, false
 	}
@@ -106,13 +106,13 @@ func (r *request) interpret2(extended []byte) fault {
 	r.head = string(r.method) == "HEAD"
 	switch {
 	case len(r.method) > maxMethod:
-		return fault{501, "method is too long"}
+		return fault{status: 501, text: "method is too long"}
 	case string(r.method) == "CONNECT" && extended == nil || string(r.method) == "TRACE":
-		return fault{405, "method is not forwarded"}
+		return fault{status: 405, text: "method is not forwarded"}
 	case r.expectsOdd:
-		return fault{417, "expectation is not supported"}
+		return fault{status: 417, text: "expectation is not supported"}
 	case len(r.target) > maxTarget:
-		return fault{414, "request target is too long"}
+		return fault{status: 414, text: "request target is too long"}
 	case len(r.authority) == 0 && r.hosts == 0:
 		return malformed("Host is missing")
 	case len(r.authority) > 0 && r.hosts > 0 && !bytes.EqualFold(r.authority, r.host):

@@ -28,7 +28,7 @@ type stream2 struct {
 func (d *stream2) request(ctx context.Context, w *work) {
 	w.keep = true
 	if d.stream.Truncated {
-		d.reply(w, fault{431, "header fields are too large"})
+		w.reply(fault{status: 431, text: "header fields are too large"})
 		return
 	}
 	extended, f, ok := w.req.parse2(d.stream.Fields, make([]byte, 0, arenaSize(d.stream.Fields)))
@@ -37,7 +37,7 @@ func (d *stream2) request(ctx context.Context, w *work) {
 		return
 	}
 	if f.bad() {
-		d.reply(w, f)
+		w.reply(f)
 		return
 	}
 	n, all := d.stream.Buffered()
@@ -51,15 +51,10 @@ func (d *stream2) request(ctx context.Context, w *work) {
 		w.req.chunked = true
 	}
 	if extended != nil && !d.asUpgrade(w, extended) {
-		d.reply(w, fault{501, "only WebSocket can be connected to"})
+		w.reply(fault{status: 501, text: "only WebSocket can be connected to"})
 		return
 	}
-	route := d.front.conn.Settings().routes.match(w.req.hostname, w.req.path, &w.scratch)
-	if route == nil {
-		d.reply(w, fault{404, "no route for this host and path"})
-		return
-	}
-	w.exchange(ctx, route)
+	w.dispatch(ctx)
 }
 
 func arenaSize(fields []h2.Field) (n int) {
@@ -75,7 +70,7 @@ func (d *stream2) collect(w *work, n int) (fault, bool) {
 		p, end, err := d.stream.Receive(w.server.opts.BodyTimeout)
 		switch {
 		case errors.Is(err, h2.ErrStall):
-			return fault{408, "request body did not arrive in time"}, true
+			return fault{status: 408, text: "request body did not arrive in time"}, true
 		case err != nil:
 			return fault{}, false
 		}
@@ -158,7 +153,7 @@ func appendHead2(dst []byte, r *response, length int64) []byte {
 	for i := range r.fields {
 		f := &r.fields[i]
 		switch f.kind {
-		case kindOther, kindTrailer, kindForwardedFor, kindForwardedOther, kindHost, kindExpect:
+		case kindOther, kindTrailer, kindForwarded, kindForwardedFor, kindForwardedOther, kindHost, kindExpect:
 			if !f.drop {
 				dst = h2.AppendField(dst, f.name, f.value)
 			}
@@ -203,26 +198,6 @@ func (d *stream2) send(w *work, m h2.Message) trouble {
 		return troubleClient
 	}
 	return troubleNone
-}
-
-// reply sends a reply of our own.
-func (d *stream2) reply(w *work, f fault) bool {
-	w.server.metrics.replied(f.status)
-	var space [256]byte
-	block := h2.AppendStatus(space[:0], f.status)
-	block = h2.AppendField(block, []byte("server"), []byte(w.server.opts.ServerName))
-	block = h2.AppendField(block, []byte("date"), time.Now().UTC().AppendFormat(nil, "Mon, 02 Jan 2006 15:04:05 GMT"))
-	block = h2.AppendField(block, []byte("content-type"), []byte("text/plain; charset=utf-8"))
-	if f.status == 405 {
-		block = h2.AppendField(block, []byte("allow"), []byte("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"))
-	}
-	block = h2.AppendField(block, []byte("content-length"), strconv.AppendInt(nil, int64(len(f.text)+1), 10))
-	m := h2.Message{Head: block, End: true}
-	if !w.req.head {
-		m.Data = append([]byte(f.text), '\n')
-	}
-	d.send(w, m)
-	return true
 }
 
 func (d *stream2) ended(*work) {}

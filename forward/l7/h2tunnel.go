@@ -64,7 +64,7 @@ func (d *stream2) tunnel(ctx context.Context, w *work) {
 	if !d.accepts(&w.res) {
 		w.lease.Backend.ReportAnswer(forward.OutcomeProtocol)
 		up.Abort()
-		d.reply(w, fault{502, "the backend did not accept the WebSocket"})
+		w.reply(fault{status: 502, text: "the backend did not accept the WebSocket"})
 		return
 	}
 	m.answered(200)

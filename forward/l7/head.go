@@ -12,11 +12,12 @@ const maxConnectionOptions = 32
 type fault struct {
 	status int // what the client is told
 	text   string
+	retry  int // in how many seconds it may be worth trying again; 0 = nobody knows
 }
 
 func (f fault) bad() bool { return f.status != 0 }
 
-func malformed(text string) fault { return fault{400, text} }
+func malformed(text string) fault { return fault{status: 400, text: text} }
 
 // A kind is what a header field means to a proxy.
 type kind uint8
@@ -26,8 +27,9 @@ const (
 	kindConnection
 	kindContentLength
 	kindExpect
+	kindForwarded
 	kindForwardedFor
-	kindForwardedOther // X-Forwarded-Host, X-Forwarded-Proto
+	kindForwardedOther // X-Forwarded-Host, -Port, -Proto
 	kindHop            // meant for this hop only: Keep-Alive, Proxy-*
 	kindHost
 	kindTE
@@ -58,6 +60,10 @@ func kindOf(name []byte) kind {
 		case is(name, "trailer"):
 			return kindTrailer
 		}
+	case 9:
+		if is(name, "forwarded") {
+			return kindForwarded
+		}
 	case 10:
 		switch {
 		case is(name, "connection"):
@@ -74,7 +80,7 @@ func kindOf(name []byte) kind {
 			return kindForwardedFor
 		}
 	case 16:
-		if is(name, "x-forwarded-host") {
+		if is(name, "x-forwarded-host") || is(name, "x-forwarded-port") {
 			return kindForwardedOther
 		}
 	case 17:
@@ -160,7 +166,7 @@ func (h *headers) parse(lines []byte) fault {
 			break
 		}
 		if len(h.fields) == maxFields {
-			return fault{431, "too many header fields"}
+			return fault{status: 431, text: "too many header fields"}
 		}
 		f, bad := parseField(line)
 		if bad.bad() {
@@ -183,7 +189,7 @@ func (h *headers) parse(lines []byte) fault {
 				return malformed("more than one Transfer-Encoding")
 			}
 			if !is(f.value, "chunked") {
-				return fault{501, "transfer coding is not supported"}
+				return fault{status: 501, text: "transfer coding is not supported"}
 			}
 			h.chunked = true
 		default:

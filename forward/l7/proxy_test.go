@@ -44,6 +44,7 @@ func TestHeaders(t *testing.T) {
 		"X-Forwarded-For":   {"1.2.3.4, 127.0.0.1"},
 		"X-Forwarded-Proto": {"http"},
 		"X-Forwarded-Host":  {"Www.Example.com:80"},
+		"X-Forwarded-Port":  {fmt.Sprint(f.Addrs()[0].Port())},
 	}
 	if diff := cmp.Diff(want, got.Header); diff != "" {
 		t.Errorf("request header (-want +got):\n%s", diff)
@@ -467,7 +468,7 @@ func TestUnavailable(t *testing.T) {
 		{"down.test", 503, "no healthy backend for service \"down\"\n"},
 		{"none.test", 503, "no backends for service \"none\" at this site\n"},
 		{"web.test", 502, "no backend of service \"web\" could be connected to\n"},
-		{"other.test", 404, "no route for this host and path\n"},
+		{"other.test", 404, "no route for this request\n"},
 	}
 	for _, tt := range tests {
 		c.send("GET / HTTP/1.1\r\nHost: " + tt.host + "\r\n\r\n")

@@ -3,12 +3,14 @@ package l7
 import (
 	"bytes"
 	"net/netip"
+
+	"github.com/pharos-lb/pharos/forward/l7/route"
 )
 
 const (
-	maxMethod = 32      // characters
-	maxTarget = 8 << 10 // bytes; more is 414
-	maxHost   = 255     // bytes
+	maxMethod = 32            // characters
+	maxTarget = route.MaxPath // bytes; more is 414
+	maxHost   = route.MaxHost // bytes
 )
 
 // A request is a parsed request head. Its slices point into the buffer that
@@ -50,7 +52,7 @@ func (r *request) parseLine(line []byte) fault {
 		return malformed("request line without a valid method")
 	}
 	if sp > maxMethod {
-		return fault{501, "method is too long"}
+		return fault{status: 501, text: "method is too long"}
 	}
 	r.method = line[:sp]
 	line = line[sp+1:]
@@ -59,7 +61,7 @@ func (r *request) parseLine(line []byte) fault {
 		return malformed("request line without a target and a version")
 	}
 	if sp > maxTarget {
-		return fault{414, "request target is too long"}
+		return fault{status: 414, text: "request target is too long"}
 	}
 	r.target = line[:sp]
 	switch version := line[sp+1:]; string(version) {
@@ -70,7 +72,7 @@ func (r *request) parseLine(line []byte) fault {
 	default:
 		if len(version) == 8 && string(version[:5]) == "HTTP/" && version[6] == '.' &&
 			hexValue(version[5]) >= 0 && hexValue(version[7]) >= 0 {
-			return fault{505, "only HTTP/1.0 and HTTP/1.1 are spoken here"}
+			return fault{status: 505, text: "only HTTP/1.0 and HTTP/1.1 are spoken here"}
 		}
 		return malformed("request line without a valid version")
 	}
@@ -82,7 +84,7 @@ func (r *request) parseLine(line []byte) fault {
 func (r *request) interpret() fault {
 	switch {
 	case string(r.method) == "CONNECT" || string(r.method) == "TRACE":
-		return fault{405, "method is not forwarded"}
+		return fault{status: 405, text: "method is not forwarded"}
 	case r.hosts > 1:
 		return malformed("more than one Host")
 	case r.hosts == 0 && r.minor > 0:
@@ -90,7 +92,7 @@ func (r *request) interpret() fault {
 	case r.minor == 0 && r.chunked:
 		return malformed("Transfer-Encoding in HTTP/1.0")
 	case r.expectsOdd:
-		return fault{417, "expectation is not supported"}
+		return fault{status: 417, text: "expectation is not supported"}
 	case r.upgrades > 1:
 		return malformed("more than one Upgrade")
 	}
@@ -127,7 +129,10 @@ func (r *request) parseTarget() fault {
 	if q := bytes.IndexByte(r.target, '?'); q >= 0 {
 		r.path = r.target[:q]
 	}
-	return checkPath(r.path)
+	if wrong := route.CheckPath(r.path); wrong != "" {
+		return malformed(wrong)
+	}
+	return fault{}
 }
 
 // parseAbsolute reduces "http://authority/path" to "/path". RFC 9112, 3.2.2:
@@ -196,44 +201,6 @@ func (r *request) parseAuthority() fault {
 		if c < '0' || c > '9' {
 			return bad
 		}
-	}
-	return fault{}
-}
-
-// checkPath refuses bad escapes and dot segments, plain or escaped: proxies and
-// backends disagree about what they mean, so a route chosen by one would not be
-// the file served by the other.
-func checkPath(path []byte) fault {
-	dots, segment := 0, 0 // dots of the segment's characters so far
-	for i := 0; i < len(path); i++ {
-		c := path[i]
-		if c == '%' {
-			if i+2 >= len(path) || hexValue(path[i+1]) < 0 || hexValue(path[i+2]) < 0 {
-				return malformed("bad escape in the request target")
-			}
-			c = byte(hexValue(path[i+1])<<4 | hexValue(path[i+2]))
-			if c == 0 {
-				return malformed("escaped NUL in the request target")
-			}
-			i += 2
-			if c == '/' {
-				c = 'x' // stays escaped, does not end the segment
-			}
-		}
-		if c == '/' {
-			if dots == segment && (dots == 1 || dots == 2) {
-				return malformed("dot segment in the request target")
-			}
-			dots, segment = 0, 0
-			continue
-		}
-		segment++
-		if c == '.' {
-			dots++
-		}
-	}
-	if dots == segment && (dots == 1 || dots == 2) {
-		return malformed("dot segment in the request target")
 	}
 	return fault{}
 }

@@ -7,12 +7,14 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/pharos-lb/pharos/forward"
 	"github.com/pharos-lb/pharos/forward/l7/cert"
+	"github.com/pharos-lb/pharos/forward/l7/route"
 	"github.com/prometheus/client_golang/prometheus"
 )
 
@@ -41,6 +43,16 @@ type Listener struct {
 	Idle time.Duration
 	// TLS terminates TLS; nil = plain text.
 	TLS *TLS
+	// Origin says who is believed about where requests come from.
+	Origin Origin
+	// Pages are shown instead of errors of our own.
+	Pages []Page
+}
+
+// An Extra is what a Route of a Listener has besides, as its Extra.
+type Extra struct {
+	// Pages go before those of the listener.
+	Pages []Page
 }
 
 // Options are what a Server needs.
@@ -84,10 +96,19 @@ type engine func(ctx context.Context, c *forward.Conn[settings])
 
 // settings are what a listener is set to.
 type settings struct {
-	engine engine
-	routes *table
-	idle   time.Duration
-	tls    *terminator // nil = plain text
+	engine       engine
+	routes       *route.Table
+	extras       []extra // by the index of the route
+	idle         time.Duration
+	tls          *terminator // nil = plain text
+	origin       Origin
+	requestIDLow string // Origin.RequestID in lower case
+	pages        pages
+}
+
+// An extra is an Extra that has been made ready.
+type extra struct {
+	pages pages
 }
 
 // A Server forwards HTTP requests.
@@ -163,14 +184,10 @@ func (s *Server) settle(listeners []Listener) ([]forward.Listen[settings], []*te
 	var terminators []*terminator
 	out := make([]forward.Listen[settings], len(listeners))
 	for i, l := range listeners {
-		routes, err := newTable(l.Routes)
+		set, err := s.settleOne(&l)
 		if err != nil {
 			errs = append(errs, fmt.Errorf("l7: listener %s: %w", l.Address, err))
 		}
-		if l.Idle < 0 {
-			errs = append(errs, fmt.Errorf("l7: listener %s: durations must not be negative", l.Address))
-		}
-		set := settings{engine: s.serveHTTP1, routes: routes, idle: cmp.Or(l.Idle, DefaultIdle)}
 		if l.TLS != nil {
 			set.engine = s.serveTLS
 			if set.tls, err = s.newTerminator(l.Address.String(), *l.TLS); err != nil {
@@ -181,6 +198,41 @@ func (s *Server) settle(listeners []Listener) ([]forward.Listen[settings], []*te
 		out[i] = forward.Listen[settings]{Address: l.Address, Settings: set}
 	}
 	return out, terminators, errors.Join(errs...)
+}
+
+// settleOne makes the settings of one listener, but for TLS.
+func (s *Server) settleOne(l *Listener) (settings, error) {
+	set := settings{engine: s.serveHTTP1, idle: cmp.Or(l.Idle, DefaultIdle), origin: l.Origin}
+	var errs []error
+	var err error
+	if set.routes, err = route.New(l.Routes); err != nil {
+		errs = append(errs, err)
+	}
+	if l.Idle < 0 {
+		errs = append(errs, errors.New("durations must not be negative"))
+	}
+	set.origin.XForwarded = cmp.Or(l.Origin.XForwarded, ModeAppend)
+	set.origin.Forwarded = cmp.Or(l.Origin.Forwarded, ModeNone)
+	if id := l.Origin.RequestID; id != "" {
+		set.requestIDLow = strings.ToLower(id)
+		if !isToken([]byte(id)) || route.Owned(id) {
+			errs = append(errs, fmt.Errorf("request id: %q is no header of its own", id))
+		}
+	}
+	if set.pages, err = readPages(l.Pages); err != nil {
+		errs = append(errs, err)
+	}
+	set.extras = make([]extra, len(l.Routes))
+	for i := range l.Routes {
+		x, _ := l.Routes[i].Extra.(*Extra)
+		if x == nil {
+			continue
+		}
+		if set.extras[i].pages, err = readPages(x.Pages); err != nil {
+			errs = append(errs, fmt.Errorf("route %d: %w", i+1, err))
+		}
+	}
+	return set, errors.Join(errs...)
 }
 
 // Run accepts and forwards until ctx ends, drains, and returns with every

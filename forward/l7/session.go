@@ -3,13 +3,14 @@ package l7
 import (
 	"context"
 	"errors"
-	"net"
+	"net/netip"
 	"os"
 	"slices"
 	"sync"
 	"time"
 
 	"github.com/pharos-lb/pharos/forward"
+	"github.com/pharos-lb/pharos/forward/l7/route"
 )
 
 const (
@@ -37,20 +38,30 @@ type work struct {
 	scan      headScan
 	out       []byte // what is about to be written
 	chunks    chunkReader
-	scratch   [maxHost + maxTarget]byte
+	arena     []byte // texts that are made for the request
 
 	// What it belongs to.
-	server   *Server
-	conn     *forward.Conn[settings]
-	down     downstream
-	from, to []byte // the client's address and our own, as text
-	secure   bool   // the client speaks TLS
+	server *Server
+	conn   *forward.Conn[settings]
+	set    *settings // those in force when the request came
+	down   downstream
+	ends   *ends
+
+	// What is found out about the request.
+	ask       route.Request
+	space     route.Space
+	rule      *route.Rule // that takes it; nil until then
+	who       netip.Addr  // the client, as far as it is known
+	trusted   bool        // what the peer says of that is believed
+	prefers   int         // what errors are to be, if that was found out already
+	requestID []byte
 
 	lease      forward.Lease
 	back       *forward.Buffer // what the backend has sent
 	replayable bool            // may be sent again on another connection
 	keep       bool            // the client's connection goes on after this
 	sent       bool            // part of the answer has been written to the client
+	status     int             // of the answer; 0 until there is one
 	chunked    bool            // the answer goes to an HTTP/1 client in chunks
 	pump       *pump           // sends the rest of the body; nil if there is none
 }
@@ -66,13 +77,27 @@ var works = sync.Pool{New: func() any {
 func (w *work) free() {
 	w.back.Free()
 	w.back, w.pump, w.lease = nil, nil, forward.Lease{}
-	w.server, w.conn, w.down, w.from, w.to = nil, nil, nil, nil, nil
+	w.server, w.conn, w.set, w.down, w.ends = nil, nil, nil, nil, nil
+	w.rule, w.requestID, w.ask = nil, nil, route.Request{}
+	w.who, w.trusted, w.prefers, w.status = netip.Addr{}, false, 0, 0
 	w.scan, w.sent = headScan{}, false
 	w.req.head, w.req.minor = false, 1 // what a reply to an unread request assumes
+	w.req.fields, w.res.fields, w.arena = w.reqFields[:0], w.resFields[:0], w.arena[:0]
+	if cap(w.arena) > maxKept {
+		w.arena = nil
+	}
 	if cap(w.out) > maxKept {
 		w.out = make([]byte, 0, 4<<10)
 	}
 	works.Put(w)
+}
+
+// begin takes space for a request that has begun to arrive.
+func (s *Server) begin(c *forward.Conn[settings], down downstream, e *ends) *work {
+	w := works.Get().(*work)
+	w.server, w.conn, w.set, w.down, w.ends = s, c, c.Settings(), down, e
+	w.who = e.peer.Addr()
+	return w
 }
 
 // A session is one client connection. Its goroutine owns it.
@@ -81,22 +106,15 @@ type session struct {
 	conn   *forward.Conn[settings]
 	client *forward.Stream
 	in     *forward.Buffer // what the client has sent; nil while nothing is there
-	from   []byte          // the client's address as text
-	to     []byte          // our own, for requests without a Host
-	began  bool            // a first request has been waited for
+	ends   *ends
+	began  bool // a first request has been waited for
 
 	requests int // so far
 }
 
 // serveHTTP1 is the HTTP/1 engine.
 func (s *Server) serveHTTP1(ctx context.Context, c *forward.Conn[settings]) {
-	ss := session{server: s, conn: c, client: c.Stream}
-	if a, ok := c.Stream.RemoteAddr().(*net.TCPAddr); ok {
-		ss.from = a.AddrPort().Addr().Unmap().WithZone("").AppendTo(nil)
-	}
-	if a, ok := c.Stream.LocalAddr().(*net.TCPAddr); ok {
-		ss.to = a.AddrPort().AppendTo(nil)
-	}
+	ss := session{server: s, conn: c, client: c.Stream, ends: newEnds(c)}
 	defer func() { ss.in.Free() }()
 	for ss.await() {
 		if ss.requests++; ss.requests == 1 && isPreface(ss.in.Unread()) {
@@ -105,9 +123,7 @@ func (s *Server) serveHTTP1(ctx context.Context, c *forward.Conn[settings]) {
 			s.serveHTTP2(ctx, c, in)
 			return
 		}
-		w := works.Get().(*work)
-		w.server, w.conn, w.down, w.from, w.to = s, c, &ss, ss.from, ss.to
-		w.secure = c.Stream.IsTLS()
+		w := s.begin(c, &ss, ss.ends)
 		again := ss.request(ctx, w)
 		w.free()
 		if !again {
@@ -153,14 +169,8 @@ func (s *session) request(ctx context.Context, w *work) bool {
 	if f := w.req.parse(s.in.Unread()[:n]); f.bad() {
 		return s.refuse(w, f)
 	}
-	route := s.conn.Settings().routes.match(w.req.hostname, w.req.path, &w.scratch)
-	if route == nil {
-		w.keep = w.req.persistent() && !w.req.chunked && w.req.length <= 0
-		s.in.R += n
-		return s.reply(w, fault{404, "no route for this host and path"})
-	}
 	s.in.R += n
-	return w.exchange(ctx, route)
+	return w.dispatch(ctx)
 }
 
 // readHead waits until a whole head has arrived and returns its length. ok is
@@ -177,9 +187,9 @@ func (s *session) readHead(w *work) (n int, f fault, ok bool) {
 		}
 		if s.in.W == forward.BufferSize {
 			if w.scan.line == 0 {
-				return 0, fault{414, "request line is too long"}, true
+				return 0, fault{status: 414, text: "request line is too long"}, true
 			}
-			return 0, fault{431, "header fields are too large"}, true
+			return 0, fault{status: 431, text: "header fields are too large"}, true
 		}
 		if by.IsZero() {
 			by = time.Now().Add(s.server.opts.HeaderTimeout)
@@ -187,7 +197,7 @@ func (s *session) readHead(w *work) (n int, f fault, ok bool) {
 		s.client.ReadUntil(by)
 		if _, err := s.in.Fill(s.client); err != nil {
 			if errors.Is(err, os.ErrDeadlineExceeded) {
-				return 0, fault{408, "request head did not arrive in time"}, true
+				return 0, fault{status: 408, text: "request head did not arrive in time"}, true
 			}
 			return 0, fault{}, false
 		}
@@ -198,7 +208,7 @@ func (s *session) readHead(w *work) (n int, f fault, ok bool) {
 // because where the next request starts is not known.
 func (s *session) refuse(w *work, f fault) bool {
 	w.keep = false
-	return s.reply(w, f)
+	return w.reply(f)
 }
 
 // linger ends the connection so that the client can read what was sent to it,
@@ -243,7 +253,7 @@ func (s *session) collect(w *work, n int) (fault, bool) {
 		switch {
 		case got > 0:
 		case errors.Is(err, os.ErrDeadlineExceeded):
-			return fault{408, "request body did not arrive in time"}, true
+			return fault{status: 408, text: "request body did not arrive in time"}, true
 		default:
 			return fault{}, false
 		}

@@ -27,15 +27,15 @@ const (
 func (t trouble) fault(service string) fault {
 	switch t {
 	case troubleReset:
-		return fault{502, fmt.Sprintf("backend of service %q closed the connection", service)}
+		return fault{status: 502, text: fmt.Sprintf("backend of service %q closed the connection", service)}
 	case troubleSilent:
-		return fault{504, fmt.Sprintf("backend of service %q did not answer in time", service)}
+		return fault{status: 504, text: fmt.Sprintf("backend of service %q did not answer in time", service)}
 	case troubleProtocol:
-		return fault{502, fmt.Sprintf("backend of service %q sent an invalid response", service)}
+		return fault{status: 502, text: fmt.Sprintf("backend of service %q sent an invalid response", service)}
 	case troubleBody:
 		return malformed("malformed chunked body")
 	case troubleSlow:
-		return fault{408, "request body did not arrive in time"}
+		return fault{status: 408, text: "request body did not arrive in time"}
 	default:
 		return fault{}
 	}
@@ -72,18 +72,18 @@ func unavailable(service string, err error) fault {
 	var failure net.Error // a dial reports its time limit as one of several errors
 	switch {
 	case errors.Is(err, forward.ErrNoPlan):
-		return fault{503, fmt.Sprintf("nothing decided yet for service %q", service)}
+		return fault{status: 503, text: fmt.Sprintf("nothing decided yet for service %q", service)}
 	case errors.Is(err, forward.ErrNoPool):
-		return fault{503, fmt.Sprintf("no backends for service %q at this site", service)}
+		return fault{status: 503, text: fmt.Sprintf("no backends for service %q at this site", service)}
 	case errors.Is(err, forward.ErrNoBackend):
-		return fault{503, fmt.Sprintf("no healthy backend for service %q", service)}
+		return fault{status: 503, text: fmt.Sprintf("no healthy backend for service %q", service)}
 	case forward.Limited(err):
-		return fault{503, fmt.Sprintf("every backend of service %q is at its limit", service)}
+		return fault{status: 503, text: fmt.Sprintf("every backend of service %q is at its limit", service)}
 	case errors.Is(err, context.Canceled):
-		return fault{503, "shutting down"}
+		return fault{status: 503, text: "shutting down"}
 	case errors.Is(err, os.ErrDeadlineExceeded), errors.As(err, &failure) && failure.Timeout():
-		return fault{504, fmt.Sprintf("no backend of service %q could be connected to in time", service)}
+		return fault{status: 504, text: fmt.Sprintf("no backend of service %q could be connected to in time", service)}
 	default:
-		return fault{502, fmt.Sprintf("no backend of service %q could be connected to", service)}
+		return fault{status: 502, text: fmt.Sprintf("no backend of service %q could be connected to", service)}
 	}
 }

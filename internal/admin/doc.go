@@ -12,6 +12,7 @@
 //	GET  /metrics         Prometheus
 //	GET  /v1/status       Status
 //	GET  /v1/explain      steer.Explanation; name, type, from, down (repeatable)
+//	POST /v1/explain/http HTTPExplanation of an HTTPQuestion
 //	POST /v1/reload       ReloadResult; allow_remove=true and allow_withdraw=true permit large removals
 //	GET  /v1/overrides    OverrideList; all=true shows cleared ones too
 //	POST /v1/overrides    OverrideResult; scopes, order, for, by, reason, local, force, dry_run

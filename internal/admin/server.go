@@ -49,6 +49,8 @@ type Options struct {
 	// Keys returns who holds which gossip keys; ChangeKeys changes this node's.
 	Keys       func() *KeyStatus
 	ChangeKeys func(KeyChange) (*KeyStatus, error)
+	// ExplainHTTP traces one HTTP request.
+	ExplainHTTP func(HTTPQuestion) (*HTTPExplanation, error)
 	// Upgrade hands everything over to a new process.
 	Upgrade func(context.Context, UpgradeRequest) (*UpgradeResult, error)
 	// Ready returns nil when the node serves.
@@ -214,6 +216,7 @@ func (s *Server) routes(via string) http.Handler {
 	mux.Handle("GET /metrics", promhttp.HandlerFor(s.opts.Gatherer, promhttp.HandlerOpts{}))
 	mux.HandleFunc("GET /v1/status", func(w http.ResponseWriter, _ *http.Request) { reply(w, s.opts.Status()) })
 	mux.HandleFunc("GET /v1/explain", s.explain)
+	mux.HandleFunc("POST /v1/explain/http", s.explainHTTP)
 	mux.HandleFunc("POST /v1/reload", s.reload)
 	mux.HandleFunc("POST /v1/upgrade", func(w http.ResponseWriter, r *http.Request) { s.upgrade(w, r, via) })
 	mux.HandleFunc("GET /v1/overrides", s.overrides)

@@ -1,7 +1,6 @@
 package config
 
 import (
-	"cmp"
 	"maps"
 	"net/netip"
 	"slices"
@@ -83,17 +82,7 @@ func (b *builder) buildListener(at *value) {
 		listener.UDP, over = b.buildUDP(udp, serve), overUDP
 	}
 	if http := at.entry("http"); http != nil {
-		listener.HTTP = &HTTPListener{Idle: get[time.Duration](http, "idle")}
-		seen := make(map[Route]bool)
-		for _, item := range http.list("routes") {
-			route := Route{Host: get[string](item, "host"), Path: get[string](item, "path")}
-			if item.sound("host", "path") && seen[route] {
-				b.refuse(item, refuse("a route for %s%s is already in this listener", cmp.Or(route.Host, "every host "), route.Path))
-			}
-			seen[route] = true
-			route.Service = serve(get[string](item, "service"))
-			listener.HTTP.Routes = append(listener.HTTP.Routes, route)
-		}
+		listener.HTTP = b.buildHTTP(http, serve)
 	}
 	if tls := at.entry("tls"); tls != nil {
 		listener.TLS = b.buildTLS(tls)

@@ -248,19 +248,6 @@ type Listener struct {
 	TLS  *TLSListener // only with HTTP; nil = plain text
 }
 
-// HTTPListener forwards requests by host and path.
-type HTTPListener struct {
-	Routes []Route // in file order; the most specific host, then longest path wins
-	Idle   time.Duration
-}
-
-// A Route sends requests to a service.
-type Route struct {
-	Host    string // exact, or "*.example.com"; "" = any
-	Path    string // prefix on whole segments; default "/"
-	Service string
-}
-
 // Geo is the geo data.
 type Geo struct {
 	// Databases are mmdb files, later ones fill what earlier ones leave unknown;

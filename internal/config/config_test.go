@@ -104,7 +104,10 @@ tests: [{name: www.example.com, from: DE, expect: fra}]
 		}},
 		Listeners: []config.Listener{
 			{Bind: config.Bind{Port: 80}, TCP: tcpDefaults("web", 10*time.Minute, 2*time.Second)},
-			{Bind: config.Bind{Port: 81}, HTTP: &config.HTTPListener{Routes: []config.Route{{Path: "/", Service: "web"}}, Idle: time.Minute}},
+			{Bind: config.Bind{Port: 81}, HTTP: &config.HTTPListener{
+				Routes: []config.Route{{Path: "/", Service: "web"}}, Idle: time.Minute,
+				TrustedHeader: "x-forwarded-for", XForwarded: "append", Forwarded: "none",
+			}},
 		},
 		DNS:  config.DNS{Listen: []config.Bind{{Port: 53}}, UDPSize: 1232, TCPMax: 4096, TCPIdle: 10 * time.Second, ECS: true},
 		VIPs: config.VIPs{Linger: 5 * time.Second},
@@ -217,7 +220,7 @@ func TestEverything(t *testing.T) {
 			Listen:  []config.Bind{{Host: "node", Port: 53}, {Addr: addr("127.0.0.1"), Port: 5300}},
 			UDPSize: 1400, TCPMax: 10, TCPIdle: 2 * time.Second, ServerName: "dns.example.com",
 		}, cfg.DNS},
-		{"listener", config.Listener{Bind: config.Bind{Host: "vip", Port: 443}, HTTP: &config.HTTPListener{Idle: 30 * time.Second, Routes: []config.Route{
+		{"listener", config.Listener{Bind: config.Bind{Host: "vip", Port: 443}, HTTP: &config.HTTPListener{Idle: 30 * time.Second, TrustedHeader: "x-forwarded-for", XForwarded: "append", Forwarded: "none", Routes: []config.Route{
 			{Host: "www.example.com", Path: "/", Service: "web"}, {Host: "*.example.com", Path: "/api", Service: "api"}, {Path: "/", Service: "web"},
 		}}, TLS: &config.TLSListener{
 			MinVersion: "1.3", Certificates: []config.Certificate{

@@ -50,6 +50,7 @@ const (
 	defaultIdle     = 10 * time.Minute
 	defaultConnect  = 2 * time.Second
 	defaultHTTPIdle = time.Minute
+	defaultRedirect = 302
 
 	defaultHello     = 5 * time.Second
 	defaultBacklog   = 4096

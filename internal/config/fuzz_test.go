@@ -160,7 +160,22 @@ func checkConfig(t *testing.T, cfg *config.Config) {
 		}
 		must(len(l.HTTP.Routes) > 0 && l.HTTP.Idle > 0, "listener", l)
 		for _, r := range l.HTTP.Routes {
-			must(services[r.Service] != nil && strings.HasPrefix(r.Path, "/"), "route", r)
+			paths, actions := 0, 0
+			for _, p := range []string{r.Path, r.Exact, r.Pattern} {
+				if p != "" {
+					paths++
+				}
+			}
+			for _, is := range []bool{r.Service != "", r.Split != nil, r.Redirect != nil, r.Respond != nil} {
+				if is {
+					actions++
+				}
+			}
+			must(paths == 1 && actions == 1 && (r.Pattern != "" || strings.HasPrefix(r.Path+r.Exact, "/")), "route", r)
+			for _, s := range r.Services() {
+				must(services[s] != nil, "route", r)
+			}
+			must(r.Rewrite == config.Rewrite{} || len(r.Services()) > 0, "rewrite", r)
 		}
 	}
 	checkBGP(must, cfg.BGP, sites, services)

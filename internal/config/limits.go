@@ -28,7 +28,11 @@ const (
 	maxListeners   = 1000
 	maxRoutes      = 10_000 // a listener
 	maxProtocols   = 16     // of a TLS route
-	maxSources     = 256    // that may send a PROXY header
+	maxConditions  = 16     // of a route, on headers and on the query, and services of a split
+	maxMethods     = 32     // of a route
+	maxRouteName   = 64     // bytes
+	maxShare       = 1_000_000
+	maxSources     = 256 // that may send a PROXY header
 	maxConnections = 10_000_000
 	maxClients     = 10_000_000 // remembered by a listener
 	maxNetworks    = 10_000

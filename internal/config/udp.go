@@ -102,8 +102,10 @@ func (b *builder) checkUDPServices(at *value) {
 			}
 		}
 		if l.HTTP != nil {
-			for _, r := range l.HTTP.Routes {
-				streams[r.Service] = true
+			for i := range l.HTTP.Routes {
+				for _, s := range l.HTTP.Routes[i].Services() {
+					streams[s] = true
+				}
 			}
 		}
 	}

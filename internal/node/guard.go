@@ -158,7 +158,7 @@ func (s *Setup) listens(service string) bool {
 	}
 	for _, l := range s.l7Listeners() {
 		for _, r := range l.Routes {
-			if r.Service == service {
+			if slices.Contains(r.Services(), service) {
 				return true
 			}
 		}

@@ -22,7 +22,7 @@ func (n *Node) adminOptions(s *Setup, socket string) admin.Options {
 	}
 	return admin.Options{
 		Socket: socket, Listen: listen, Token: s.Config.Admin.Token.Reveal(),
-		Status: n.Status, Explain: n.explain, Reload: n.Reload, Ready: n.ready,
+		Status: n.Status, Explain: n.explain, ExplainHTTP: n.explainHTTP, Reload: n.Reload, Ready: n.ready,
 		Override: n.override, Overrides: n.overrides, Check: n.check, Keys: n.Keys, ChangeKeys: n.ChangeKeys, Upgrade: n.Upgrade,
 		Gatherer: n.registry, Log: n.log,
 	}

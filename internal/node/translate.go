@@ -144,14 +144,11 @@ func (s *Setup) l7Listeners() []l7.Listener {
 		if l.HTTP == nil {
 			continue
 		}
-		var services []string
-		routes := make([]l7.Route, len(l.HTTP.Routes))
-		for i, r := range l.HTTP.Routes {
-			routes[i] = l7.Route{Host: r.Host, Path: r.Path, Service: r.Service}
-			services = append(services, r.Service)
-		}
-		for _, a := range s.addresses(l.Bind, services) {
-			out = append(out, l7.Listener{Address: wildcard(a), Routes: routes, Idle: l.HTTP.Idle, TLS: s.tls(l.TLS)})
+		listener := httpListener(l.HTTP)
+		listener.TLS = s.tls(l.TLS)
+		for _, a := range s.addresses(l.Bind, s.httpServices(l.HTTP)) {
+			listener.Address = wildcard(a)
+			out = append(out, listener)
 		}
 	}
 	return out

@@ -133,6 +133,12 @@ func TestVIPCheck(t *testing.T) {
 		{"whole segments only", https, []config.Listener{
 			web(vip(80), route("a.example", "/", "web"), route("a.example", "/health", "db")),
 		}, "http 80 a.example"},
+		{"a route with conditions might take the probe", https, []config.Listener{
+			web(vip(80), route("a.example", "/", "web"), config.Route{Host: "a.example", Exact: "/healthz", Methods: []string{"GET"}, Service: "db"}),
+		}, "tcp 80 "},
+		{"a redirect of other paths does not", https, []config.Listener{
+			web(vip(80), route("a.example", "/", "web"), config.Route{Host: "a.example", Path: "/old", Redirect: &config.Redirect{}}),
+		}, "http 80 a.example"},
 		{"vip_port chooses the listener", ported, []config.Listener{
 			web(vip(80), route("a.example", "/", "web")), web(vip(9443), route("b.example", "/", "web")),
 		}, "http 9443 b.example"},

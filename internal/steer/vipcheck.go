@@ -60,7 +60,9 @@ func (x *listenerIndex) add(l *config.Listener) {
 	for r := range l.HTTP.Routes {
 		route := &l.HTTP.Routes[r]
 		hosts[route.Host] = append(hosts[route.Host], route)
-		x.serve(route.Service, l)
+		for _, service := range route.Services() {
+			x.serve(service, l)
+		}
 	}
 }
 
@@ -193,7 +195,8 @@ func (x *listenerIndex) routedHost(l *config.HTTPListener, service string, check
 }
 
 // match returns the service that a listener sends a request to: the most
-// specific host, then the longest path.
+// specific host, then the longest path. It is "" where a route that asks for more than a
+// host and a path, or does not pass the request on as it is, might take it.
 func (x *listenerIndex) match(l *config.HTTPListener, host, path string) string {
 	hosts := x.hosts[l]
 	candidates := []string{host}
@@ -211,6 +214,12 @@ func (x *listenerIndex) match(l *config.HTTPListener, host, path string) string 
 		best := -1
 		routes := hosts[c]
 		for i, r := range routes {
+			switch {
+			case !r.IsPlain() && mayCover(r, path):
+				return ""
+			case !r.IsPlain():
+				continue
+			}
 			if covers(r.Path, path) && (best < 0 || len(r.Path) > len(routes[best].Path)) {
 				best = i
 			}
@@ -220,6 +229,11 @@ func (x *listenerIndex) match(l *config.HTTPListener, host, path string) string 
 		}
 	}
 	return ""
+}
+
+// mayCover reports whether a route might take requests for a path.
+func mayCover(r *config.Route, path string) bool {
+	return r.Pattern != "" || r.Exact == path || r.Path != "" && covers(r.Path, path)
 }
 
 // covers reports whether path lies under prefix, by whole segments.
