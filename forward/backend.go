@@ -3,7 +3,6 @@ package forward
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net"
 	"net/netip"
 	"sync/atomic"
@@ -34,6 +33,8 @@ type Backend struct {
 	limit     atomic.Int64           // of leases; 0 = none
 	latency   latency
 	record    record
+	via       atomic.Pointer[Via] // of the newest plan; never nil
+	warm      atomic.Int32        // how many connections are to be there, of the newest plan
 
 	idle idleStack
 
@@ -103,6 +104,7 @@ type Status struct {
 func newBackend(r *Registry, id identity, g *group) *Backend {
 	b := &Backend{id: id, text: id.address.String(), registry: r, group: g}
 	b.idle.init(r.shards, r.maxIdle)
+	b.via.Store(&Via{})
 	return b
 }
 
@@ -136,19 +138,35 @@ func (b *Backend) Tell(ok bool) {
 	}
 }
 
-// dial opens a fresh connection and notes the result.
-func (b *Backend) dial(ctx context.Context, timeout time.Duration) (*Stream, error) {
-	d := net.Dialer{Timeout: timeout}
+// open opens a connection and makes of it what via asks for.
+func (b *Backend) open(ctx context.Context, via *Via, client *Client, terms Terms) (*Stream, error) {
+	d := net.Dialer{Timeout: terms.Connect}
 	d.SetMultipathTCP(false)
+	secure := via.TLS()
+	if secure {
+		if terms.Carrier == nil {
+			return nil, errNoCarrier
+		}
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, terms.Connect) // for both
+		defer cancel()
+	}
 	conn, err := d.DialContext(ctx, "tcp", b.text)
 	if err != nil {
-		if ctx.Err() == nil { // otherwise it is we who gave up
-			b.Failed(err)
-		}
-		return nil, fmt.Errorf("connect to backend %s: %w", b.text, err)
+		return nil, err
 	}
-	b.Opened()
-	return NewStream(conn), nil
+	s := NewStream(conn)
+	if via.SendProxy > 0 {
+		if err := s.introduce(via.SendProxy, client, terms.Connect); err != nil {
+			_ = s.Close()
+			return nil, err
+		}
+		s.ForgetDeadlines()
+	}
+	if secure {
+		return terms.Carrier.Secure(ctx, b, via, s)
+	}
+	return s, nil
 }
 
 // isLocal reports whether a connection could not be opened for want of something

@@ -20,7 +20,7 @@ type Conn[S any] struct {
 
 	mu      sync.Mutex // guards the rest
 	resting bool
-	held    *Stream // to a backend
+	held    Aborter // the backend's side of its work
 	cut     bool
 }
 
@@ -69,10 +69,14 @@ func (c *Conn[S]) wake() {
 	}
 }
 
+// An Aborter ends what is under way so that whoever is at its other end sees that it is not
+// the whole. Any goroutine may call it.
+type Aborter interface{ Abort() }
+
 // Hold makes backend end with the client's connection when draining has taken
 // too long, at once if it has already; nil lets go of the one before, which is
 // then left alone.
-func (c *Conn[S]) Hold(backend *Stream) {
+func (c *Conn[S]) Hold(backend Aborter) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.held = backend

@@ -1,6 +1,7 @@
 package forward
 
 import (
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -24,6 +25,8 @@ type idleShard struct {
 type idleConn struct {
 	stream *Stream
 	since  time.Time
+	via    *Via    // what it was made by
+	client *Client // whom it speaks for; nil = for anybody
 }
 
 func (s *idleStack) init(shards, limit int) {
@@ -33,46 +36,52 @@ func (s *idleStack) init(shards, limit int) {
 
 func (s *idleStack) len() int { return int(s.count.Load()) }
 
-// put keeps stream, or closes it when the limit is reached.
-func (s *idleStack) put(stream *Stream, shard uint32) {
+// put keeps a connection, or closes it when the limit is reached.
+func (s *idleStack) put(c idleConn, shard uint32) {
 	if s.count.Add(1) > s.limit {
 		s.count.Add(-1)
 		s.dropped.Add(1)
-		_ = stream.Close()
+		_ = c.stream.Close()
 		return
 	}
-	stream.ForgetDeadlines()
+	c.stream.ForgetDeadlines()
 	sh := &s.shards[int(shard)%len(s.shards)]
 	sh.mu.Lock()
-	sh.conns = append(sh.conns, idleConn{stream: stream, since: time.Now()})
+	sh.conns = append(sh.conns, c)
 	sh.mu.Unlock()
 }
 
 // get takes the most recently used connection of the shard, else of another,
-// else returns nil.
-func (s *idleStack) get(shard uint32) *Stream {
+// that was made by via and speaks for client; nil without one.
+func (s *idleStack) get(shard uint32, via *Via, client *Client) *Stream {
 	if s.count.Load() == 0 {
 		return nil
 	}
 	for k := range s.shards {
 		sh := &s.shards[(int(shard)+k)%len(s.shards)]
 		sh.mu.Lock()
-		if n := len(sh.conns); n > 0 {
-			c := sh.conns[n-1]
-			sh.conns[n-1] = idleConn{}
-			sh.conns = sh.conns[:n-1]
-			sh.mu.Unlock()
-			s.count.Add(-1)
-			return c.stream
-		}
+		stream := sh.takeLocked(via, client)
 		sh.mu.Unlock()
+		if stream != nil {
+			s.count.Add(-1)
+			return stream
+		}
 	}
 	return nil
 }
 
-// closeBefore closes the connections that have been idle since before limit.
-func (s *idleStack) closeBefore(limit time.Time) {
-	s.closeIf(func(c idleConn) bool { return c.since.Before(limit) })
+// takeLocked looks from the top; nearly always the first is right.
+func (sh *idleShard) takeLocked(via *Via, client *Client) *Stream {
+	for i := len(sh.conns) - 1; i >= 0; i-- {
+		if c := &sh.conns[i]; c.via == via && c.client == client {
+			stream := c.stream
+			copy(sh.conns[i:], sh.conns[i+1:])
+			sh.conns[len(sh.conns)-1] = idleConn{}
+			sh.conns = sh.conns[:len(sh.conns)-1]
+			return stream
+		}
+	}
+	return nil
 }
 
 func (s *idleStack) closeAll() {
@@ -82,25 +91,23 @@ func (s *idleStack) closeAll() {
 	s.closeIf(func(idleConn) bool { return true })
 }
 
+// closeIf closes those that old says yes to.
 func (s *idleStack) closeIf(old func(idleConn) bool) {
 	for i := range s.shards {
 		sh := &s.shards[i]
+		var gone []*Stream
 		sh.mu.Lock()
-		n := 0 // the oldest are at the bottom
-		for n < len(sh.conns) && old(sh.conns[n]) {
-			n++
-		}
-		var gone []idleConn
-		if n > 0 {
-			gone = append(gone, sh.conns[:n]...)
-			kept := copy(sh.conns, sh.conns[n:])
-			clear(sh.conns[kept:])
-			sh.conns = sh.conns[:kept]
-		}
+		sh.conns = slices.DeleteFunc(sh.conns, func(c idleConn) bool {
+			if !old(c) {
+				return false
+			}
+			gone = append(gone, c.stream)
+			return true
+		})
 		sh.mu.Unlock()
-		s.count.Add(int64(-n))
-		for _, c := range gone {
-			_ = c.stream.Close()
+		s.count.Add(int64(-len(gone)))
+		for _, stream := range gone {
+			_ = stream.Close()
 		}
 	}
 }

@@ -92,15 +92,24 @@ type Terms struct {
 	Key uint64
 	// Datagram: the work is a UDP session, which is hashed unless another algorithm was chosen.
 	Datagram bool
+	// Carrier is needed where a service has a Transport with TLS or HTTP/2; nil = there is none.
+	Carrier Carrier
+	// Client is whom the work is for, where a Transport sends PROXY headers; nil = nobody knows.
+	Client *Client
 }
 
 // A Lease is a backend and a connection to it, on loan for one unit of work.
 type Lease struct {
 	Backend *Backend
-	Stream  *Stream
+	Stream  *Stream // nil if the connection is shared
+	// Joined is what the Carrier gave for a connection that is shared.
+	Joined any
+	// Via is what the connection was made by.
+	Via *Via
 	// Reused: the connection has carried earlier work.
 	Reused bool
 	shard  uint32
+	client *Client
 }
 
 // Key says what work for a service is to be hashed by; its Kind is KeyNone if it is not.
@@ -201,47 +210,74 @@ func (e *Edition) absence(p *pool) error {
 
 // lease turns a lease that has begun into one with a connection, or ends it.
 func (b *Backend) lease(ctx context.Context, terms Terms) (Lease, error) {
-	for terms.Reuse {
-		s := b.idle.get(terms.Shard)
+	l := Lease{Backend: b, Via: b.via.Load(), shard: terms.Shard}
+	if l.Via.SendProxy > 0 {
+		l.client = terms.Client
+	}
+	for terms.Reuse && !l.Via.Shared() {
+		s := b.idle.get(terms.Shard, l.Via, l.client)
 		if s == nil {
 			break
 		}
 		if s.Quiet() {
 			b.reuses.Add(1)
-			return Lease{Backend: b, Stream: s, Reused: true, shard: terms.Shard}, nil
+			l.Stream, l.Reused = s, true
+			return l, nil
 		}
 		b.stale.Add(1)
 		_ = s.Close()
 	}
-	s, err := b.dial(ctx, terms.Connect)
-	if err != nil {
+	if err := l.connect(ctx, terms); err != nil {
 		b.end()
 		return Lease{}, err
 	}
-	return Lease{Backend: b, Stream: s, shard: terms.Shard}, nil
+	return l, nil
+}
+
+// connect gives the lease a connection that is fresh, or shared.
+func (l *Lease) connect(ctx context.Context, terms Terms) (err error) {
+	b := l.Backend
+	if !l.Via.Shared() {
+		l.Reused = false
+		l.Stream, err = b.Open(ctx, l.Via, l.client, terms)
+		return err
+	}
+	if terms.Carrier == nil {
+		return errNoCarrier
+	}
+	l.Joined, l.Reused, err = terms.Carrier.Join(ctx, b, l.Via, l.client, terms)
+	if err == nil && l.Reused {
+		b.reuses.Add(1)
+	}
+	return err
 }
 
 // Renew replaces the connection of a reused lease that turned out to be dead by
-// a fresh one to the same backend. On an error the lease is released.
-func (l *Lease) Renew(ctx context.Context, connect time.Duration) error {
-	l.Backend.stale.Add(1)
-	_ = l.Stream.Close()
-	s, err := l.Backend.dial(ctx, connect)
-	if err != nil {
-		l.Backend.end()
+// a fresh one to the same backend, or one that is shared by another such. On an error the lease is released.
+func (l *Lease) Renew(ctx context.Context, terms Terms) error {
+	b := l.Backend
+	b.stale.Add(1)
+	if l.Stream != nil {
+		_ = l.Stream.Close()
+	}
+	l.Via = b.via.Load()
+	if err := l.connect(ctx, terms); err != nil {
+		b.end()
 		return err
 	}
-	l.Stream, l.Reused = s, false
 	return nil
 }
 
 // Release ends the lease. keep says that the connection is between two units of
-// work and may be lent again; otherwise it is closed.
+// work and may be lent again; otherwise it is closed. One that is shared is the Carrier's.
 func (l *Lease) Release(keep bool) {
-	if !keep || l.Backend.retired.Load() || !l.Backend.active.Load() {
+	b := l.Backend
+	switch {
+	case l.Stream == nil:
+	case !keep || b.retired.Load() || !b.active.Load() || b.via.Load() != l.Via || l.client != nil && l.client.gone.Load():
 		_ = l.Stream.Close()
-	} else {
-		l.Backend.idle.put(l.Stream, l.shard)
+	default:
+		b.idle.put(idleConn{stream: l.Stream, since: time.Now(), via: l.Via, client: l.client}, l.shard)
 	}
-	l.Backend.end()
+	b.end()
 }

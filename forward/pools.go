@@ -28,7 +28,11 @@ type ServicePool struct {
 	// weight, from a twentieth of it; 0 = at once.
 	SlowStart time.Duration
 	// Policy is how its members share the work.
-	Policy  Policy
+	Policy Policy
+	// Transport is how they are spoken to.
+	Transport Transport
+	// Warm is how many connections to each are to be there before they are needed.
+	Warm    int
 	Members []Member
 }
 
@@ -104,6 +108,8 @@ func (b *boardPools) Edition() (uint64, []ServicePool) {
 		sp := ServicePool{
 			Service:   plan.Topology.Services[i].Config.Name,
 			Policy:    policyOf(plan, i),
+			Transport: TransportOf(plan.Topology, i),
+			Warm:      plan.Topology.Services[i].Config.Transport.Warm,
 			SlowStart: plan.Topology.Services[i].Config.Check.SlowStart,
 			Members:   make([]Member, len(pool.Backends)),
 		}
@@ -120,6 +126,22 @@ func (b *boardPools) Edition() (uint64, []ServicePool) {
 		pools = append(pools, sp)
 	}
 	return newest.version, pools
+}
+
+// TransportOf is how a topology has the backends of service i spoken to. Its words have been validated.
+func TransportOf(topology *steer.Topology, i int) Transport {
+	c := &topology.Services[i].Config.Transport
+	t := Transport{
+		Name: c.SNI, CA: c.CA, Certificate: c.Certificate, Key: c.Key, Insecure: c.Insecure, TLS13: c.MinVersion == "1.3",
+	}
+	t.Protocol, _ = ParseProtocol(c.Protocol)
+	switch c.SendProxy {
+	case "v1":
+		t.SendProxy = 1
+	case "v2":
+		t.SendProxy = 2
+	}
+	return t
 }
 
 // policyOf is how the plan has service i balanced. The configuration has been

@@ -180,6 +180,8 @@ func (r *Registry) assemble(sp *ServicePool, listed map[identity]bool) *pool {
 		b.active.Store(works)
 		b.policy.Store(&p.policy)
 		b.limit.Store(p.policy.Limit.PerBackend)
+		b.setVia(sp.Transport)
+		b.warm.Store(int32(sp.Warm))
 		if !works {
 			b.idle.closeAll()
 			p.hashing.note(m, -1)
@@ -207,7 +209,7 @@ func (r *Registry) Sweep(now time.Time) {
 	r.Load()
 	r.compare()
 	for _, b := range r.list() {
-		b.idle.closeBefore(now.Add(-r.idleFor))
+		b.sweepIdle(now.Add(-r.idleFor))
 	}
 }
 

@@ -2,8 +2,11 @@ package forward
 
 import (
 	"crypto/tls"
+	"errors"
 	"net"
+	"os"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -145,6 +148,30 @@ func (r *records) gone() bool {
 	})
 	return err != nil || hungUp
 }
+
+// quietTLS is Quiet. A peer that has said something may have sent session tickets, which are
+// read in the moment that this takes.
+func (s *Stream) quietTLS() bool {
+	r := s.records
+	if r.rest {
+		return false
+	}
+	if r.in == nil {
+		switch r.under.look() {
+		case peekedQuiet:
+			return true
+		case peekedGone:
+			return false
+		}
+	}
+	s.setRead(time.Now().Add(ticketTime))
+	n, err := s.conn.Read(make([]byte, 1))
+	s.setRead(time.Time{})
+	return n == 0 && errors.Is(err, os.ErrDeadlineExceeded) && r.in == nil && r.left == 0 && r.seen == 0
+}
+
+// ticketTime is how long is waited for the end of messages of the TLS connection itself.
+const ticketTime = time.Millisecond
 
 // IsTLS reports whether s speaks TLS.
 func (s *Stream) IsTLS() bool { return s.records != nil }

@@ -177,8 +177,8 @@ const (
 // the state an idle upstream connection has to be in before it is used again.
 // Only the reader may call it.
 func (s *Stream) Quiet() bool {
-	if r := s.records; r != nil {
-		return !r.pending() && r.under.look() == peekedQuiet
+	if s.records != nil {
+		return s.quietTLS()
 	}
 	return s.raw == nil || s.look() == peekedQuiet
 }

@@ -20,34 +20,38 @@ const (
 // deliver passes the final answer on and reports whether the upstream
 // connection is fit for another request.
 func (w *work) deliver() (keepBackend bool, t trouble) {
-	r := &w.res
 	w.editAnswer()
-	w.status = r.status
-	frame := r.framing(w.req.head)
+	w.status = w.res.status
+	frame := w.res.framing(w.req.head)
 	if w.conn.Draining() || w.pump != nil && !w.pump.settled() {
 		w.keep = false
 	}
 	w.down.head(w, frame)
-	keepBackend = r.persistent() && frame != frameClose
-	w.back.R += w.scan.next
+	return w.up.deliver(w, frame)
+}
+
+// deliver passes the body on.
+func (u *upstream1) deliver(w *work, frame framing) (keep bool, t trouble) {
+	keep = w.res.persistent() && frame != frameClose
+	u.back.R += u.head
 	switch frame {
 	case frameNone:
 		w.down.end(w, nil)
 		t = w.down.flush(w)
 	case frameLength:
-		t = w.sendLength(r.length)
+		t = u.sendLength(w, w.res.length)
 	case frameChunked:
-		t = w.sendChunked()
+		t = u.sendChunked(w)
 	case frameClose:
-		t = w.sendRest()
+		t = u.sendRest(w)
 	}
 	// Bytes behind the answer belong to no request of ours.
-	return keepBackend && w.back.R == w.back.W, t
+	return keep && u.back.R == u.back.W, t
 }
 
 // sendLength sends a body of n bytes.
-func (w *work) sendLength(n int64) trouble {
-	b := w.back
+func (u *upstream1) sendLength(w *work, n int64) trouble {
+	b := u.back
 	for {
 		take := int(min(n, int64(b.W-b.R)))
 		w.down.data(w, b.Data[b.R:b.R+take])
@@ -59,18 +63,18 @@ func (w *work) sendLength(n int64) trouble {
 			return t
 		}
 		if n >= spliceAtLeast && w.down.wire() != nil {
-			return w.spliceLength(n)
+			return u.spliceLength(w, n)
 		}
-		if t := w.moreBody(); t != troubleNone {
+		if t := u.moreBody(w); t != troubleNone {
 			return t
 		}
 	}
 }
 
 // spliceLength moves n bytes inside the kernel.
-func (w *work) spliceLength(n int64) trouble {
+func (u *upstream1) spliceLength(w *work, n int64) trouble {
 	wait := w.server.opts.ResponseTimeout
-	up, client := w.lease.Stream, w.down.wire()
+	up, client := u.stream, w.down.wire()
 	for n > 0 {
 		chunk := min(n, spliceChunk)
 		start := time.Now()
@@ -95,17 +99,17 @@ func (w *work) spliceLength(n int64) trouble {
 	return troubleNone
 }
 
-// moreBody waits for more of the body in w.back, which is empty or holds the
+// moreBody waits for more of the body in u.back, which is empty or holds the
 // start of a line.
-func (w *work) moreBody() trouble {
-	if w.back.W == forward.BufferSize {
-		w.back.Compact()
+func (u *upstream1) moreBody(w *work) trouble {
+	if u.back.W == forward.BufferSize {
+		u.back.Compact()
 	}
-	w.lease.Stream.ReadWithin(w.server.opts.ResponseTimeout)
+	u.stream.ReadWithin(w.server.opts.ResponseTimeout)
 	if w.pump != nil && w.pump.broken() != troubleNone {
 		return w.pump.broken()
 	}
-	if _, err := w.back.Fill(w.lease.Stream); err != nil {
+	if _, err := u.back.Fill(u.stream); err != nil {
 		if w.pump != nil && w.pump.broken() != troubleNone {
 			return w.pump.broken()
 		}
@@ -115,8 +119,8 @@ func (w *work) moreBody() trouble {
 }
 
 // sendChunked sends a chunked body.
-func (w *work) sendChunked() trouble {
-	c, b := &w.chunks, w.back
+func (u *upstream1) sendChunked(w *work) trouble {
+	c, b := &u.chunks, u.back
 	c.reset()
 	for {
 		for !c.done() {
@@ -136,23 +140,23 @@ func (w *work) sendChunked() trouble {
 		if t := w.down.flush(w); t != troubleNone || c.done() {
 			return t
 		}
-		if t := w.moreBody(); t != troubleNone {
+		if t := u.moreBody(w); t != troubleNone {
 			return t
 		}
 	}
 }
 
 // sendRest sends everything until the backend closes.
-func (w *work) sendRest() trouble {
-	b := w.back
+func (u *upstream1) sendRest(w *work) trouble {
+	b := u.back
 	for {
 		w.down.data(w, b.Unread())
 		b.R = b.W
 		if t := w.down.flush(w); t != troubleNone {
 			return t
 		}
-		w.lease.Stream.ReadWithin(w.server.opts.ResponseTimeout)
-		if _, err := b.Fill(w.lease.Stream); err != nil {
+		u.stream.ReadWithin(w.server.opts.ResponseTimeout)
+		if _, err := b.Fill(u.stream); err != nil {
 			if !errors.Is(err, io.EOF) {
 				return backendTrouble(err)
 			}

@@ -20,12 +20,17 @@ type ends struct {
 	// from and to are the same as text, from without its port.
 	from, to []byte
 	secure   bool // the client speaks TLS
+	whom     forward.Client
 }
 
 func newEnds(c *forward.Conn[settings]) *ends {
 	e := &ends{peer: addrPort(c.Stream.RemoteAddr()), local: addrPort(c.Stream.LocalAddr()), secure: c.Stream.IsTLS()}
 	e.from = e.peer.Addr().AppendTo(nil)
 	e.to = e.local.AppendTo(nil)
+	e.whom.Source, e.whom.Destination = e.peer, e.local
+	if state, ok := c.Stream.TLS(); ok {
+		e.whom.Authority, e.whom.ALPN = state.ServerName, state.NegotiatedProtocol
+	}
 	return e
 }
 

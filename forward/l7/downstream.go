@@ -13,10 +13,10 @@ import (
 // The answer is given as one head, pieces of data and an end; nothing need be sent
 // before flush.
 type downstream interface {
-	// collect appends the body of the request, n bytes, to w.out; false if the client
+	// collect appends the body of the request, n bytes, to w.body; false if the client
 	// has gone.
 	collect(w *work, n int) (fault, bool)
-	// pump moves the body of the request to p.send until its end, on a goroutine of its
+	// pump moves the body of the request to p.up until its end, on a goroutine of its
 	// own; stopPump makes it return soon, and is followed by resume when it has.
 	pump(p *pump) trouble
 	stopPump()
@@ -40,7 +40,7 @@ type downstream interface {
 	// wire is the connection, if an answer's body may be written to it as it is.
 	wire() *forward.Stream
 	// hold makes up end with the client's connection; nil lets go of it.
-	hold(up *forward.Stream)
+	hold(up upstream)
 	// gone reports whether the client has gone.
 	gone() bool
 	// abort ends what has begun so that the client sees that it is not the whole.

@@ -18,13 +18,13 @@ const lookEvery = time.Second
 // on the client's connection.
 func (w *work) exchange(ctx context.Context, service string) bool {
 	r := &w.req
-	upgrade := r.upgradeTo()
+	w.upgrade = r.upgradeTo()
 	w.replayable = r.idempotent()
+	w.body = w.body[:0]
 	key := w.hash(w.server.registry.Load().Key(service, false))
 	if f := w.prepare(); f.bad() {
 		return w.early(f)
 	}
-	w.out = appendRequest(w.out[:0], r, w.ends.to, upgrade)
 	expects := r.expects && r.minor > 0
 	switch {
 	case r.chunked, r.length > maxInline, r.length > 0 && expects:
@@ -41,20 +41,24 @@ func (w *work) exchange(ctx context.Context, service string) bool {
 			return w.reply(f)
 		}
 	}
-	var err error
-	w.lease, err = w.server.registry.Load().Borrow(ctx, service, forward.Terms{
+	terms := forward.Terms{
 		Connect: w.server.opts.Connect, Reuse: true, Shard: uint32(w.conn.ID), Key: key,
-	})
+		Carrier: w.server.carrier, Client: &w.ends.whom,
+	}
+	var err error
+	w.lease, err = w.server.registry.Load().Borrow(ctx, service, terms)
 	if err != nil {
 		f := unavailable(service, err)
 		w.keep = w.keep && w.pump == nil
 		return w.reply(f)
 	}
-	w.down.hold(w.lease.Stream)
+	w.reach()
+	w.down.hold(w.up)
 	since := timed(w.lease.Backend)
-	t, renewed := w.roundTrip(ctx, upgrade)
+	t, renewed := w.roundTrip(ctx, terms)
 	if renewed != nil { // the lease is gone with the failure to renew it
 		f := unavailable(service, renewed)
+		w.keep = w.keep && w.pump == nil
 		return w.reply(f)
 	}
 	if t == troubleNone {
@@ -62,6 +66,7 @@ func (w *work) exchange(ctx context.Context, service string) bool {
 	}
 	if t == troubleNone && w.res.status == 101 {
 		w.down.tunnel(ctx, w)
+		w.down.hold(nil)
 		return false
 	}
 	keepBackend := false
@@ -78,67 +83,36 @@ func (w *work) exchange(ctx context.Context, service string) bool {
 // roundTrip sends the request and waits for the head of the final answer. A
 // request that meets a connection which died while idle is sent once more on a
 // fresh one, if that is safe; renewed is the error of opening that one.
-func (w *work) roundTrip(ctx context.Context, upgrade []byte) (t trouble, renewed error) {
-	for {
-		up := w.lease.Stream
-		up.WriteWithin(w.server.opts.ResponseTimeout)
-		if _, err := up.Write(w.out); err != nil {
-			t = backendTrouble(err)
-		} else {
+func (w *work) roundTrip(ctx context.Context, terms forward.Terms) (t trouble, renewed error) {
+	for again := false; ; again = true {
+		if t = w.up.send(w); t == troubleNone {
 			if w.pump != nil {
-				w.pump.start(up)
+				w.pump.start(w.up)
 			}
-			t = w.answer(upgrade)
+			t = w.up.answer(w)
 		}
-		died := t == troubleReset && w.lease.Reused && w.back == nil
-		if !died || !w.replayable {
+		if again || !w.repeatable(t) {
 			return t, nil
 		}
 		w.server.metrics.retries.Add(1)
-		if err := w.lease.Renew(ctx, w.server.opts.Connect); err != nil {
+		w.down.hold(nil)
+		if err := w.renew(ctx, terms); err != nil {
 			return t, err
 		}
-		w.down.hold(w.lease.Stream)
+		w.down.hold(w.up)
 	}
 }
 
-// answer reads heads until the final one, which it leaves in w.res with its
-// bytes still at the front of w.back. Interim ones are passed on.
-func (w *work) answer(upgrade []byte) trouble {
-	scan := headScan{}
-	for interim := 0; ; {
-		n := 0
-		if w.back != nil {
-			var f fault
-			if n, f = scan.end(w.back.Unread()); f.bad() {
-				return troubleProtocol
-			}
-		}
-		if n == 0 {
-			if t := w.fillBack(); t != troubleNone {
-				return t
-			}
-			continue
-		}
-		if f := w.res.parse(w.back.Unread()[:n]); f.bad() {
-			return troubleProtocol
-		}
-		if w.res.status == 101 && !w.res.upgradedTo(upgrade) {
-			return troubleProtocol
-		}
-		if w.res.status >= 200 || w.res.status == 101 {
-			w.scan.next = n // the length of the head, for deliver
-			return troubleNone
-		}
-		if interim++; interim > maxInterim {
-			return troubleProtocol
-		}
-		if t := w.interim(); t != troubleNone {
-			return t
-		}
-		w.back.R += n
-		scan = headScan{}
+// repeatable reports whether the request may be sent once more: the backend has said that it did nothing
+// about it, or the connection had died while idle and twice is the same as once.
+func (w *work) repeatable(t trouble) bool {
+	switch {
+	case !w.up.untouched(), w.pump != nil && w.pump.started:
+		return false
+	case t == troubleRefused:
+		return true
 	}
+	return t == troubleReset && w.lease.Reused && w.replayable
 }
 
 // upgradedTo reports whether a 101 is the change that was asked for.
@@ -157,45 +131,23 @@ func (w *work) interim() trouble {
 	return t
 }
 
-// fillBack reads more of the answer's head.
-func (w *work) fillBack() trouble {
-	up := w.lease.Stream
-	if w.back != nil && w.back.W == forward.BufferSize {
-		w.back.Compact()
-		if w.back.W == forward.BufferSize {
-			return troubleProtocol // larger than any head may be
-		}
+// waited is called when waiting for the answer's head until by, or for a moment of it, has failed with t: it
+// says whether to go on, and if not what the trouble is.
+func (w *work) waited(t trouble, by *time.Time) (_ trouble, again bool) {
+	switch {
+	case w.pump != nil && w.pump.broken() != troubleNone:
+		return w.pump.broken(), false // it has interrupted us
+	case t != troubleSilent:
+		return t, false
+	case w.pump != nil && w.pump.busy():
+		// The backend waits for the rest of the body, and the pump sees the client.
+		*by = time.Now().Add(w.server.opts.ResponseTimeout)
+	case (w.pump == nil || w.pump.ended()) && w.down.gone():
+		return troubleClient, false
+	case !time.Now().Before(*by):
+		return t, false
 	}
-	by := time.Now().Add(w.server.opts.ResponseTimeout)
-	for {
-		up.ReadWithin(max(min(time.Until(by), lookEvery), time.Millisecond))
-		if w.pump != nil && w.pump.broken() != troubleNone {
-			return w.pump.broken()
-		}
-		var err error
-		if w.back == nil {
-			w.back, err = up.Receive()
-		} else {
-			_, err = w.back.Fill(up)
-		}
-		if err == nil {
-			return troubleNone
-		}
-		t := backendTrouble(err)
-		switch {
-		case w.pump != nil && w.pump.broken() != troubleNone:
-			return w.pump.broken() // it has interrupted us
-		case t != troubleSilent:
-			return t
-		case w.pump != nil && w.pump.busy():
-			// The backend waits for the rest of the body, and the pump sees the client.
-			by = time.Now().Add(w.server.opts.ResponseTimeout)
-		case (w.pump == nil || w.pump.ended()) && w.down.gone():
-			return troubleClient
-		case !time.Now().Before(by):
-			return t
-		}
-	}
+	return troubleNone, true
 }
 
 // conclude releases the lease, tells the client if something went wrong and it
@@ -206,32 +158,28 @@ func (w *work) conclude(t trouble, keepBackend bool, service string) bool {
 			w.keep, keepBackend = false, false
 		}
 	}
-	if t == troubleReset && w.lease.Reused && w.back == nil {
+	if t == troubleRefused || t == troubleReset && w.lease.Reused && w.up.untouched() {
 		w.lease.Backend.Report(forward.OutcomeReset) // it may just have tired of an idle connection
 	} else {
 		w.lease.Backend.ReportAnswer(t.outcome(w.res.status))
 	}
+	if t != troubleNone {
+		w.up.Abort()
+	}
+	w.lease.Release(keepBackend && t == troubleNone)
 	switch {
 	case t == troubleNone:
-		w.lease.Release(keepBackend)
 		w.server.metrics.answered(w.res.status)
 		w.down.ended(w)
 		return w.keep
 	case t == troubleClient:
-		w.lease.Stream.Abort()
-		w.lease.Release(false)
 		w.down.abort()
 		return false
-	default:
-		w.lease.Stream.Abort()
-		w.lease.Release(false)
-		f := t.fault(service)
-		if w.sent {
-			w.server.metrics.cut.Add(1)
-			w.down.abort() // the client must see that it is not the whole
-			return false
-		}
-		w.keep = w.keep && (w.pump == nil || w.pump.complete())
-		return w.reply(f)
+	case w.sent:
+		w.server.metrics.cut.Add(1)
+		w.down.abort() // the client must see that it is not the whole
+		return false
 	}
+	w.keep = w.keep && (w.pump == nil || w.pump.complete())
+	return w.reply(t.fault(service))
 }

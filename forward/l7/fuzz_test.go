@@ -84,7 +84,7 @@ func compareRequests(t *testing.T, r *request, std *http.Request, rest []byte) {
 // request, one and only one.
 func composed(t *testing.T, r *request, rest []byte) {
 	t.Helper()
-	out := upstream(t, r)
+	out := sentUpstream(t, r)
 	if r.chunked {
 		payload, _, err := decode(rest)
 		if err != nil {
@@ -113,8 +113,8 @@ func composed(t *testing.T, r *request, rest []byte) {
 	}
 }
 
-// upstream is the head of a request as a backend gets it.
-func upstream(t *testing.T, r *request) []byte {
+// sentUpstream is the head of a request as a backend gets it.
+func sentUpstream(t *testing.T, r *request) []byte {
 	upgrade := r.upgradeTo()
 	w := works.Get().(*work)
 	defer w.free()

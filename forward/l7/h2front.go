@@ -45,6 +45,7 @@ type front2 struct {
 // request is handled on one of the goroutines that are kept for that.
 func (s *Server) serveHTTP2(ctx context.Context, c *forward.Conn[settings], early *forward.Buffer) {
 	f := &front2{server: s, conn: c, ctx: ctx, ends: newEnds(c)}
+	defer f.ends.whom.Gone()
 	f.h2 = h2.New(c.Stream, early, h2.Options{
 		Serve: f.serve, MaxStreams: maxStreams, Extended: true, Waited: f.waited, Stall: s.opts.ResponseTimeout,
 		Idle: func() time.Duration { return c.Settings().idle },

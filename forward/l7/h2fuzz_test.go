@@ -39,7 +39,7 @@ func FuzzRequest2(f *testing.F) {
 			return
 		}
 		composed(t, &r, nil)
-		out := upstream(t, &r)
+		out := sentUpstream(t, &r)
 		std, err := http.ReadRequest(bufio.NewReader(bytes.NewReader(out)))
 		if err != nil {
 			t.Fatalf("%q: %v", out, err)

@@ -1,7 +1,6 @@
 package l7
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"strconv"
@@ -74,7 +73,7 @@ func (d *stream2) collect(w *work, n int) (fault, bool) {
 		case err != nil:
 			return fault{}, false
 		}
-		w.out = append(w.out, p...)
+		w.body = append(w.body, p...)
 		if n -= len(p); end && n > 0 {
 			return fault{}, false
 		}
@@ -85,6 +84,7 @@ func (d *stream2) collect(w *work, n int) (fault, bool) {
 // pump moves the body.
 func (d *stream2) pump(p *pump) trouble {
 	opts := &p.work.server.opts
+	var lines []byte
 	for {
 		payload, end, err := d.stream.Receive(opts.BodyTimeout)
 		switch {
@@ -96,21 +96,14 @@ func (d *stream2) pump(p *pump) trouble {
 			return troubleClient
 		}
 		p.moved.Store(time.Now().UnixNano())
+		p.up.data(p, payload)
 		if end {
 			p.last.Store(true)
+			lines = trailerLines(lines, d.stream.Trailers())
+			p.up.end(p, lines)
 		}
-		out := payload
-		if p.chunked {
-			p.out = appendChunk(p.out[:0], payload)
-			if end {
-				p.out = appendLastChunk(p.out, trailerLines(nil, d.stream.Trailers()))
-			}
-			out = p.out
-		}
-		if len(out) > 0 {
-			if t := p.send(out); t != troubleNone {
-				return t
-			}
+		if t := p.up.flush(p); t != troubleNone {
+			return t
 		}
 		if end {
 			return troubleNone
@@ -170,12 +163,8 @@ func (d *stream2) data(w *work, payload []byte) { w.out = append(w.out, payload.
 
 func (d *stream2) end(_ *work, trailers []byte) {
 	d.over = true
-	for len(trailers) > 0 {
-		var line []byte
-		line, trailers = firstLine(trailers)
-		if colon := bytes.IndexByte(line, ':'); colon > 0 {
-			d.trailers = h2.AppendField(d.trailers, line[:colon], trim(line[colon+1:]))
-		}
+	if len(trailers) > 0 {
+		d.trailers = appendTrailers2(d.trailers, trailers)
 	}
 }
 
@@ -204,7 +193,14 @@ func (d *stream2) ended(*work) {}
 
 func (d *stream2) wire() *forward.Stream { return nil }
 
-func (d *stream2) hold(*forward.Stream) {} // the end of the connection ends its streams
+// hold makes the exchange with the backend fail as soon as the client leaves, or its connection ends.
+func (d *stream2) hold(up upstream) {
+	if up == nil {
+		d.stream.Notify(nil)
+		return
+	}
+	d.stream.Notify(up.interrupt)
+}
 
 func (d *stream2) gone() bool { return d.stream.Err() != nil }
 

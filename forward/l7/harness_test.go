@@ -20,9 +20,11 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 type fakePools struct {
-	mu      sync.Mutex
-	version uint64
-	pools   []forward.ServicePool
+	mu        sync.Mutex
+	version   uint64
+	pools     []forward.ServicePool
+	transport forward.Transport // of "web"
+	warm      int
 }
 
 func (f *fakePools) Version() uint64 {
@@ -41,7 +43,7 @@ func (f *fakePools) Edition() (uint64, []forward.ServicePool) {
 func (f *fakePools) publish(members ...netip.AddrPort) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	web := forward.ServicePool{Service: "web"}
+	web := forward.ServicePool{Service: "web", Transport: f.transport, Warm: f.warm}
 	for _, m := range members {
 		web.Members = append(web.Members, forward.Member{Address: m, Weight: 1, Active: true})
 	}
@@ -65,7 +67,13 @@ var anyRoute = []Route{{Service: "web"}}
 // unless opts has listeners of its own.
 func start(t testing.TB, opts Options, members ...netip.AddrPort) *fixture {
 	t.Helper()
-	f := &fixture{pools: &fakePools{}}
+	return startVia(t, forward.Transport{}, opts, members...)
+}
+
+// startVia is start with backends that are spoken to in a certain way.
+func startVia(t testing.TB, transport forward.Transport, opts Options, members ...netip.AddrPort) *fixture {
+	t.Helper()
+	f := &fixture{pools: &fakePools{transport: transport}}
 	f.pools.publish(members...)
 	var err error
 	outcome := func(_ string, _ netip.AddrPort, ok bool) { f.told.add(ok) }
@@ -80,6 +88,7 @@ func start(t testing.TB, opts Options, members ...netip.AddrPort) *fixture {
 		if !opts.Listeners[i].Address.IsValid() {
 			opts.Listeners[i].Address = netip.MustParseAddrPort("127.0.0.1:0")
 		}
+		opts.Listeners[i].Transports = append(opts.Listeners[i].Transports, transport)
 	}
 	if f.Server, err = New(opts); err != nil {
 		t.Fatal(err)

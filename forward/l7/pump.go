@@ -3,8 +3,6 @@ package l7
 import (
 	"sync/atomic"
 	"time"
-
-	"github.com/pharos-lb/pharos/forward"
 )
 
 // settleFor is how long an answer waits for the last write of the request's
@@ -20,9 +18,8 @@ type pump struct {
 	left    int64 // bytes of the body still to come, when not chunked
 
 	started bool // by the session's goroutine
-	up      *forward.Stream
+	up      upstream
 	chunks  chunkReader
-	out     []byte
 
 	trouble  atomic.Uint32 // why it ended early
 	last     atomic.Bool   // everything has been read, the last write is going on
@@ -33,7 +30,7 @@ type pump struct {
 }
 
 // start starts the pump's goroutine, which stop joins.
-func (p *pump) start(up *forward.Stream) {
+func (p *pump) start(up upstream) {
 	p.started, p.up, p.done = true, up, make(chan struct{})
 	p.moved.Store(time.Now().UnixNano())
 	go func() {
@@ -51,8 +48,8 @@ func (p *pump) run() {
 		// The backend takes no more. It may have answered already: the session
 		// goes on reading and sees what there is to see.
 	default:
-		p.trouble.Store(uint32(t)) // before the interrupt: see fillBack
-		p.up.Interrupt()
+		p.trouble.Store(uint32(t)) // before the interrupt: see waited
+		p.up.interrupt()
 	}
 }
 
@@ -95,18 +92,9 @@ func (p *pump) stop() bool {
 	if !p.finished.Load() {
 		p.stopping.Store(true)
 		p.work.down.stopPump()
-		p.up.Interrupt()
+		p.up.interrupt()
 	}
 	<-p.done
 	p.work.down.resume()
 	return p.finished.Load()
-}
-
-// send sends bytes of the body, framed, upstream.
-func (p *pump) send(b []byte) trouble {
-	p.up.WriteWithin(p.work.server.opts.ResponseTimeout)
-	if _, err := p.up.Write(b); err != nil {
-		return backendTrouble(err)
-	}
-	return troubleNone
 }

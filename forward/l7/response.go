@@ -9,6 +9,11 @@ type response struct {
 	// line is "200 OK": the status line behind the version.
 	line  []byte
 	minor byte
+
+	// Of HTTP/2.
+	empty    bool     // it ended with its head
+	trailing bool     // it announces trailers, whatever its length
+	space    [64]byte // of line
 }
 
 // parse reads a complete head, empty line included. A fault's status is not
@@ -18,7 +23,7 @@ func (r *response) parse(head []byte) fault {
 	if len(line) < 12 || string(line[:7]) != "HTTP/1." || line[7] != '0' && line[7] != '1' || line[8] != ' ' {
 		return malformed("status line is not HTTP/1.x")
 	}
-	r.minor = line[7] - '0'
+	r.minor, r.empty, r.trailing = line[7]-'0', false, false
 	r.line = line[9:]
 	r.status = 0
 	for _, c := range r.line[:3] {
@@ -56,9 +61,9 @@ func (r *response) framing(head bool) framing {
 		return frameNone
 	case r.chunked:
 		return frameChunked
-	case r.length == 0:
+	case r.empty || r.length == 0 && !r.trailing:
 		return frameNone
-	case r.length > 0:
+	case r.length >= 0:
 		return frameLength
 	default:
 		return frameClose

@@ -47,6 +47,8 @@ type Listener struct {
 	Origin Origin
 	// Pages are shown instead of errors of our own.
 	Pages []Page
+	// Transports are those of the services that Routes name: the files that they need are read.
+	Transports []forward.Transport
 }
 
 // An Extra is what a Route of a Listener has besides, as its Extra.
@@ -89,6 +91,9 @@ type Options struct {
 	Log *slog.Logger
 	// Registerer takes the metrics; nil = none.
 	Registerer prometheus.Registerer
+
+	// peerSilence is that of tests; 0 means the constant.
+	peerSilence time.Duration
 }
 
 // An engine speaks one protocol on an accepted connection until it ends.
@@ -119,6 +124,7 @@ type Server struct {
 	front    *forward.Front[settings]
 	metrics  *metrics
 	stapler  *cert.Stapler
+	carrier  *carrier
 	secret   [32]byte // for tickets of listeners that share theirs with nobody
 
 	terminators atomic.Pointer[[]*terminator] // in force
@@ -149,6 +155,7 @@ func New(opts Options) (*Server, error) {
 	opts.BodyTimeout = cmp.Or(opts.BodyTimeout, DefaultBodyTimeout)
 	opts.ResponseTimeout = cmp.Or(opts.ResponseTimeout, DefaultResponseTimeout)
 	opts.TunnelIdle = cmp.Or(opts.TunnelIdle, DefaultTunnelIdle)
+	opts.peerSilence = cmp.Or(opts.peerSilence, peerSilence)
 	if opts.Log == nil {
 		opts.Log = slog.New(slog.DiscardHandler)
 	}
@@ -156,10 +163,12 @@ func New(opts Options) (*Server, error) {
 		opts: opts, registry: opts.Registry, stapler: cert.NewStapler(), secret: newSecret(),
 		streams: make(chan job), ended: make(chan struct{}),
 	}
-	listens, terminators, err := s.settle(opts.Listeners)
+	s.carrier = newCarrier(s)
+	listens, terminators, files, err := s.settle(opts.Listeners)
 	if err != nil {
 		return nil, err
 	}
+	s.carrier.files.Store(&files)
 	s.front, err = forward.NewFront(forward.FrontOptions[settings]{
 		Listeners: listens, MaxConns: opts.MaxConns, Drain: opts.Drain, Log: opts.Log,
 		Serve: func(ctx context.Context, c *forward.Conn[settings]) { c.Settings().engine(ctx, c) },
@@ -178,8 +187,8 @@ func New(opts Options) (*Server, error) {
 	return s, nil
 }
 
-// settle checks listeners, compiles their routes and reads their certificates.
-func (s *Server) settle(listeners []Listener) ([]forward.Listen[settings], []*terminator, error) {
+// settle checks listeners, compiles their routes and reads their certificates and what their backends' need.
+func (s *Server) settle(listeners []Listener) ([]forward.Listen[settings], []*terminator, fileSet, error) {
 	var errs []error
 	var terminators []*terminator
 	out := make([]forward.Listen[settings], len(listeners))
@@ -197,7 +206,8 @@ func (s *Server) settle(listeners []Listener) ([]forward.Listen[settings], []*te
 		}
 		out[i] = forward.Listen[settings]{Address: l.Address, Settings: set}
 	}
-	return out, terminators, errors.Join(errs...)
+	files, err := s.carrier.read(listeners)
+	return out, terminators, files, errors.Join(append(errs, err)...)
 }
 
 // settleOne makes the settings of one listener, but for TLS.
@@ -240,7 +250,7 @@ func (s *Server) settleOne(l *Listener) (settings, error) {
 func (s *Server) Run(ctx context.Context) error {
 	tending, stop := context.WithCancel(context.WithoutCancel(ctx))
 	var wg sync.WaitGroup
-	for _, tend := range []func(context.Context){s.sweep, s.tendCertificates, s.fetchStaples} {
+	for _, tend := range []func(context.Context){s.sweep, s.tendCertificates, s.fetchStaples, s.warm} {
 		wg.Go(func() { tend(tending) })
 	}
 	err := s.front.Run(ctx)
@@ -248,6 +258,7 @@ func (s *Server) Run(ctx context.Context) error {
 	close(s.ended)
 	s.handlers.Wait()
 	wg.Wait()
+	s.carrier.close()
 	return err
 }
 
@@ -261,6 +272,7 @@ func (s *Server) sweep(ctx context.Context) {
 			return
 		case now := <-ticker.C:
 			s.registry.Sweep(now)
+			s.carrier.sweep(now)
 		}
 	}
 }
@@ -282,12 +294,13 @@ type Change struct {
 	server      *Server
 	front       *forward.Change[settings]
 	terminators []*terminator
+	files, old  *fileSet
 }
 
 // Prepare compiles the routes of listeners, reads their certificates and binds the
 // addresses that are new. The Server goes on unchanged until Commit.
 func (s *Server) Prepare(listeners []Listener) (*Change, error) {
-	listens, terminators, err := s.settle(listeners)
+	listens, terminators, files, err := s.settle(listeners)
 	if err != nil {
 		return nil, err
 	}
@@ -295,14 +308,21 @@ func (s *Server) Prepare(listeners []Listener) (*Change, error) {
 	if err != nil {
 		return nil, fmt.Errorf("l7: %w", err)
 	}
-	return &Change{s, change, terminators}, nil
+	// A plan that needs them may come before Commit.
+	old := s.carrier.files.Load()
+	s.carrier.files.Store(old.and(files))
+	return &Change{s, change, terminators, &files, old}, nil
 }
 
 // Commit puts the change into effect. It cannot fail.
 func (c *Change) Commit() {
 	c.server.terminators.Store(&c.terminators)
+	c.server.carrier.files.Store(c.files)
 	c.front.Commit()
 }
 
 // Discard frees what Prepare opened.
-func (c *Change) Discard() { c.front.Discard() }
+func (c *Change) Discard() {
+	c.server.carrier.files.Store(c.old)
+	c.front.Discard()
+}

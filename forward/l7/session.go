@@ -37,8 +37,8 @@ type work struct {
 	resFields [maxFields]field
 	scan      headScan
 	out       []byte // what is about to be written
-	chunks    chunkReader
 	arena     []byte // texts that are made for the request
+	resArena  []byte // holds the fields of an answer of HTTP/2
 
 	// What it belongs to.
 	server *Server
@@ -57,13 +57,17 @@ type work struct {
 	requestID []byte
 
 	lease      forward.Lease
-	back       *forward.Buffer // what the backend has sent
-	replayable bool            // may be sent again on another connection
-	keep       bool            // the client's connection goes on after this
-	sent       bool            // part of the answer has been written to the client
-	status     int             // of the answer; 0 until there is one
-	chunked    bool            // the answer goes to an HTTP/1 client in chunks
-	pump       *pump           // sends the rest of the body; nil if there is none
+	up         upstream  // what the lease is for; one of the next two
+	up1        upstream1 // to a backend that speaks HTTP/1
+	up2        upstream2 // HTTP/2
+	upgrade    []byte    // the protocol that the client wants to change to; nil = none
+	body       []byte    // of the request, if it is short
+	replayable bool      // may be sent again on another connection
+	keep       bool      // the client's connection goes on after this
+	sent       bool      // part of the answer has been written to the client
+	status     int       // of the answer; 0 until there is one
+	chunked    bool      // the answer goes to an HTTP/1 client in chunks
+	pump       *pump     // sends the rest of the body; nil if there is none
 }
 
 var works = sync.Pool{New: func() any {
@@ -75,8 +79,10 @@ var works = sync.Pool{New: func() any {
 }}
 
 func (w *work) free() {
-	w.back.Free()
-	w.back, w.pump, w.lease = nil, nil, forward.Lease{}
+	if w.up != nil {
+		w.up.free()
+	}
+	w.up, w.pump, w.lease, w.upgrade = nil, nil, forward.Lease{}, nil
 	w.server, w.conn, w.set, w.down, w.ends = nil, nil, nil, nil, nil
 	w.rule, w.requestID, w.ask = nil, nil, route.Request{}
 	w.who, w.trusted, w.prefers, w.status = netip.Addr{}, false, 0, 0
@@ -88,6 +94,9 @@ func (w *work) free() {
 	}
 	if cap(w.out) > maxKept {
 		w.out = make([]byte, 0, 4<<10)
+	}
+	if cap(w.resArena) > maxKept {
+		w.resArena = nil
 	}
 	works.Put(w)
 }
@@ -115,7 +124,10 @@ type session struct {
 // serveHTTP1 is the HTTP/1 engine.
 func (s *Server) serveHTTP1(ctx context.Context, c *forward.Conn[settings]) {
 	ss := session{server: s, conn: c, client: c.Stream, ends: newEnds(c)}
-	defer func() { ss.in.Free() }()
+	defer func() {
+		ss.in.Free()
+		ss.ends.whom.Gone()
+	}()
 	for ss.await() {
 		if ss.requests++; ss.requests == 1 && isPreface(ss.in.Unread()) {
 			in := ss.in
@@ -238,17 +250,17 @@ func (s *session) writeClient(w *work, p []byte) trouble {
 	return troubleNone
 }
 
-// collect appends the n bytes of a body to w.out.
+// collect appends the n bytes of a body to w.body.
 func (s *session) collect(w *work, n int) (fault, bool) {
 	take := min(n, s.in.W-s.in.R)
-	w.out = append(w.out, s.in.Data[s.in.R:s.in.R+take]...)
+	w.body = append(w.body, s.in.Data[s.in.R:s.in.R+take]...)
 	s.in.R += take
 	for n -= take; n > 0; {
-		start := len(w.out)
-		w.out = slices.Grow(w.out, n)[:start+n]
+		start := len(w.body)
+		w.body = slices.Grow(w.body, n)[:start+n]
 		s.client.ReadWithin(s.server.opts.BodyTimeout)
-		got, err := s.client.Read(w.out[start:])
-		w.out = w.out[:start+got]
+		got, err := s.client.Read(w.body[start:])
+		w.body = w.body[:start+got]
 		n -= got
 		switch {
 		case got > 0:
@@ -265,8 +277,13 @@ func (s *session) collect(w *work, n int) (fault, bool) {
 func (s *session) head(w *work, frame framing) {
 	r, old := &w.res, w.req.minor == 0
 	length := r.length
-	if r.status == 204 {
+	switch {
+	case r.status == 204:
 		length = -1
+	case length < 0 && r.empty && !w.req.head && r.status != 304:
+		length = 0
+	case r.trailing && frame == frameLength && !old: // HTTP/1 has trailers behind chunks only
+		frame, length = frameChunked, -1
 	}
 	w.chunked = frame == frameChunked || frame == frameClose || frame == frameNone && r.chunked && r.status != 204
 	if w.chunked && old {
@@ -316,7 +333,7 @@ func (s *session) ended(w *work) {
 
 func (s *session) wire() *forward.Stream { return s.client }
 
-func (s *session) hold(up *forward.Stream) { s.conn.Hold(up) }
+func (s *session) hold(up upstream) { s.conn.Hold(up) }
 
 func (s *session) gone() bool { return s.client.Gone() }
 

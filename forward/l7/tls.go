@@ -172,6 +172,7 @@ func (s *Server) tendCertificates(ctx context.Context) {
 			for _, t := range *s.terminators.Load() {
 				t.tend(s, now)
 			}
+			s.carrier.tend()
 		}
 	}
 }

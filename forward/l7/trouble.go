@@ -21,6 +21,8 @@ const (
 	troubleProtocol         // the backend's answer is not HTTP
 	troubleBody             // the client's body is malformed
 	troubleSlow             // the client's body did not come in time
+	troubleRefused          // the backend did nothing about the request
+	troubleNoTunnel         // the backend does not take WebSockets
 )
 
 // fault is what the client is told, if it can still be told.
@@ -36,6 +38,10 @@ func (t trouble) fault(service string) fault {
 		return malformed("malformed chunked body")
 	case troubleSlow:
 		return fault{status: 408, text: "request body did not arrive in time"}
+	case troubleRefused:
+		return fault{status: 503, text: fmt.Sprintf("backend of service %q took no more requests", service)}
+	case troubleNoTunnel:
+		return fault{status: 501, text: fmt.Sprintf("backend of service %q takes no WebSockets over HTTP/2", service)}
 	default:
 		return fault{}
 	}

@@ -62,7 +62,11 @@ func (s *session) pumpLength(p *pump) trouble {
 			if p.left == 0 {
 				p.last.Store(true)
 			}
-			if t := p.send(b.Data[b.R : b.R+int(take)]); t != troubleNone {
+			p.up.data(p, b.Data[b.R:b.R+int(take)])
+			if p.left == 0 {
+				p.up.end(p, nil)
+			}
+			if t := p.up.flush(p); t != troubleNone {
 				return t
 			}
 			b.R += int(take)
@@ -70,7 +74,7 @@ func (s *session) pumpLength(p *pump) trouble {
 		if p.left == 0 {
 			return troubleNone
 		}
-		if p.left >= spliceAtLeast {
+		if p.left >= spliceAtLeast && p.up.wire() != nil {
 			if t := s.splice(p); t != troubleNone {
 				return t
 			}
@@ -89,7 +93,7 @@ func (s *session) splice(p *pump) trouble {
 	client := s.client
 	chunk := min(p.left-1, spliceChunk)
 	start := time.Now()
-	n, err := p.up.Splice(client, chunk, opts.BodyTimeout, opts.ResponseTimeout)
+	n, err := p.up.wire().Splice(client, chunk, opts.BodyTimeout, opts.ResponseTimeout)
 	if p.stopping.Load() {
 		return troubleClient
 	}
@@ -129,17 +133,14 @@ func (s *session) pumpChunked(p *pump) trouble {
 				break
 			}
 			s.in.R += used
-			p.out = appendChunk(p.out, payload)
+			p.up.data(p, payload)
 		}
 		if c.done() {
 			p.last.Store(true)
-			p.out = appendLastChunk(p.out, c.trailers)
+			p.up.end(p, c.trailers)
 		}
-		if len(p.out) > 0 {
-			if t := p.send(p.out); t != troubleNone {
-				return t
-			}
-			p.out = p.out[:0]
+		if t := p.up.flush(p); t != troubleNone {
+			return t
 		}
 		if c.done() {
 			return troubleNone

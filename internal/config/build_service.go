@@ -21,6 +21,7 @@ func (b *builder) buildServices() {
 		b.buildPolicy(d)
 		b.buildMinSites(d)
 		b.buildBalance(d)
+		b.buildTransport(d)
 		d.Check = b.check(d)
 	}
 }

@@ -93,7 +93,9 @@ type Service struct {
 	Check  Check
 	// Balance is how the backends of a pool share the work.
 	Balance Balance
-	Pools   []Pool // sorted by Site; never empty
+	// Transport is what HTTP requests go to them in.
+	Transport Transport
+	Pools     []Pool // sorted by Site; never empty
 	// VIPs are the unicast addresses per site, sorted by Site.
 	VIPs []VIP
 	// Anycast are the addresses shared by all sites; may be empty.

@@ -240,6 +240,10 @@ func checkService(must mustFunc, s *config.Service, sites map[string]bool, where
 		c.Recheck >= 10*time.Millisecond && c.Recheck <= c.Every && c.Rise >= 1 && c.Fall >= 1 && c.Jitter >= 0 && c.Jitter <= 0.5, "check", c)
 	bal := s.Balance
 	must((bal.By == "bounded") == (bal.Load > 1) && (bal.Key == "" || bal.By == "maglev" || bal.By == "bounded" || bal.By == "ring"), "balance", bal)
+	tr := s.Transport
+	secure := tr.Protocol == "https" || tr.Protocol == "h2"
+	must(secure == (tr.MinVersion != "") && (secure || tr.SNI+tr.CA+tr.Certificate == "" && !tr.Insecure) && (tr.Certificate == "") == (tr.Key == "") &&
+		!(tr.Insecure && tr.CA != "") && tr.Warm >= 0 && tr.Warm <= 256, "transport", tr)
 	must(bal.Limit == config.Limit{} || bal.Limit.PerBackend > 0 && bal.Limit.Queue >= 0 && bal.Limit.Wait > 0, "limit", bal)
 	must(bal.Eject == config.Eject{} || bal.Eject.For > 0 && bal.Eject.MaxFor >= bal.Eject.For && bal.Eject.Window > 0, "eject", bal)
 	must(s.MinSites >= 1 && s.MinSites <= len(s.Pools), "min_sites", s.MinSites)

@@ -5,6 +5,7 @@ func serviceKeys() *shape {
 		with("policy", oneOrMore(policyKeys(), 1, 4), []string{"geo", "nearest"},
 			"How clients are steered: steps that narrow the choice, in this order"),
 		may("check", checkKeys(), "The health check of every backend and VIP. Default: tcp"),
+		may("transport", transportKeys(), "What HTTP requests go to the backends in. Default: http"),
 		may("balance", balanceKeys(), "How the backends of a pool share the work. Default: auto"),
 		may("limit", limitKeys(), "How much each backend carries at a time. Default: any amount"),
 		may("eject", ejectKeys(), "Pass over backends for what becomes of their work, on this node alone. Default: nobody"),

@@ -146,9 +146,22 @@ func (s *Setup) l7Listeners() []l7.Listener {
 		}
 		listener := httpListener(l.HTTP)
 		listener.TLS = s.tls(l.TLS)
-		for _, a := range s.addresses(l.Bind, s.httpServices(l.HTTP)) {
+		services := s.httpServices(l.HTTP)
+		listener.Transports = s.transports(services)
+		for _, a := range s.addresses(l.Bind, services) {
 			listener.Address = wildcard(a)
 			out = append(out, listener)
+		}
+	}
+	return out
+}
+
+// transports are how the backends of services are spoken to.
+func (s *Setup) transports(services []string) []forward.Transport {
+	var out []forward.Transport
+	for i := range s.Topology.Services {
+		if slices.Contains(services, s.Topology.Services[i].Config.Name) {
+			out = append(out, forward.TransportOf(s.Topology, i))
 		}
 	}
 	return out

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/pharos-lb/pharos/forward"
@@ -44,12 +45,16 @@ var (
 	ErrClosed = errors.New("connection is closed")
 	ErrReset  = errors.New("stream was reset")
 	ErrStall  = errors.New("peer was silent for too long")
-	ErrGoAway = errors.New("peer takes no more streams")
+	// ErrGoAway and ErrRefused: the peer has done nothing about the stream, and will not.
+	ErrGoAway  = errors.New("peer takes no more streams")
+	ErrRefused = errors.New("peer refused the stream")
+	// ErrProtocol: the peer broke the rules in this stream, which was reset for that.
+	ErrProtocol = errors.New("peer broke the protocol")
 )
 
 // Options are what a Conn needs.
 type Options struct {
-	// Client makes it the side that opens streams.
+	// Client makes it the side that opens streams. Whoever has started the last one after Leave calls Close.
 	Client bool
 	// Serve handles a stream that the peer has opened; it is called on the reading
 	// goroutine and must not block. Required for a server.
@@ -84,6 +89,10 @@ type Conn struct {
 	settled bool // the peer's SETTINGS have come
 	vain    int  // frames in a row that moved nothing
 	calm    time.Time
+
+	heard atomic.Uint64 // frames so far
+	known chan struct{} // of a client: closed when the peer's SETTINGS have come, or will not
+	knows sync.Once     // closes it
 
 	mu       sync.Mutex // guards the rest
 	streams  map[uint32]*Stream
@@ -121,6 +130,7 @@ func New(wire *forward.Stream, early *forward.Buffer, opts Options) *Conn {
 		opts: opts, wire: wire, streams: make(map[uint32]*Stream), calm: time.Now(), calmed: time.Now(),
 		next: 1, limit: 100, sendWin: initialWindow, recvWin: connWindow, initial: initialWindow, frame: maxFrame,
 	}
+	c.known = make(chan struct{})
 	c.in = input{conn: c, buf: early}
 	c.framer = http2.NewFramer(io.Discard, &c.in)
 	c.framer.SetMaxReadFrameSize(maxFrame)
@@ -210,6 +220,7 @@ func (c *Conn) read() error {
 	}
 	for {
 		f, err := c.framer.ReadFrame()
+		c.heard.Add(1)
 		if err == nil {
 			err = c.handle(f)
 		}
@@ -251,6 +262,9 @@ func (c *Conn) streamError(e http2.StreamError) error {
 		c.last = e.StreamID
 	}
 	calm := c.tooManyLocked()
+	if s := c.streams[e.StreamID]; s != nil && c.opts.Client {
+		s.err = cmp.Or(s.err, ErrProtocol)
+	}
 	c.resetLocked(e.StreamID, e.Code)
 	c.mu.Unlock()
 	if calm {
@@ -303,10 +317,13 @@ func (c *Conn) goAwayLocked(code http2.ErrCode) {
 	c.out = append(c.out, byte(code>>24), byte(code>>16), byte(code>>8), byte(code))
 }
 
-// Leave says GOAWAY: open streams end in order, and then the connection.
+// Leave says GOAWAY: open streams end in order, and then the connection. A client says nothing
+// and just opens no more.
 func (c *Conn) Leave() {
 	c.mu.Lock()
-	if !c.leaving && c.err == nil {
+	if c.opts.Client {
+		c.leaving = true
+	} else if !c.leaving && c.err == nil {
 		c.goAwayLocked(http2.ErrCodeNo)
 	}
 	c.mu.Unlock()
@@ -326,7 +343,10 @@ func (c *Conn) end(err error) {
 		s.endLocked(ErrClosed)
 	}
 	c.mu.Unlock()
+	c.know()
 }
+
+func (c *Conn) know() { c.knows.Do(func() { close(c.known) }) }
 
 // Open returns how many streams are open.
 func (c *Conn) Open() int {
@@ -335,14 +355,39 @@ func (c *Conn) Open() int {
 	return c.open
 }
 
-// Free returns how many more streams a client may open now; 0 if none.
-func (c *Conn) Free() int {
+// mostStreams is how many streams a client has open at a time, whatever the peer allows.
+const mostStreams = 1000
+
+// Limit returns how many streams a client may have open; 0 if it may open none any more.
+func (c *Conn) Limit() int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.err != nil || c.gone || c.leaving || c.next > maxWindow-2 {
 		return 0
 	}
-	return max(int(min(c.limit, 1000))-c.open, 0)
+	return int(min(c.limit, mostStreams))
+}
+
+// Heard counts the frames that have come.
+func (c *Conn) Heard() uint64 { return c.heard.Load() }
+
+// Ping asks the peer for a sign of life, which Heard counts.
+func (c *Conn) Ping() {
+	c.mu.Lock()
+	c.out = append(appendFrame(c.out, http2.FramePing, 0, 0, 8), "pharos?!"...)
+	c.mu.Unlock()
+	c.flush()
+}
+
+// Extended reports whether the peer takes CONNECT with a protocol (RFC 8441). It waits for
+// its SETTINGS, for within at most.
+func (c *Conn) Extended(within time.Duration) bool {
+	if wait(c.known, within) != nil {
+		return false
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.extended
 }
 
 // Alive reports whether the connection can still be used for new streams, now or later.

@@ -45,6 +45,28 @@ func AppendStatus(dst []byte, status int) []byte {
 	return append(dst, 0x08, 3, byte('0'+status/100), byte('0'+status/10%10), byte('0'+status%10))
 }
 
+// AppendRequest appends the pseudo fields of a request.
+func AppendRequest(dst, method []byte, scheme string, authority, path []byte) []byte {
+	switch string(method) {
+	case "GET":
+		dst = append(dst, 0x80|2)
+	case "POST":
+		dst = append(dst, 0x80|3)
+	default:
+		dst = AppendField(dst, []byte(":method"), method)
+	}
+	if scheme == "https" {
+		dst = append(dst, 0x80|7)
+	} else {
+		dst = append(dst, 0x80|6)
+	}
+	dst = AppendField(dst, []byte(":authority"), authority)
+	if string(path) == "/" {
+		return append(dst, 0x80|4)
+	}
+	return AppendField(dst, []byte(":path"), path)
+}
+
 // AppendField appends a field without indexing; upper-case letters of the name become
 // lower. Pseudo fields must come first.
 func AppendField(dst, name, value []byte) []byte {

@@ -29,7 +29,6 @@ func (c *Conn) handle(f http2.Frame) error {
 		if s, ok := f.(*http2.SettingsFrame); !ok || s.IsAck() {
 			return http2.ConnectionError(http2.ErrCodeProtocol)
 		}
-		c.settled = true
 	}
 	id := f.Header().StreamID
 	moved := false
@@ -43,10 +42,12 @@ func (c *Conn) handle(f http2.Frame) error {
 		err = c.data(f)
 	case *http2.SettingsFrame:
 		err = c.settings(f)
+		c.settled = true
+		c.know()
 	case *http2.WindowUpdateFrame:
 		moved, err = c.windowUpdate(id, f.Increment)
 	case *http2.RSTStreamFrame:
-		err = c.reset(id)
+		err = c.reset(id, f.ErrCode)
 	case *http2.PingFrame:
 		c.ping(f)
 	case *http2.GoAwayFrame:
@@ -163,7 +164,7 @@ func (c *Conn) idleLocked(id uint32) bool {
 	return id > c.last
 }
 
-func (c *Conn) reset(id uint32) error {
+func (c *Conn) reset(id uint32, code http2.ErrCode) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	s := c.streams[id]
@@ -173,7 +174,11 @@ func (c *Conn) reset(id uint32) error {
 		}
 		return nil
 	}
-	s.endLocked(ErrReset)
+	if code == http2.ErrCodeRefusedStream {
+		s.endLocked(ErrRefused)
+	} else {
+		s.endLocked(ErrReset)
+	}
 	if c.tooManyLocked() {
 		return http2.ConnectionError(http2.ErrCodeEnhanceYourCalm)
 	}
@@ -274,6 +279,10 @@ func (c *Conn) data(f *http2.DataFrame) error {
 			return http2.StreamError{StreamID: id, Code: http2.ErrCodeStreamClosed}
 		}
 		return http2.StreamError{StreamID: id, Code: http2.ErrCodeStreamClosed}
+	}
+	if c.opts.Client && !s.final {
+		c.creditLocked(n)
+		return http2.StreamError{StreamID: id, Code: http2.ErrCodeProtocol} // a body without a head
 	}
 	if s.recvWin -= n; s.recvWin < 0 {
 		return http2.StreamError{StreamID: id, Code: http2.ErrCodeFlowControl}

@@ -76,7 +76,7 @@ func (s *Stream) makeRoom(within time.Duration) error {
 		return err
 	}
 	c.mu.Lock()
-	if s.err == nil && min(s.sendWin, c.sendWin, int64(maxOut-len(c.out))) <= 0 {
+	if s.err == nil && !s.halted && min(s.sendWin, c.sendWin, int64(maxOut-len(c.out))) <= 0 {
 		if !s.waiting {
 			s.waiting = true
 			c.waiting = append(c.waiting, s)
@@ -87,7 +87,11 @@ func (s *Stream) makeRoom(within time.Duration) error {
 		}
 		c.mu.Lock()
 	}
-	if err := s.err; err != nil {
+	err := s.err
+	if err == nil && s.halted {
+		err = ErrStall
+	}
+	if err != nil {
 		c.mu.Unlock()
 		return err
 	}
@@ -165,7 +169,7 @@ func (c *Conn) flush() error {
 // bodiless says that the answer has no body (HEAD).
 func (c *Conn) Start(m Message, bodiless bool, within time.Duration) (*Stream, error) {
 	c.mu.Lock()
-	if c.err != nil || c.gone || c.leaving || c.open >= int(min(c.limit, 1000)) || c.next > maxWindow-2 {
+	if c.err != nil || c.gone || c.leaving || c.open >= int(min(c.limit, mostStreams)) || c.next > maxWindow-2 {
 		c.mu.Unlock()
 		return nil, ErrGoAway
 	}

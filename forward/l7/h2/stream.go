@@ -37,7 +37,9 @@ type Stream struct {
 	sent     bool // our end of the stream
 	waiting  bool
 	stopped  bool
-	handled  bool // it does not count as open any more
+	halted   bool
+	notify   func() // once, when it ends early
+	handled  bool   // it does not count as open any more
 	err      error
 }
 
@@ -110,6 +112,21 @@ func (s *Stream) endLocked(err error) {
 	s.forgetLocked()
 	signal(s.readable)
 	signal(s.writable)
+	if f := s.notify; f != nil {
+		s.notify = nil
+		f()
+	}
+}
+
+// Notify has f called once if the stream ends early, at once if it has; nil takes that back.
+// f must not wait, nor use this connection.
+func (s *Stream) Notify(f func()) {
+	s.conn.mu.Lock()
+	defer s.conn.mu.Unlock()
+	if s.notify = f; f != nil && s.err != nil {
+		s.notify = nil
+		f()
+	}
 }
 
 // closeIfDoneLocked forgets a stream that both sides have ended.
@@ -141,9 +158,11 @@ func (s *Stream) Close() {
 	s.releaseLocked()
 	if s.err == nil && !(s.sent && s.recvEnd) {
 		code := http2.ErrCodeCancel
-		if s.sent {
+		switch {
+		case c.opts.Client:
+		case s.sent:
 			code = http2.ErrCodeNo // RFC 9113, 8.1: the rest of the request is not needed
-		} else if !c.opts.Client {
+		default:
 			code = http2.ErrCodeInternal
 		}
 		c.resetLocked(s.id, code)
@@ -192,6 +211,15 @@ func (s *Stream) Stop() {
 	s.stopped = true
 	s.conn.mu.Unlock()
 	signal(s.readable)
+}
+
+// Interrupt is Stop that makes Send fail as well where it would wait. Any goroutine may call it.
+func (s *Stream) Interrupt() {
+	s.conn.mu.Lock()
+	s.stopped, s.halted = true, true
+	s.conn.mu.Unlock()
+	signal(s.readable)
+	signal(s.writable)
 }
 
 // wait waits for ch, within d.

@@ -1,0 +1,86 @@
+package l7
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"testing"
+
+	"github.com/pharos-lb/pharos/forward"
+	"golang.org/x/net/http2"
+)
+
+// websocketBackend accepts WebSockets over HTTP/1 and echoes what comes.
+func websocketBackend(t *testing.T, greeting string) *fixture {
+	t.Helper()
+	return start(t, Options{}, rawBackend(t, func(c *net.TCPConn, r *bufio.Reader) {
+		req, err := http.ReadRequest(r)
+		if err != nil {
+			return
+		}
+		accept := websocketAccept([]byte(req.Header.Get("Sec-Websocket-Key")))
+		fmt.Fprintf(c, "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: %s\r\n\r\n%s", accept, greeting)
+		io.Copy(c, r)
+	}))
+}
+
+// TestWebSocketUpstream2: a WebSocket to a backend that speaks HTTP/2 (RFC 8441), for a client of either. The backend is
+// this engine itself, with one of HTTP/1 behind.
+func TestWebSocketUpstream2(t *testing.T) {
+	inner := websocketBackend(t, "hello ")
+	f := startVia(t, forward.Transport{Protocol: forward.H2C}, Options{}, inner.Addrs()[0])
+	t.Run("h1", func(t *testing.T) {
+		c := dial(t, f.addr)
+		c.send("GET /ws HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n" +
+			"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\nearly ")
+		res, err := http.ReadResponse(c.r, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if res.StatusCode != 101 || res.Header.Get("Sec-Websocket-Accept") != "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=" || res.Header.Get("Upgrade") != "websocket" {
+			t.Fatalf("got %d %v", res.StatusCode, res.Header)
+		}
+		c.wantEcho("hello early one", "one")
+		c.wantEcho("two", "two")
+		c.CloseWrite()
+		c.wantEnd()
+	})
+	t.Run("h2", func(t *testing.T) {
+		w := dial2(t, f.addr)
+		w.open(1, false, ":method", "CONNECT", ":protocol", "websocket", ":scheme", "http", ":path", "/ws", ":authority", "a.test", "sec-websocket-version", "13")
+		if got := w.next(); got != "200" {
+			t.Fatalf("got %s", got)
+		}
+		w.WriteData(1, false, []byte("wor"))
+		w.WriteData(1, true, []byte("ld"))
+		var got []byte
+		for {
+			frame, err := w.ReadFrame()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if d, ok := frame.(*http2.DataFrame); ok {
+				if got = append(got, d.Data()...); d.StreamEnded() {
+					break
+				}
+			}
+		}
+		if string(got) != "hello world" {
+			t.Errorf("got %q", got)
+		}
+	})
+	until(t, "no tunnel is left", func() bool { return f.registry.Snapshot()[1].InFlight == 0 })
+}
+
+// TestWebSocketNoExtended: a backend of HTTP/2 that takes no CONNECT with a protocol gets none.
+func TestWebSocketNoExtended(t *testing.T) {
+	backend := protocolBackend(t, forward.H2C, nil, func(http.ResponseWriter, *http.Request) { t.Error("it got a request") })
+	f := startVia(t, forward.Transport{Protocol: forward.H2C}, Options{}, backend.addr)
+	c := dial(t, f.addr)
+	c.send("GET /ws HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n")
+	if got := c.read("GET"); got.StatusCode != 501 {
+		t.Errorf("got %d %q", got.StatusCode, got.body)
+	}
+}
