@@ -16,11 +16,13 @@ const (
 	readyAfter    = 2 * time.Second
 	exchangeEvery = 15 * time.Second
 	repairEvery   = 2 * time.Second
-	// settleStep gathers what arrives together into one step; in large fleets, where
-	// something arrives all the time, crowdStep.
+	// settleStep gathers what arrives together into one step; in larger fleets, where something arrives
+	// all the time, groupStep and crowdStep.
 	settleStep = 5 * time.Millisecond
+	groupStep  = 25 * time.Millisecond
 	crowdStep  = 100 * time.Millisecond
-	crowd      = 30
+	// group and crowd are the largest fleets of which that is not so.
+	group, crowd = 9, 30
 	// fanOut is how many others a machine passes a changed report on to.
 	fanOut = 3
 	// maxWaiting is how much a frozen machine's sockets hold.
@@ -212,8 +214,11 @@ func (m *machine) stepSoon() {
 	m.stepping = true
 	life := m.life
 	pause := settleStep
-	if len(m.w.machines) > crowd {
+	switch {
+	case len(m.w.machines) > crowd:
 		pause = crowdStep
+	case len(m.w.machines) > group:
+		pause = groupStep
 	}
 	m.w.in(pause, func() {
 		if m.life == life && m.alive && m.stepping {
