@@ -17,7 +17,7 @@ BENCH ?= dns l4 l7
 # How many seeds `make sim` plays.
 SEEDS ?= 100000
 
-.PHONY: build demo test race lint fuzz-short bench bench-peers sim scale upgrade generate generate-check tidy clean
+.PHONY: build demo test race lint fuzz-short bench bench-peers bench-reload sim scale upgrade generate generate-check tidy clean
 
 build: ## bin/pharos
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/pharos ./cmd/pharos
@@ -58,8 +58,12 @@ generate-check: ## the generated files are current
 	@$(GO) run ./cmd/pharos schema | diff -u docs/pharos.schema.json - || { echo "docs/pharos.schema.json is stale: run make generate"; exit 1; }
 
 bench-peers: build ## pharos next to other servers, from Debian, on two cores; KEEP=1 writes docs/benchmarks.md
+	@bench/install
 	$(GO) run ./bench/dns -fetch
 	@set -e; for bench in $(BENCH); do $(GO) run ./bench/$$bench -pharos bin/pharos $(if $(KEEP),-keep docs/benchmarks.md); done
+
+bench-reload: build ## what queries wait while a zone of 1,000,000 records is read again, next to other servers; KEEP=1 as above
+	$(GO) run ./bench/dns -pharos bin/pharos -reload 1000000 -rounds 3 $(if $(KEEP),-keep docs/benchmarks.md)
 
 scale: ## what is too large for the race detector: 2,000 seeds of the simulation, 100 nodes of gossip
 	GOGC=1600 $(GO) test -timeout 20m ./internal/sim -run '^TestSeeds$$'

@@ -1,6 +1,7 @@
 package dnslb
 
 import (
+	"slices"
 	"sync"
 
 	"github.com/pharos-lb/pharos/dnslb/zone"
@@ -14,49 +15,49 @@ import (
 type serving struct {
 	zones *zone.Set
 
-	mu     sync.Mutex // guards the rest
-	newest *era
-	known  map[string]*era // by service
+	mu   sync.Mutex // guards the rest
+	eras []*steer.Plan
 }
 
-// An era is the time of one topology; its plans know the same services.
-type era struct {
-	plan *steer.Plan // the last of it
-}
+// maxEras bounds the plans that a serving remembers: the last of each configuration
+// that was in force while it was. It is replaced with the configuration, so there are
+// two at the most, for a moment, unless something is amiss.
+const maxEras = 4
 
 // serve makes a serving of a set, beginning with the plan on the board.
 func serve(set *zone.Set, board *steer.Board) *serving {
-	s := &serving{zones: set, known: make(map[string]*era)}
+	s := &serving{zones: set}
 	s.note(board)
 	return s
 }
 
-// note remembers the newest plan for the services that it knows.
+// note remembers the newest plan. It is called with queries waiting, so what it
+// costs does not depend on how much there is to serve.
 func (s *serving) note(board *steer.Board) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	plan := board.Load() // under the lock, so that no older one comes after it
-	switch {
-	case plan == nil:
-		return
-	case s.newest != nil && s.newest.plan.Topology == plan.Topology:
-		s.newest.plan = plan
+	if plan == nil {
 		return
 	}
-	s.newest = &era{plan}
-	for _, name := range s.zones.Services() {
-		if _, ok := plan.Topology.Service(name); ok {
-			s.known[name] = s.newest
-		}
+	if n := len(s.eras); n > 0 && s.eras[n-1].Topology.Config == plan.Topology.Config {
+		s.eras[n-1] = plan
+		return
 	}
+	if len(s.eras) == maxEras {
+		s.eras = slices.Delete(s.eras, 0, 1)
+	}
+	s.eras = append(s.eras, plan)
 }
 
 // last returns the last plan that knew a service, nil if none ever did.
 func (s *serving) last(service string) *steer.Plan {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if e := s.known[service]; e != nil {
-		return e.plan
+	for _, plan := range slices.Backward(s.eras) {
+		if _, ok := plan.Topology.Service(service); ok {
+			return plan
+		}
 	}
 	return nil
 }
@@ -69,14 +70,20 @@ type bindings struct {
 	serving *serving // what names belongs to
 	plan    *steer.Plan
 	epoch   uint64 // of plan; entries of other epochs are stale
-	names   []binding
+	// names are by zone.Steered.Index, in pages that are made when a name of them is
+	// asked for: nobody waits until there is room for a million names.
+	names [][]binding
 }
+
+// bindingPage is how many names a page has.
+const bindingPage = 128
 
 // A binding is one steered name in one plan.
 type binding struct {
 	epoch   uint64
 	service int // index in Topology.Services; −1 if no plan has had the service
 	ttl     uint32
+	anycast bool
 	// older is the plan to answer from where the newest does not know the service.
 	older *steer.Plan
 }
@@ -88,30 +95,39 @@ func (b *bindings) begin(s *serving) {
 	}
 }
 
-// of returns the binding of a name, and the plan that it is in; it is valid
+// of returns the binding of a steered name by its Index, and the plan that it is in; it is valid
 // until the next call.
-func (b *bindings) of(name *zone.Steered, plan *steer.Plan, board *steer.Board) (*binding, *steer.Plan) {
+func (b *bindings) of(name int, plan *steer.Plan, board *steer.Board) (*binding, *steer.Plan) {
 	if b.plan != plan {
 		b.plan = plan
 		b.epoch++
 		b.serving.note(board)
 	}
 	if b.names == nil {
-		b.names = make([]binding, b.serving.zones.Steered())
+		b.names = make([][]binding, (b.serving.zones.Steered()+bindingPage-1)/bindingPage)
 	}
-	bound := &b.names[name.Index]
+	page := &b.names[name/bindingPage]
+	if *page == nil {
+		*page = make([]binding, bindingPage)
+	}
+	bound := &(*page)[name%bindingPage]
 	if bound.epoch != b.epoch {
-		*bound = binding{epoch: b.epoch, service: -1, ttl: name.TTL}
-		if !bound.bind(name, plan) {
-			if older := b.serving.last(name.Service); older != nil && bound.bind(name, older) {
-				bound.older = older
-			}
-		}
+		bound.renew(b, b.serving.zones.SteeredName(name), plan)
 	}
 	if bound.older != nil {
 		return bound, bound.older
 	}
 	return bound, plan
+}
+
+// renew binds a name to a plan, or to the last one that knew its service.
+func (bound *binding) renew(b *bindings, name *zone.Steered, plan *steer.Plan) {
+	*bound = binding{epoch: b.epoch, service: -1, ttl: name.TTL, anycast: name.Anycast}
+	if !bound.bind(name, plan) {
+		if older := b.serving.last(name.Service); older != nil && bound.bind(name, older) {
+			bound.older = older
+		}
+	}
 }
 
 // bind looks the name up in a plan. It reports whether the plan has its service.

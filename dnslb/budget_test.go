@@ -2,13 +2,9 @@ package dnslb
 
 import (
 	"fmt"
-	"net"
 	"net/netip"
-	"runtime"
-	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/miekg/dns"
 
@@ -16,67 +12,143 @@ import (
 	"github.com/pharos-lb/pharos/dnslb/zone"
 )
 
-// The budgets of a query's own work, caches missing: parse 75 ns, look-up 90 ns
-// and as much for a name that is not there, assemble 25 ns, geo 90 ns; 300 ns at the most
-// together. The rest of what a query costs is the kernel's.
+// The budgets of a query's own work in nanoseconds, caches missing. The rest of what a
+// query costs is the kernel's. Each benchmark reports its own as budget-ns/op.
+const (
+	parseBudget    = 75
+	lookupBudget   = 90 // as much for a name that is not there
+	assembleBudget = 25
+	geoBudget      = 90
+)
+
+// budget reports one beside what was measured.
+func budget(b *testing.B, ns float64) {
+	b.Helper()
+	b.ReportAllocs()
+	b.ReportMetric(ns, "budget-ns/op")
+}
 
 func BenchmarkParse(b *testing.B) {
-	msg, _ := withSubnet(query("www.example.com.", "A"), "46.4.0.0/24").Pack()
-	var q wire.Brief
-	b.ReportAllocs()
+	parse := parsing(b)
 	for b.Loop() {
-		q.Parse(msg, true)
+		parse()
+	}
+	budget(b, parseBudget)
+}
+
+// parsing parses a query with a client subnet.
+func parsing(tb testing.TB) func() {
+	msg, err := withSubnet(query("www.example.com.", "A"), "46.4.0.0/24").Pack()
+	if err != nil {
+		tb.Fatal(err)
+	}
+	q := new(wire.Brief)
+	return func() {
+		if !q.Parse(msg, true) {
+			tb.Fatal("not for the fast lane")
+		}
 	}
 }
 
-// BenchmarkLookup: names of a zone of 100,000, in no order, so that caches miss.
 func BenchmarkLookup(b *testing.B) {
-	const names = 100_000
-	set := largeSet(b, names)
-	for what, label := range map[string]string{"there": "n", "missing": "x"} {
-		keys := make([]wire.Folded, 4096)
-		for i := range keys {
-			packed := make([]byte, 64)
-			n, _ := dns.PackDomainName(fmt.Sprintf("%s%d.large.test.", label, i*7919%names), packed, 0, nil, false)
-			keys[i].Set(packed[:n], 0)
-		}
+	set := largeSet(b, largeNames)
+	for what, there := range map[string]bool{"there": true, "missing": false} {
 		b.Run(what, func(b *testing.B) {
-			var hit zone.Hit
-			b.ReportAllocs()
-			for i := 0; b.Loop(); i++ {
-				set.Express(&keys[i&4095], wire.TypeA, &hit)
+			look := lookingUp(b, set, largeNames, there)
+			for b.Loop() {
+				look()
 			}
-			if !hit.Found || (hit.Count > 0) != (what == "there") {
-				b.Fatalf("found %+v", hit)
-			}
+			budget(b, lookupBudget)
 		})
 	}
 }
 
+// largeNames is more than the caches hold.
+const largeNames = 100_000
+
+// lookingUp looks up names in no order.
+func lookingUp(tb testing.TB, set *zone.Set, names int, there bool) func() {
+	label := "x"
+	if there {
+		label = "n"
+	}
+	keys := make([]wire.Folded, 4096)
+	for i := range keys {
+		packed := make([]byte, 64)
+		n, err := dns.PackDomainName(fmt.Sprintf("%s%d.large.test.", label, i*7919%names), packed, 0, nil, false)
+		if err != nil {
+			tb.Fatal(err)
+		}
+		keys[i].Set(packed[:n], 0)
+	}
+	hit, i := new(zone.Hit), 0
+	return func() {
+		i++
+		set.Express(&keys[i&4095], wire.TypeA, hit)
+		if !hit.Found || (hit.Count > 0) != there {
+			tb.Fatalf("found %+v", hit)
+		}
+	}
+}
+
 func BenchmarkAssemble(b *testing.B) {
-	msg, _ := query("mail.example.com.", "A").Pack()
-	var q wire.Brief
+	assemble := assembling(b)
+	for b.Loop() {
+		assemble()
+	}
+	budget(b, assembleBudget)
+}
+
+// assembling makes the answer to a question for one address.
+func assembling(tb testing.TB) func() {
+	msg, err := query("mail.example.com.", "A").Pack()
+	if err != nil {
+		tb.Fatal(err)
+	}
+	q := new(wire.Brief)
 	q.Parse(msg, true)
 	out, records := make([]byte, 512), make([]byte, 16)
-	b.ReportAllocs()
-	for b.Loop() {
+	return func() {
 		rest := q.Begin(out, msg, wire.NoError, 1, 0)
 		copy(rest, records)
 		q.Finish(rest[16:], 1232, 0)
 	}
 }
 
-// BenchmarkGeo: from a client's network to the addresses of its site.
 func BenchmarkGeo(b *testing.B) {
-	plan := newBoard(b).Load()
+	find := locating(b)
+	for b.Loop() {
+		find()
+	}
+	budget(b, geoBudget)
+}
+
+// locating goes from a client's network to the addresses of its site.
+func locating(tb testing.TB) func() {
+	plan := newBoard(tb).Load()
 	index, _ := plan.Topology.Service("web")
 	service := &plan.Topology.Services[index]
-	b.ReportAllocs()
-	for i := uint32(0); b.Loop(); i++ {
+	i := uint32(0)
+	return func() {
+		i++
 		a := i * 2654435761
 		client := netip.AddrFrom4([4]byte{byte(a>>24)%223 + 1, byte(a >> 16), byte(a >> 8)})
 		if addrs, _ := locate(plan, service, index, false, client, true, a); len(addrs) == 0 {
-			b.Fatal(client)
+			tb.Fatal(client)
+		}
+	}
+}
+
+// TestPartsAllocateNothing: what has a budget allocates nothing.
+func TestPartsAllocateNothing(t *testing.T) {
+	const names = 1000
+	set := largeSet(t, names)
+	for name, part := range map[string]func(){
+		"parse": parsing(t), "look up": lookingUp(t, set, names, true), "look up what is missing": lookingUp(t, set, names, false),
+		"assemble": assembling(t), "geo": locating(t),
+	} {
+		if n := testing.AllocsPerRun(1000, part); n != 0 {
+			t.Errorf("%s: %v allocations", name, n)
 		}
 	}
 }
@@ -93,47 +165,4 @@ func largeSet(tb testing.TB, names int) *zone.Set {
 		tb.Fatal(err)
 	}
 	return set
-}
-
-// BenchmarkReload: what a query waits while a million records are loaded beside it
-// and put in place.
-func BenchmarkReload(b *testing.B) {
-	s := start(b, Options{})
-	conn, err := net.Dial("udp", address(s))
-	if err != nil {
-		b.Fatal(err)
-	}
-	defer conn.Close()
-	msg, _ := query("mail.example.com.", "A").Pack()
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		for b.Loop() {
-			s.SetZones(largeSet(b, 1_000_000))
-			s.SetZones(newSet(b))
-		}
-	}()
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
-	var waits []float64
-	buf := make([]byte, 512)
-	for {
-		select {
-		case <-done:
-			slices.Sort(waits)
-			b.ReportMetric(waits[len(waits)/2], "µs-p50")
-			b.ReportMetric(waits[len(waits)*99/100], "µs-p99")
-			b.ReportMetric(waits[len(waits)-1], "µs-max")
-			return
-		case <-time.After(500 * time.Microsecond):
-		}
-		asked := time.Now()
-		if _, err := conn.Write(msg); err != nil {
-			b.Fatal(err)
-		}
-		if _, err := conn.Read(buf); err != nil {
-			b.Fatal(err)
-		}
-		waits = append(waits, float64(time.Since(asked))/1e3)
-	}
 }

@@ -1,6 +1,7 @@
 package dnslb
 
 import (
+	"cmp"
 	"net/netip"
 	"slices"
 
@@ -59,7 +60,7 @@ func (r *responder) fast(dst, msg []byte, client netip.AddrPort, tcp bool) []byt
 		limit = wire.MaxMessage
 	}
 	var out []byte
-	if e.hit.Steered != nil {
+	if e.hit.Steered >= 0 {
 		out = r.fastSteered(dst, msg, client.Addr(), serving, limit)
 	} else {
 		out = r.fastRecords(dst, msg, limit)
@@ -79,6 +80,9 @@ func (r *responder) fast(dst, msg []byte, client netip.AddrPort, tcp bool) []byt
 // fastRecords answers with records, or with the SOA record of what is not there.
 func (r *responder) fastRecords(dst, msg []byte, limit int) []byte {
 	e := &r.express
+	if e.q.DO && (e.hit.SignatureCount > 0 || e.hit.Count == 0 && e.hit.Zone.Negative.Signed != nil) {
+		return r.fastSigned(dst, msg, limit)
+	}
 	records, answers, authorities := e.hit.Records, e.hit.Count, 0
 	if answers == 0 {
 		records, authorities = e.hit.Zone.Negative.Records, e.hit.Zone.Negative.Count
@@ -101,6 +105,33 @@ func (r *responder) fastRecords(dst, msg []byte, limit int) []byte {
 	return out
 }
 
+// fastSigned is fastRecords with the signatures behind the records.
+func (r *responder) fastSigned(dst, msg []byte, limit int) []byte {
+	e := &r.express
+	records, answers, authorities := e.hit.Records, e.hit.Count+e.hit.SignatureCount, 0
+	signatures := e.hit.Signatures
+	if e.hit.Count == 0 {
+		negative := &e.hit.Zone.Negative
+		records, signatures, authorities = negative.Records, negative.Signed.Records, negative.Count+negative.Signed.Count
+	}
+	size := e.q.Size(len(records) + len(signatures))
+	if size > limit {
+		return nil
+	}
+	out := slices.Grow(dst, size)[:size]
+	rest := e.q.Begin(out, msg, e.hit.Rcode, answers, authorities)
+	n := copy(rest, records)
+	n += copy(rest[n:], signatures)
+	if e.hit.Count == 0 {
+		wire.SetOwner(rest[:n], wire.Owner(wire.HeaderSize+e.hit.Apex))
+	}
+	e.q.Finish(rest[n:], r.server.tunables.Load().UDPSize, 0)
+	return out
+}
+
+// unsigned is no signatures.
+var unsigned zone.RRset
+
 // fastSteered answers A or AAAA from the newest plan.
 func (r *responder) fastSteered(dst, msg []byte, client netip.Addr, serving *serving, limit int) []byte {
 	e := &r.express
@@ -118,7 +149,7 @@ func (r *responder) fastSteered(dst, msg []byte, client netip.Addr, serving *ser
 	before := r.random
 	random := r.random.Uint64()
 	addrs, scope := service.Anycast(ipv6), uint8(0)
-	if !e.hit.Steered.Anycast {
+	if !bound.anycast {
 		addrs, scope = nil, 0
 		if service.Has(ipv6) {
 			tailored := e.q.HasECS && e.q.ECS.Source > 0
@@ -132,14 +163,23 @@ func (r *responder) fastSteered(dst, msg []byte, client netip.Addr, serving *ser
 	if ipv6 {
 		data = 16
 	}
-	size := e.q.Size(len(addrs) * (12 + data))
+	signed := &unsigned
+	if e.q.DO {
+		signed = cmp.Or(serving.zones.SteeredName(e.hit.Steered).Signed(addrs), signed)
+	}
+	size := e.q.Size(len(addrs)*(12+data) + len(signed.Records))
 	if len(addrs) == 0 || size > limit {
 		r.random = before
 		return nil
 	}
 	out := slices.Grow(dst, size)[:size]
-	rest := e.q.Begin(out, msg, wire.NoError, len(addrs), 0)
+	rest := e.q.Begin(out, msg, wire.NoError, len(addrs)+signed.Count, 0)
 	rest = wire.PutAddresses(rest, ipv6, bound.ttl, addrs, int(uint32(random))%len(addrs))
+	if signed.Count > 0 {
+		n := copy(rest, signed.Records)
+		wire.SetTTL(rest[:n], bound.ttl)
+		rest = rest[n:]
+	}
 	e.q.Finish(rest, r.server.tunables.Load().UDPSize, scope)
 	return out
 }

@@ -272,10 +272,14 @@ func (r *responder) negative(z *zone.Zone) {
 	r.add(wire.Authority, &z.Negative, owner)
 }
 
-// add adds a whole record set, or truncates.
+// add adds a whole record set, with its signatures if they are wanted, or truncates.
 func (r *responder) add(s wire.Section, set *zone.RRset, owner wire.Owner) bool {
+	before := r.b.Mark()
 	if r.b.RRset(s, owner, set.Records, set.Count) {
-		return true
+		if signed := set.Signed; !r.q.DO || signed == nil || r.b.RRset(s, owner, signed.Records, signed.Count) {
+			return true
+		}
+		r.b.Rewind(before)
 	}
 	r.b.Truncate()
 	return false
@@ -289,7 +293,7 @@ func (r *responder) steered(n *zone.Node, start wire.Mark) {
 		r.fail(wire.ServFail, wire.ExtendedNotReady, start)
 		return
 	}
-	bound, plan := r.services.of(n.Steered, plan, r.server.board)
+	bound, plan := r.services.of(n.Steered.Index, plan, r.server.board)
 	if bound.service < 0 { // no plan has ever known the service
 		r.fail(wire.ServFail, wire.ExtendedNotReady, start)
 		return
@@ -298,7 +302,7 @@ func (r *responder) steered(n *zone.Node, start wire.Mark) {
 	service := &plan.Topology.Services[bound.service]
 	addrs := service.Anycast(ipv6)
 	random := r.random.Uint64()
-	if !n.Steered.Anycast {
+	if !bound.anycast {
 		if service.Placed && r.tailoring() && r.hops > 0 {
 			// The alias is everybody's, the addresses are not: only the alias may be
 			// cached as one answer, so the resolver asks again for the rest (RFC 7871 7.2.1).
@@ -312,8 +316,22 @@ func (r *responder) steered(n *zone.Node, start wire.Mark) {
 		r.negative(n.Zone)
 		return
 	}
+	before := r.b.Mark()
 	if !r.b.Addresses(r.owner, ipv6, bound.ttl, addrs, int(uint32(random))%len(addrs)) {
 		r.b.Truncate()
+		return
+	}
+	if !r.q.DO {
+		return
+	}
+	if signed := n.Steered.Signed(addrs); signed != nil {
+		offset := r.b.Offset()
+		if !r.b.RRset(wire.Answer, r.owner, signed.Records, signed.Count) {
+			r.b.Rewind(before)
+			r.b.Truncate()
+			return
+		}
+		wire.SetTTL(r.b.Since(offset), bound.ttl)
 	}
 }
 

@@ -69,26 +69,37 @@ func New(o Options) (*Server, error) {
 	}
 	s.tunables.Store(&o.Tunables)
 	s.zones.Store(serve(new(zone.Set), s.board))
-	overTCP := s.metrics.socket(nil)
-	s.pool = transport.NewPool(limits(&o.Tunables), &s.metrics.tcp, func() transport.Responder {
-		return newResponder(s, overTCP)
+	s.pool, err = transport.NewPool(limits(&o.Tunables), &s.metrics.tcp, o.Sockets, func() transport.Responder {
+		return newResponder(s, s.metrics.socket(nil))
 	})
+	if err != nil {
+		return nil, fmt.Errorf("dns: %w", err)
+	}
 	s.metrics.open = s.pool.Open
-	if !o.Shared {
+	if err := s.open(listen, o.Shared); err != nil {
+		s.pool.Shutdown()
+		return nil, fmt.Errorf("dns: %w", err)
+	}
+	return s, nil
+}
+
+// open binds every socket, or none.
+func (s *Server) open(listen []netip.AddrPort, shared bool) (err error) {
+	if !shared {
 		if err := checkFree(listen); err != nil {
-			return nil, fmt.Errorf("dns: %w", err)
+			return err
 		}
 	}
-	if s.listeners, err = bindAll(listen, 0, binder(o.Sockets)); err != nil {
-		return nil, fmt.Errorf("dns: %w", err)
+	if s.listeners, err = bindAll(listen, 0, binder(s.sockets)); err != nil {
+		return err
 	}
 	if s.registry != nil {
 		if err := s.registry.Register(s.metrics); err != nil {
 			closeAll(s.listeners)
-			return nil, fmt.Errorf("dns: register metrics: %w", err)
+			return fmt.Errorf("register metrics: %w", err)
 		}
 	}
-	return s, nil
+	return nil
 }
 
 func limits(t *Tunables) transport.Limits {
@@ -179,6 +190,7 @@ func (s *Server) Close() error {
 	err := closeAll(s.listeners)
 	s.listeners = nil
 	s.stopping.Wait()
+	s.pool.Shutdown()
 	s.unregister()
 	return err
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -10,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
@@ -22,6 +24,7 @@ type peer struct {
 	addr   netip.AddrPort
 	args   []string
 	steers bool
+	cores  string // that it may use; the server's alone by default
 }
 
 func peers(dir, pharos string) []*peer {
@@ -30,16 +33,16 @@ func peers(dir, pharos string) []*peer {
 	}
 	in := func(name string) string { return filepath.Join(dir, name) }
 	return []*peer{
-		{"pharos", at(5391), []string{
+		{name: "pharos", addr: at(5391), args: []string{
 			pharos, "run", "--config", in("pharos.yaml"), "--node", "fra1", "--state-dir", in("state"), "--socket", in("pharos.sock"),
-		}, true},
-		{"gdnsd", at(5392), []string{"gdnsd", "-c", in("gdnsd"), "start"}, true},
-		{"Knot", at(5393), []string{"knotd", "-c", in("knot/knot.conf")}, true},
-		{"NSD", at(5394), []string{"nsd", "-d", "-c", in("nsd/nsd.conf")}, false},
-		{"PowerDNS", at(5395), []string{"pdns_server", "--config-dir=" + in("pdns")}, false},
+		}, steers: true},
+		{name: "gdnsd", addr: at(5392), args: []string{"gdnsd", "-c", in("gdnsd"), "start"}, steers: true},
+		{name: "Knot", addr: at(5393), args: []string{"knotd", "-c", in("knot/knot.conf")}, steers: true},
+		{name: "NSD", addr: at(5394), args: []string{"nsd", "-d", "-c", in("nsd/nsd.conf")}},
+		{name: "PowerDNS", addr: at(5395), args: []string{"pdns_server", "--config-dir=" + in("pdns")}},
 		// BIND knows addresses of interfaces only.
-		{"BIND", netip.MustParseAddrPort("127.0.0.1:5396"), []string{"named", "-g", "-n", "1", "-c", in("bind/named.conf")}, false},
-		{"CoreDNS", at(5397), []string{coreDNS(), "-conf", in("Corefile"), "-quiet"}, false},
+		{name: "BIND", addr: netip.MustParseAddrPort("127.0.0.1:5396"), args: []string{"named", "-g", "-n", "1", "-c", in("bind/named.conf")}},
+		{name: "CoreDNS", addr: at(5397), args: []string{coreDNS(), "-conf", in("Corefile"), "-quiet"}},
 	}
 }
 
@@ -57,7 +60,7 @@ func (p *peer) start() (*result, error) {
 	}
 	var err error
 	start := time.Now()
-	if r.process, err = rig.Start(rig.ServerCore, p.args[0], p.args[1:]...); err != nil {
+	if r.process, err = rig.StartOn(cmp.Or(p.cores, strconv.Itoa(rig.ServerCore)), p.args[0], p.args[1:]...); err != nil {
 		return nil, err
 	}
 	kind := byte('s')

@@ -20,11 +20,17 @@ type result struct {
 	lost, wanted int
 }
 
+// Latency is measured in short turns: what the machine does meanwhile falls on all
+// servers alike, and the median of many turns leaves it out.
+const (
+	turns = 6
+	turn  = 250 * time.Millisecond
+)
+
 // loadShare is the part of a server's own highest rate at which latency is measured.
 const loadShare = 0.7
 
-// play measures one workload: as many queries as the server takes, then fewer
-// for their latency.
+// play measures one workload: as many queries as the server takes.
 func (r *result) play(w *workload, queries int) error {
 	if w.steered && !r.peer.steers {
 		return nil
@@ -50,10 +56,16 @@ func (r *result) play(w *workload, queries int) error {
 	rate := float64(got.answered) / got.took.Seconds()
 	figures(r.cpu, w.name).Add((after - before).Seconds() * 1e6 / float64(got.answered))
 	figures(r.rate, w.name).Add(rate / 1000)
-	if !w.latency {
+	return nil
+}
+
+// wait measures a turn of one workload's latency, below the highest rate.
+func (r *result) wait(w *workload) error {
+	if !w.latency || w.steered && !r.peer.steers {
 		return nil
 	}
-	p50, p99, err := paced(r.peer.addr, w, rate*loadShare, queries/2)
+	rate := figures(r.rate, w.name).Median() * 1000 * loadShare
+	p50, p99, err := paced(r.peer.addr, w, rate, int(rate*turn.Seconds()))
 	if err != nil {
 		return err
 	}
@@ -70,9 +82,9 @@ func figures(by map[string]*rig.Figures, name string) *rig.Figures {
 }
 
 // report prints one table for CPU time, one for the rest.
-func report(results []*result, missing []string) (string, error) {
+func report(results []*result, watch *rig.Watch, missing []string) (string, error) {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s Medians, in brackets the least and the largest.\n\nCPU time of all processes of the server, µs a query:\n\n", rig.Machine())
+	fmt.Fprintf(&b, "%s %s Medians, in brackets the least and the largest.\n\nCPU time of all processes of the server, µs a query:\n\n", rig.Machine(), watch)
 	cpu := rig.Table{Columns: []string{"server"}}
 	rate := rig.Table{Columns: []string{"server"}}
 	latency := rig.Table{Columns: []string{"server"}}
@@ -104,7 +116,7 @@ func report(results []*result, missing []string) (string, error) {
 		memory.Row(r.peer.name, r.loading.Round(time.Millisecond).String(), mb(r.idle.PSS), mb(m.PSS), mb(m.RSS), fmt.Sprintf("%d of %d", r.lost, r.wanted))
 	}
 	fmt.Fprintf(&b, "%s\nThroughput, thousand answers a second (one core; the load's core is the limit near 250):\n\n%s", cpu.String(), rate.String())
-	fmt.Fprintf(&b, "\nLatency at %.0f %% of the server's own throughput, µs:\n\n%s", loadShare*100, latency.String())
+	fmt.Fprintf(&b, "\nLatency at %.0f %% of the server's own throughput, µs, in turns of %v:\n\n%s", loadShare*100, turn, latency.String())
 	fmt.Fprintf(&b, "\nStart and memory, all processes; %d static names, and %d steered ones where the server steers:\n\n%s", names, names, memory.String())
 	if len(missing) > 0 {
 		fmt.Fprintf(&b, "\nNot installed, so not measured: %s.\n", strings.Join(missing, ", "))

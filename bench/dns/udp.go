@@ -37,6 +37,7 @@ type udp struct {
 	space   [2 * width][512]byte
 	sent    [1 << 16]int64 // by ID: when it was sent, 0 once it is answered
 	next    uint16
+	seen    uint32 // the newest serial, where a check notes it
 }
 
 func dial(addr netip.AddrPort, w *workload) (*udp, error) {

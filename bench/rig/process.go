@@ -33,14 +33,22 @@ type Process struct {
 	done chan struct{}
 }
 
+// AllCores is for StartOn: the program is not pinned.
+const AllCores = "0-1023"
+
 // Start runs a program in the foreground on one core. It dies with the caller.
 func Start(core int, name string, args ...string) (*Process, error) {
+	return StartOn(strconv.Itoa(core), name, args...)
+}
+
+// StartOn runs a program on a list of cores, as taskset(1) takes it.
+func StartOn(cores, name string, args ...string) (*Process, error) {
 	path, err := exec.LookPath(name)
 	if err != nil {
 		return nil, err
 	}
 	p := &Process{done: make(chan struct{})}
-	p.cmd = exec.Command("taskset", append([]string{"-c", strconv.Itoa(core), path}, args...)...)
+	p.cmd = exec.Command("taskset", append([]string{"-c", cores, path}, args...)...)
 	p.cmd.Stdout, p.cmd.Stderr = &p.log, &p.log
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
 	if err := p.cmd.Start(); err != nil {

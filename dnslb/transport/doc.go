@@ -6,9 +6,12 @@
 // between; several processes may share it too. Each takes and sends datagrams in
 // batches with system calls that never wait, on a thread of its own that sleeps
 // on the socket only while it is empty. Replies leave from the address that was asked, wildcard
-// sockets included. TCP connections are bounded in
-// number, in idle time, in the time to send a message and in the time to take
-// one.
+// sockets included.
+//
+// TCP connections are carried by a few goroutines, each with an epoll of its own: a
+// connection has no goroutine, no deadlines and, while it is silent, no buffers.
+// Connections are bounded in number, in idle time, in the time to send a message and in
+// the time to take one.
 //
 // Package dnslb is its only caller.
 //

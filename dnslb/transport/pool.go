@@ -1,12 +1,13 @@
 package transport
 
 import (
-	"bufio"
-	"net"
 	"net/netip"
+	"os"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // perClient is the share of all connections that the addresses of one network
@@ -34,63 +35,104 @@ type Limits struct {
 }
 
 // A Pool serves the TCP connections of every listener of a server under one
-// set of limits. Run owns its goroutines.
+// set of limits.
 type Pool struct {
+	// Immutable.
 	counters *Counters
-	limits   atomic.Pointer[Limits]
-	free     sync.Pool // of *buffers
-	wg       sync.WaitGroup
+	streams  []*stream
+	start    time.Time
 
-	mu             sync.Mutex // guards what follows
-	closing        bool
-	open           map[*connection]struct{}
-	networks       map[netip.Prefix]int
-	oldest, newest *connection // idle ones
+	limits atomic.Pointer[Limits]
+	wg     sync.WaitGroup // the streams' goroutines
+
+	mu       sync.Mutex // guards the rest, and what connections and streams say that it does
+	running  bool
+	closing  bool
+	open     int
+	networks map[netip.Prefix]int
 }
 
-// NewPool makes a pool. newResponder is called for each connection at work at
-// the same time as others; its results are used again.
-func NewPool(limits Limits, counters *Counters, newResponder func() Responder) *Pool {
-	p := &Pool{
-		counters: counters,
-		open:     make(map[*connection]struct{}),
-		networks: make(map[netip.Prefix]int),
-	}
+// NewPool makes a pool of some streams, each of which has a responder and serves
+// with a goroutine of its own once there is a listener. Shutdown frees it.
+func NewPool(limits Limits, counters *Counters, streams int, newResponder func() Responder) (*Pool, error) {
+	p := &Pool{counters: counters, start: time.Now(), networks: make(map[netip.Prefix]int)}
 	p.limits.Store(&limits)
-	p.free.New = func() any {
-		return &buffers{reader: bufio.NewReaderSize(nil, readBuffer), in: make([]byte, 0, 512), one: make([]byte, 0, replyBuffer), responder: newResponder()}
+	for range streams {
+		s, err := newStream(p, newResponder())
+		if err != nil {
+			p.Shutdown()
+			return nil, os.NewSyscallError("epoll", err)
+		}
+		p.streams = append(p.streams, s)
 	}
-	return p
+	return p, nil
 }
 
 // SetLimits changes the limits; connections over a lower one stay until they end.
-func (p *Pool) SetLimits(l Limits) { p.limits.Store(&l) }
+func (p *Pool) SetLimits(l Limits) {
+	p.limits.Store(&l)
+	for _, s := range p.streams {
+		s.do(func() {}) // it looks when to wake next
+	}
+}
 
 // Open returns the number of connections.
 func (p *Pool) Open() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return len(p.open)
+	return p.open
+}
+
+// run starts the streams, once.
+func (p *Pool) run() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.running || p.closing {
+		return
+	}
+	p.running = true
+	for _, s := range p.streams {
+		p.wg.Go(s.run)
+	}
 }
 
 // Shutdown ends idle connections at once and the others after the messages
-// they have begun, and waits for all. No connection is taken after it.
+// they have begun, and waits for all. No connection is taken after it. It may be called
+// more than once.
 func (p *Pool) Shutdown() {
 	p.mu.Lock()
+	first := !p.closing
 	p.closing = true
-	for c := range p.open {
-		if c.idle {
-			_ = c.conn.SetReadDeadline(time.Unix(1, 0))
-		}
-	}
+	running := p.running
 	p.mu.Unlock()
+	if !first {
+		p.wg.Wait()
+		return
+	}
+	for _, s := range p.streams {
+		if running {
+			s.do(s.closeIdle)
+			continue
+		}
+		s.mu.Lock()
+		s.ended = true
+		s.mu.Unlock()
+		s.free()
+	}
 	p.wg.Wait()
 }
 
-// add takes a new connection, or closes it.
-func (p *Pool) add(conn *net.TCPConn) {
-	client := conn.RemoteAddr().(*net.TCPAddr).AddrPort()
-	client = netip.AddrPortFrom(client.Addr().Unmap(), client.Port())
+func (p *Pool) closed() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.closing
+}
+
+// now is the time that connections are measured by.
+func (p *Pool) now() time.Duration { return time.Since(p.start) }
+
+// add counts a new connection; nil if there is no room for it.
+func (p *Pool) add(s *stream, fd int32, client netip.AddrPort) *connection {
 	network := networkOf(client.Addr())
 	limits := p.limits.Load()
 
@@ -98,45 +140,50 @@ func (p *Pool) add(conn *net.TCPConn) {
 	defer p.mu.Unlock()
 	switch {
 	case p.closing:
-		_ = conn.Close()
-		return
+		return nil
 	case p.networks[network] >= max(perClientFloor, limits.Connections/perClientShare):
 		if !p.evict(func(c *connection) bool { return c.network == network }) {
 			p.counters.Crowded.Add(1)
-			_ = conn.Close()
-			return
+			return nil
 		}
-	case len(p.open) >= limits.Connections:
+	case p.open >= limits.Connections:
 		if !p.evict(func(*connection) bool { return true }) {
 			p.counters.Refused.Add(1)
-			_ = conn.Close()
-			return
+			return nil
 		}
 	}
 	p.counters.Accepted.Add(1)
-	c := &connection{conn: conn, pool: p, client: client, network: network}
-	p.open[c] = struct{}{}
+	p.open++
 	p.networks[network]++
-	p.wg.Go(c.serve)
+	return &connection{stream: s, fd: fd, client: client, network: network}
 }
 
-// evict closes the connection that has been idle longest of those that fit, to
+// evict ends the connection that has been idle longest of those that fit, to
 // make room; false if none is idle. mu is held.
 func (p *Pool) evict(fits func(*connection) bool) bool {
-	for c := p.oldest; c != nil; c = c.newer {
-		if fits(c) {
-			p.counters.Evicted.Add(1)
-			p.forget(c)
-			_ = c.conn.Close()
-			return true
+	var longest *connection
+	for _, s := range p.streams {
+		for c := s.idle.first; c != nil; c = c.newer {
+			if fits(c) {
+				if longest == nil || c.since < longest.since {
+					longest = c
+				}
+				break
+			}
 		}
 	}
-	return false
+	if longest == nil {
+		return false
+	}
+	p.counters.Evicted.Add(1)
+	p.forget(longest)
+	// Its stream is told by the event and closes it; it may be another's.
+	_ = unix.Shutdown(int(longest.fd), unix.SHUT_RDWR) // fails when the client has gone
+	return true
 }
 
-// remove closes a connection that has ended.
+// remove takes a connection off the books: it is about to be closed.
 func (p *Pool) remove(c *connection) {
-	_ = c.conn.Close()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.forget(c)
@@ -144,66 +191,65 @@ func (p *Pool) remove(c *connection) {
 
 // forget takes a connection off the books, once. mu is held.
 func (p *Pool) forget(c *connection) {
-	if _, ok := p.open[c]; !ok {
+	switch c.state {
+	case ended:
 		return
+	case resting:
+		c.stream.idle.remove(c)
 	}
-	delete(p.open, c)
-	p.unlink(c)
+	c.state = ended
+	p.open--
 	if p.networks[c.network]--; p.networks[c.network] == 0 {
 		delete(p.networks, c.network)
 	}
 }
 
-// rest marks c idle and sets its deadline. It reports whether c may wait for
+// rest marks a connection idle, if it is not. It reports whether it may wait for
 // another message.
 func (p *Pool) rest(c *connection) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if _, ok := p.open[c]; !ok || p.closing {
+	if c.state == ended || p.closing {
 		return false
 	}
-	c.idle, c.older, c.newer = true, p.newest, nil
-	if p.newest != nil {
-		p.newest.newer = c
-	} else {
-		p.oldest = c
+	if c.state == busy {
+		c.state, c.since = resting, c.stream.now
+		c.stream.idle.add(c)
 	}
-	p.newest = c
-	return c.conn.SetReadDeadline(time.Now().Add(p.limits.Load().Idle)) == nil
+	return true
 }
 
-// wake marks c busy.
-func (p *Pool) wake(c *connection) {
+// wake marks a connection busy; false if it has been ended to make room.
+func (p *Pool) wake(c *connection) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.unlink(c)
+	if c.state == resting {
+		c.stream.idle.remove(c)
+		c.state = busy
+	}
+	return c.state == busy
 }
 
-func (p *Pool) unlink(c *connection) {
-	if !c.idle {
-		return
+// due returns when the longest idle connection of a stream has been idle for too
+// long; false if none is idle.
+func (p *Pool) due(s *stream) (time.Duration, bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if s.idle.first == nil {
+		return 0, false
 	}
-	if c.older != nil {
-		c.older.newer = c.newer
-	} else {
-		p.oldest = c.newer
-	}
-	if c.newer != nil {
-		c.newer.older = c.older
-	} else {
-		p.newest = c.older
-	}
-	c.idle, c.older, c.newer = false, nil, nil
+	return s.idle.first.since + p.limits.Load().Idle, true
 }
 
-func (p *Pool) borrow() *buffers { return p.free.Get().(*buffers) }
-
-// giveBack keeps the buffers for others, unless a huge message made them huge.
-func (p *Pool) giveBack(b *buffers) {
-	b.reader.Reset(nil) // forgets the connection
-	if cap(b.in) <= flushSize && cap(b.out) <= 2*flushSize && cap(b.one) <= 2*flushSize {
-		p.free.Put(b)
+// expired returns a connection of a stream that has been idle for too long, nil if
+// there is none.
+func (p *Pool) expired(s *stream) *connection {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if c := s.idle.first; c != nil && s.now >= c.since+p.limits.Load().Idle {
+		return c
 	}
+	return nil
 }
 
 func networkOf(addr netip.Addr) netip.Prefix {

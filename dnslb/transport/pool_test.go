@@ -13,31 +13,39 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// An echo answers with the message. With gate set it tells that it has one and
-// waits until it may answer.
-type echo struct{ at, gate chan struct{} }
+// An echo answers with the message.
+type echo struct{}
 
-func (e echo) Respond(dst, msg []byte, _ netip.AddrPort, _ bool) []byte {
-	if e.gate != nil {
-		e.at <- struct{}{}
-		<-e.gate
-	}
-	return append(dst, msg...)
-}
+func (echo) Respond(dst, msg []byte, _ netip.AddrPort, _ bool) []byte { return append(dst, msg...) }
 
 func (echo) Lost() {}
 
 func (echo) Flush() {}
 
-// serve runs a pool behind a listener on a free loopback port.
-func serve(t *testing.T, limits Limits, e echo) (pool *Pool, counters *Counters, address string) {
+// A gated echo tells that it has a message and waits until it may answer.
+type gated struct {
+	echo
+	at, gate chan struct{}
+}
+
+func (g gated) Respond(dst, msg []byte, client netip.AddrPort, tcp bool) []byte {
+	g.at <- struct{}{}
+	<-g.gate
+	return g.echo.Respond(dst, msg, client, tcp)
+}
+
+// serve runs a pool of two streams behind a listener on a free loopback port.
+func serve(t testing.TB, limits Limits, r Responder) (pool *Pool, counters *Counters, address string) {
 	t.Helper()
 	listener, err := ListenTCP(netip.MustParseAddrPort("127.0.0.1:0"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	counters = new(Counters)
-	pool = NewPool(limits, counters, func() Responder { return e })
+	pool, err = NewPool(limits, counters, 2, func() Responder { return r })
+	if err != nil {
+		t.Fatal(err)
+	}
 	done := make(chan struct{})
 	go func() { defer close(done); listener.Serve(pool) }()
 	t.Cleanup(func() {
@@ -74,25 +82,27 @@ func works(conn net.Conn) bool {
 	return err == nil && reply == [4]byte{0, 2, 'o', 'k'}
 }
 
-// rests waits until the pool has count idle connections, and returns the
-// address of the one that has been idle longest.
-func rests(t *testing.T, pool *Pool, count int) (oldest string) {
+// rests waits until the pool has so many connections, all but busy of them idle, and
+// returns the address of the one that has been idle longest.
+func rests(t *testing.T, pool *Pool, open, busy int) (oldest string) {
 	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); ; runtime.Gosched() {
+	for deadline := time.Now().Add(30 * time.Second); ; runtime.Gosched() {
 		pool.mu.Lock()
-		n := 0
-		for c := pool.oldest; c != nil; c = c.newer {
-			n++
+		idle, since := 0, time.Duration(0)
+		for _, s := range pool.streams {
+			for c := s.idle.first; c != nil; c = c.newer {
+				if idle++; idle == 1 || c.since < since {
+					oldest, since = c.client.String(), c.since
+				}
+			}
 		}
-		if n > 0 {
-			oldest = pool.oldest.client.String()
-		}
+		all := pool.open
 		pool.mu.Unlock()
-		if n == count {
+		if all == open && idle == open-busy {
 			return oldest
 		}
 		if time.Now().After(deadline) {
-			t.Fatalf("%d connections are idle, want %d", n, count)
+			t.Fatalf("%d connections are open and %d idle, want %d and %d", all, idle, open, open-busy)
 		}
 	}
 }
@@ -106,10 +116,10 @@ func TestLongestIdleMakesRoom(t *testing.T) {
 		if !works(conns[i]) {
 			t.Fatal("refused")
 		}
-		rests(t, pool, i+1)
+		rests(t, pool, i+1, 0)
 	}
 	works(conns[0]) // now the second is the longest idle
-	for rests(t, pool, 3) != conns[1].LocalAddr().String() {
+	for rests(t, pool, 3, 0) != conns[1].LocalAddr().String() {
 		runtime.Gosched()
 	}
 	if !works(connect(t, address)) {
@@ -129,48 +139,58 @@ func TestShare(t *testing.T) {
 		if !works(connect(t, address)) {
 			t.Fatalf("connection %d refused", i+1)
 		}
-		rests(t, pool, i+1)
+		rests(t, pool, i+1, 0)
 	}
 	if !works(connect(t, address)) || counters.Evicted.Load() != 1 || pool.Open() != share {
 		t.Errorf("%d open, %d evicted; want %d and 1", pool.Open(), counters.Evicted.Load(), share)
 	}
 }
 
-// TestRefused: when every connection is at work, a new one is refused and
-// none is cut off.
-func TestRefused(t *testing.T) {
-	at, gate := make(chan struct{}), make(chan struct{})
-	_, counters, address := serve(t, Limits{Connections: 1, Idle: time.Minute}, echo{at, gate})
-	busy := connect(t, address)
-	if _, err := busy.Write([]byte{0, 2, 'o', 'k'}); err != nil {
+// half sends the first half of a message.
+func half(t *testing.T, conn net.Conn) {
+	t.Helper()
+	if _, err := conn.Write([]byte{0, 2, 'o'}); err != nil {
 		t.Fatal(err)
 	}
-	<-at
+}
+
+// TestRefused: when every connection has a message in hand, a new one is refused and
+// none is cut off.
+func TestRefused(t *testing.T) {
+	pool, counters, address := serve(t, Limits{Connections: 1, Idle: time.Minute}, echo{})
+	busy := connect(t, address)
+	half(t, busy)
+	rests(t, pool, 1, 1)
 	if _, err := connect(t, address).Read(make([]byte, 1)); err == nil || counters.Refused.Load() != 1 || counters.Evicted.Load() != 0 {
 		t.Errorf("refused %d, evicted %d: want 1 and 0", counters.Refused.Load(), counters.Evicted.Load())
 	}
-	close(gate)
+	answered(t, busy)
+}
+
+// answered sends the other half of a message and wants it answered.
+func answered(t *testing.T, conn net.Conn) {
+	t.Helper()
+	if _, err := conn.Write([]byte{'k'}); err != nil {
+		t.Fatal(err)
+	}
+	var reply [4]byte
+	if _, err := io.ReadFull(conn, reply[:]); err != nil || reply != [4]byte{0, 2, 'o', 'k'} {
+		t.Errorf("answer %q, %v", reply, err)
+	}
 }
 
 // TestShutdownAnswers: a message that has begun is answered before the end.
 func TestShutdownAnswers(t *testing.T) {
-	at, gate := make(chan struct{}), make(chan struct{})
-	pool, _, address := serve(t, Limits{Connections: 8, Idle: time.Minute}, echo{at, gate})
+	pool, _, address := serve(t, Limits{Connections: 8, Idle: time.Minute}, echo{})
 	silent, conn := connect(t, address), connect(t, address)
-	if _, err := conn.Write([]byte{0, 2, 'o', 'k'}); err != nil {
-		t.Fatal(err)
-	}
-	<-at // accepted in order: the silent one is there too
+	half(t, conn)
+	rests(t, pool, 2, 1)
 	done := make(chan struct{})
 	go func() { defer close(done); pool.Shutdown() }()
 	if _, err := silent.Read(make([]byte, 1)); err != io.EOF {
 		t.Errorf("the silent connection: %v, want its end", err)
 	}
-	close(gate)
-	var reply [4]byte
-	if _, err := io.ReadFull(conn, reply[:]); err != nil {
-		t.Errorf("the answer was lost: %v", err)
-	}
+	answered(t, conn)
 	<-done
 }
 

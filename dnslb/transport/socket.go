@@ -6,7 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"syscall"
+	"os"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -14,15 +14,6 @@ import (
 
 // controlSpace holds one packet-info control message of either family.
 const controlSpace = 64
-
-// control runs f on the socket's descriptor and returns its error.
-func control(raw syscall.RawConn, f func(fd int) error) error {
-	var inner error
-	if err := raw.Control(func(fd uintptr) { inner = f(int(fd)) }); err != nil {
-		return err
-	}
-	return inner
-}
 
 // prepareUDP sets the options that have to be there before bind.
 func prepareUDP(fd int, ipv6, wildcard bool) error {
@@ -52,11 +43,43 @@ func prepareUDP(fd int, ipv6, wildcard bool) error {
 	return nil
 }
 
-func prepareTCP(fd int) error {
-	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1); err != nil {
-		return fmt.Errorf("set SO_REUSEPORT: %w", err)
+// prepareTCP sets the options that have to be there before bind. Connections
+// inherit them.
+func prepareTCP(fd int, ipv6 bool) error {
+	options := []struct {
+		name          string
+		level, option int
+	}{
+		{"SO_REUSEADDR", unix.SOL_SOCKET, unix.SO_REUSEADDR}, // connections of a process before us may linger
+		{"SO_REUSEPORT", unix.SOL_SOCKET, unix.SO_REUSEPORT},
+		{"TCP_NODELAY", unix.IPPROTO_TCP, unix.TCP_NODELAY}, // answers are sent together as it is
+		{"IPV6_V6ONLY", unix.IPPROTO_IPV6, unix.IPV6_V6ONLY},
+	}
+	if !ipv6 {
+		options = options[:len(options)-1]
+	}
+	for _, o := range options {
+		if err := unix.SetsockoptInt(fd, o.level, o.option, 1); err != nil {
+			return fmt.Errorf("set %s: %w", o.name, err)
+		}
 	}
 	return nil
+}
+
+// boundTo returns addr with the port that a socket has got.
+func boundTo(fd int, addr netip.AddrPort) (netip.AddrPort, error) {
+	got, err := unix.Getsockname(fd)
+	if err != nil {
+		return netip.AddrPort{}, os.NewSyscallError("getsockname", err)
+	}
+	port := 0
+	switch got := got.(type) {
+	case *unix.SockaddrInet4:
+		port = got.Port
+	case *unix.SockaddrInet6:
+		port = got.Port
+	}
+	return netip.AddrPortFrom(addr.Addr(), uint16(port)), nil
 }
 
 // replySource turns the control message that came with a query into the one

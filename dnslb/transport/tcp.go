@@ -1,212 +1,146 @@
 package transport
 
 import (
-	"bufio"
-	"context"
-	"encoding/binary"
-	"errors"
-	"io"
-	"net"
 	"net/netip"
 	"os"
-	"syscall"
-	"time"
+	"sync"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/pharos-lb/pharos/internal/handover"
 )
 
-// Limits of a TCP connection beside its idle time.
-const (
-	readTimeout  = 5 * time.Second // for the rest of a message that has begun
-	writeTimeout = 5 * time.Second // for the client to take what was answered
-	readBuffer   = 2048
-	headSize     = 512
-	flushSize    = 16 << 10 // pipelined answers are sent at the latest then
-)
+// backlog is how many connections may wait to be accepted; the kernel allows
+// net.core.somaxconn at most.
+const backlog = 4096
 
 // A TCP is one bound listener.
 type TCP struct {
-	listener *net.TCPListener
-	local    netip.AddrPort
+	// Immutable.
+	fd    int
+	local netip.AddrPort
+
+	stop    chan struct{} // closed by Close
+	serving sync.Mutex    // held by Serve
+
+	mu      sync.Mutex // guards the rest
+	stopped bool
+	closed  bool
 }
 
 // ListenTCP binds one address with SO_REUSEPORT.
 func ListenTCP(addr netip.AddrPort) (*TCP, error) {
-	if l, err := handover.Listener("tcp", addr.String()); err != nil {
-		return nil, err
-	} else if l != nil {
-		return &TCP{listener: l.(*net.TCPListener), local: addr}, nil
+	if fd, ok := handover.Take("tcp", addr.String()); ok {
+		if err := unix.SetNonblock(fd, true); err != nil {
+			unix.Close(fd)
+			return nil, os.NewSyscallError("fcntl", err)
+		}
+		return &TCP{fd: fd, local: addr, stop: make(chan struct{})}, nil
 	}
-	network := "tcp4"
-	if addr.Addr().Is6() {
-		network = "tcp6"
-	}
-	config := net.ListenConfig{Control: func(_, _ string, raw syscall.RawConn) error {
-		return control(raw, prepareTCP)
-	}}
-	l, err := config.Listen(context.Background(), network, addr.String())
+	family, to, err := sockaddr(addr)
 	if err != nil {
-		return nil, bindError(err)
+		return nil, err
 	}
-	listener := l.(*net.TCPListener)
-	port := listener.Addr().(*net.TCPAddr).AddrPort().Port()
-	return &TCP{listener: listener, local: netip.AddrPortFrom(addr.Addr(), port)}, nil
+	fd, err := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		return nil, os.NewSyscallError("socket", err)
+	}
+	t := &TCP{fd: fd, stop: make(chan struct{})}
+	if t.local, err = t.bind(addr, to); err != nil {
+		unix.Close(fd)
+		return nil, err
+	}
+	return t, nil
+}
+
+func (t *TCP) bind(addr netip.AddrPort, to unix.Sockaddr) (netip.AddrPort, error) {
+	if err := prepareTCP(t.fd, addr.Addr().Is6()); err != nil {
+		return netip.AddrPort{}, err
+	}
+	if err := unix.Bind(t.fd, to); err != nil {
+		return netip.AddrPort{}, bindError(os.NewSyscallError("bind", err))
+	}
+	if err := unix.Listen(t.fd, backlog); err != nil {
+		return netip.AddrPort{}, bindError(os.NewSyscallError("listen", err))
+	}
+	return boundTo(t.fd, addr)
 }
 
 // Local returns the bound address.
 func (t *TCP) Local() netip.AddrPort { return t.local }
 
-// Close unbinds the listener and makes Serve return. Connections live on.
-func (t *TCP) Close() error { return ignoreClosed(t.listener.Close()) }
-
-// Serve accepts connections into the pool until Close.
-func (t *TCP) Serve(pool *Pool) {
-	for {
-		conn, err := t.listener.AcceptTCP()
-		if err != nil {
-			if errors.Is(err, net.ErrClosed) {
-				return
-			}
-			pool.counters.AcceptErrors.Add(1)
-			time.Sleep(10 * time.Millisecond) // out of descriptors: they come back as clients leave
-			continue
-		}
-		pool.add(conn)
+// Close makes Serve return, waits for it and unbinds the listener. Connections
+// live on.
+func (t *TCP) Close() error {
+	t.mu.Lock()
+	if !t.stopped {
+		t.stopped = true
+		close(t.stop)
 	}
-}
-
-// A connection is one client's.
-type connection struct {
-	conn    *net.TCPConn
-	pool    *Pool
-	client  netip.AddrPort
-	network netip.Prefix
-
-	// head is where a connection without buffers waits for its next messages, rest
-	// the part of it that has not been read yet.
-	head [headSize]byte
-	rest []byte
-
-	// pool.mu guards the rest: the place among the idle ones.
-	idle         bool
-	newer, older *connection
-}
-
-// buffers are what a connection needs while it has a message in hand.
-type buffers struct {
-	reader       *bufio.Reader
-	in, out, one []byte
-	responder    Responder
-}
-
-// Read reads what has been received already, then from the client.
-func (c *connection) Read(p []byte) (int, error) {
-	if len(c.rest) > 0 {
-		n := copy(p, c.rest)
-		c.rest = c.rest[n:]
-		return n, nil
-	}
-	return c.conn.Read(p)
-}
-
-// serve answers message after message, in order, until the client leaves, is
-// too slow, or the pool closes. A silent connection holds no buffers but its own
-// few octets: there may be many.
-func (c *connection) serve() {
-	defer c.pool.remove(c)
-	for c.pool.rest(c) {
-		n, err := c.conn.Read(c.head[:])
-		if err != nil {
-			return
-		}
-		c.pool.wake(c)
-		c.rest = c.head[:n]
-		if !c.work() {
-			return
-		}
-	}
-}
-
-// work answers what has been received. It reports whether to go on.
-func (c *connection) work() bool {
-	b := c.pool.borrow()
-	defer c.pool.giveBack(b)
-	b.reader.Reset(c)
-	for len(c.rest) > 0 || b.reader.Buffered() > 0 {
-		if !c.batch(b) {
-			return false
-		}
-	}
-	return true
-}
-
-// batch answers the message that has begun and those already received behind
-// it, and sends the answers together. It reports whether to go on.
-func (c *connection) batch(b *buffers) bool {
-	in := b.reader
-	b.out = b.out[:0]
-	for {
-		_ = c.conn.SetReadDeadline(time.Now().Add(readTimeout)) // an error shows on Read
-		if !readMessage(in, b) {
-			return false
-		}
-		b.one = b.responder.Respond(b.one[:0], b.in, c.client, true)
-		if n := len(b.one); n > 0 {
-			b.out = binary.BigEndian.AppendUint16(b.out, uint16(n))
-			b.out = append(b.out, b.one...)
-		}
-		if len(b.out) >= flushSize || !whole(in) {
-			break
-		}
-	}
-	b.responder.Flush()
-	if len(b.out) == 0 {
-		return true
-	}
-	_ = c.conn.SetWriteDeadline(time.Now().Add(writeTimeout))
-	if _, err := c.conn.Write(b.out); err != nil {
-		if errors.Is(err, os.ErrDeadlineExceeded) {
-			c.pool.counters.Slow.Add(1)
-		}
-		return false
-	}
-	return true
-}
-
-// readMessage reads one framed message into b.in.
-func readMessage(in *bufio.Reader, b *buffers) bool {
-	var frame [2]byte
-	for i := range frame {
-		octet, err := in.ReadByte()
-		if err != nil {
-			return false
-		}
-		frame[i] = octet
-	}
-	size := int(binary.BigEndian.Uint16(frame[:]))
-	if size == 0 {
-		return false // no message is empty: the framing is lost
-	}
-	if cap(b.in) < size {
-		b.in = make([]byte, size)
-	}
-	b.in = b.in[:size]
-	_, err := io.ReadFull(in, b.in)
-	return err == nil
-}
-
-// whole reports whether another whole message has already been received.
-func whole(in *bufio.Reader) bool {
-	if in.Buffered() < 2 {
-		return false
-	}
-	frame, err := in.Peek(2)
-	return err == nil && in.Buffered() >= 2+int(binary.BigEndian.Uint16(frame))
-}
-
-func ignoreClosed(err error) error {
-	if errors.Is(err, net.ErrClosed) {
+	t.mu.Unlock()
+	t.serving.Lock()
+	defer t.serving.Unlock()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.closed {
 		return nil
 	}
-	return err
+	t.closed = true
+	return os.NewSyscallError("close", unix.Close(t.fd))
+}
+
+// Serve has the pool accept connections until Close.
+func (t *TCP) Serve(pool *Pool) {
+	t.serving.Lock()
+	defer t.serving.Unlock()
+	t.mu.Lock()
+	stopped := t.stopped
+	t.mu.Unlock()
+	if stopped {
+		return
+	}
+	pool.run()
+	for _, s := range pool.streams {
+		s.do(func() { s.listen(t) })
+	}
+	<-t.stop
+	var given sync.WaitGroup // the descriptor must not be anybody else's while a stream knows it
+	for _, s := range pool.streams {
+		given.Add(1)
+		if !s.do(func() { s.forget(t); given.Done() }) {
+			given.Done()
+		}
+	}
+	given.Wait()
+}
+
+// The system calls of a connection. None of them waits.
+
+func accept(fd int, from *unix.RawSockaddrInet6) (int32, unix.Errno) {
+	size := uint32(unix.SizeofSockaddrInet6)
+	n, _, errno := unix.RawSyscall6(unix.SYS_ACCEPT4, uintptr(fd), uintptr(unsafe.Pointer(from)),
+		uintptr(unsafe.Pointer(&size)), unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0, 0)
+	return int32(n), errno
+}
+
+func receive(fd int32, b []byte) (int, unix.Errno) {
+	n, _, errno := unix.RawSyscall6(unix.SYS_RECVFROM, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(b))),
+		uintptr(len(b)), unix.MSG_DONTWAIT, 0, 0)
+	return int(n), errno
+}
+
+func send(fd int32, b []byte) (int, unix.Errno) {
+	n, _, errno := unix.RawSyscall6(unix.SYS_SENDTO, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(b))),
+		uintptr(len(b)), unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL, 0, 0)
+	return int(n), errno
+}
+
+func closeFD(fd int32) { _, _, _ = unix.RawSyscall(unix.SYS_CLOSE, uintptr(fd), 0, 0) }
+
+func epollControl(epoll, op int, fd int32, events uint32) unix.Errno {
+	event := unix.EpollEvent{Events: events, Fd: fd}
+	_, _, errno := unix.RawSyscall6(unix.SYS_EPOLL_CTL, uintptr(epoll), uintptr(op), uintptr(fd),
+		uintptr(unsafe.Pointer(&event)), 0, 0)
+	return errno
 }

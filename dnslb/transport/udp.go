@@ -109,18 +109,10 @@ func (u *UDP) bind(addr netip.AddrPort, to unix.Sockaddr) error {
 	if err := unix.Bind(u.fd, to); err != nil {
 		return bindError(os.NewSyscallError("bind", err))
 	}
-	got, err := unix.Getsockname(u.fd)
-	if err != nil {
-		return os.NewSyscallError("getsockname", err)
+	var err error
+	if u.local, err = boundTo(u.fd, addr); err != nil {
+		return err
 	}
-	port := 0
-	switch got := got.(type) {
-	case *unix.SockaddrInet4:
-		port = got.Port
-	case *unix.SockaddrInet6:
-		port = got.Port
-	}
-	u.local = netip.AddrPortFrom(addr.Addr(), uint16(port))
 	u.wake, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
 	return os.NewSyscallError("eventfd", err)
 }
@@ -137,6 +129,7 @@ func (u *UDP) Serve(r Responder) {
 	defer u.serving.Unlock()
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
+	defer hurry()()
 	b := newBatch(u.pktinfo)
 	for !u.drain(b, r) {
 		u.sleep()

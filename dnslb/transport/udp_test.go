@@ -225,7 +225,7 @@ func TestStopAnswers(t *testing.T) {
 		}
 	}
 	closed := make(chan struct{})
-	go u.Serve(echo{at, gate})
+	go u.Serve(gated{at: at, gate: gate})
 	<-at
 	u.Stop()
 	go func() { defer close(closed); u.Close() }()

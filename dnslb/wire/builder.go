@@ -138,13 +138,26 @@ func (b *Builder) RRset(s Section, owner Owner, records []byte, count int) bool 
 	at := len(b.buf)
 	b.buf = append(b.buf, records...)
 	if owner != QuestionOwner {
-		for at < len(b.buf) {
-			binary.BigEndian.PutUint16(b.buf[at:], 0xc000|uint16(owner))
-			at += 12 + int(binary.BigEndian.Uint16(b.buf[at+10:]))
-		}
+		SetOwner(b.buf[at:], owner)
 	}
 	b.counts[s] += uint16(count)
 	return true
+}
+
+// SetOwner gives compiled records an owner.
+func SetOwner(records []byte, owner Owner) {
+	for len(records) > 0 {
+		binary.BigEndian.PutUint16(records, 0xc000|uint16(owner))
+		records = records[12+int(binary.BigEndian.Uint16(records[10:])):]
+	}
+}
+
+// SetTTL gives compiled records a TTL.
+func SetTTL(records []byte, ttl uint32) {
+	for len(records) > 0 {
+		binary.BigEndian.PutUint32(records[6:], ttl)
+		records = records[12+int(binary.BigEndian.Uint16(records[10:])):]
+	}
 }
 
 // Raw adds count records that carry their own owner names: all or none.

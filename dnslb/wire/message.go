@@ -70,6 +70,7 @@ const (
 	TypeDNAME uint16 = 39
 	TypeOPT   uint16 = 41
 	TypeDS    uint16 = 43
+	TypeRRSIG uint16 = 46
 	TypeTSIG  uint16 = 250
 	TypeIXFR  uint16 = 251
 	TypeAXFR  uint16 = 252

@@ -203,7 +203,6 @@ func (s *Set) install(d *draft) {
 			n.Steered = e.steered
 			n.Steered.Index = s.steered
 			s.steered++
-			s.services = append(s.services, e.steered.Service)
 		}
 		s.put(key, d.apex, n)
 	}
@@ -233,8 +232,6 @@ func (s *Set) put(key, apex string, n *Node) {
 
 // link finds the wildcards and the depth once every node is there.
 func (s *Set) link() {
-	slices.Sort(s.services)
-	s.services = slices.Clip(slices.Compact(s.services))
 	for key, n := range s.nodes {
 		s.deepest = max(s.deepest, n.Labels)
 		if strings.HasPrefix(key, "\x01*") {
@@ -308,9 +305,14 @@ func (d *draft) referral(key string, e *entry) *Referral {
 // negative copies an SOA set with the TTL of negative answers.
 func negative(soa *RRset) RRset {
 	n := RRset{Type: soa.Type, Count: soa.Count, Records: slices.Clone(soa.Records)}
-	ttl := binary.BigEndian.Uint32(n.Records[6:])
-	minimum := binary.BigEndian.Uint32(n.Records[len(n.Records)-4:])
-	n.setTTL(min(ttl, minimum))
+	ttl := min(binary.BigEndian.Uint32(n.Records[6:]), binary.BigEndian.Uint32(n.Records[len(n.Records)-4:]))
+	n.setTTL(ttl)
+	if soa.Signed != nil {
+		signed := *soa.Signed
+		signed.Records = slices.Clone(signed.Records)
+		signed.setTTL(ttl)
+		n.Signed = &signed
+	}
 	return n
 }
 

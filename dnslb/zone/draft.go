@@ -68,6 +68,7 @@ func newDraft(spec *Spec, rep *report, left *budget) *draft {
 	// the end of the text, so the end is made a line of its own.
 	parse(strings.TrimRight(spec.Master, " \t\r\n")+"\n$TTL 0\n", dns.Fqdn(spec.Name), rep, left, d.add)
 	d.steer()
+	d.sign()
 	return d
 }
 

@@ -25,7 +25,8 @@ type index struct {
 	//	 4  zone     4, in Set.zones
 	//	 8  node     4, in Set.list
 	//	12  wildcard 4, the entry of the child "*" as a reference; 0 = none
-	//	16  the name, then the record sets: type 2, count 2, size 4, records
+	//	16  the name, then the record sets: type 2, count 2, size 4, records; in an
+	//	    entry with signatures each followed by count 2, size 4, RRSIG records
 	octets []byte
 }
 
@@ -36,6 +37,7 @@ const (
 	entryUnit   = 8
 	entryHeader = 16
 	setHeader   = 8
+	signHeader  = 6
 	maxOctets   = (1<<32 - 1) * entryUnit
 )
 
@@ -48,6 +50,8 @@ const (
 	hasCNAME
 	// isSteered: a service decides A and AAAA.
 	isSteered
+	// isSigned: some record set has signatures.
+	isSigned
 )
 
 // seal makes the index of the set's nodes. Records of the nodes then lie in it.
@@ -71,7 +75,7 @@ func (s *Set) seal() error {
 	x := &s.index
 	x.octets = make([]byte, 0, size)
 	x.slots = make([]slot, 1<<bits.Len(uint(2*len(keys))))
-	s.list = make([]*Node, 0, len(keys))
+	s.list = make([]*Node, s.steered, len(keys)+s.steered)
 	refs := make(map[*Node]uint32)
 	var name wire.Folded
 	for _, key := range keys {
@@ -80,26 +84,45 @@ func (s *Set) seal() error {
 		if strings.HasPrefix(key, "\x01*") {
 			refs[n] = ref
 		}
-		x.append(key, n, zones[n.Zone], uint32(len(s.list)))
-		s.list = append(s.list, n)
+		x.append(key, n, zones[n.Zone], s.number(n))
 		if _, ok := name.Set([]byte(key), 0); !ok {
 			return fmt.Errorf("zones: %q is not a name", key)
 		}
 		x.put(slot{hash(&name, 0), ref})
 	}
-	for at, i := 0, 0; i < len(s.list); i++ {
-		if wild := s.list[i].wild; wild != nil {
-			binary.LittleEndian.PutUint32(x.octets[at+12:], refs[wild])
+	at := 0
+	for _, key := range keys {
+		n := s.nodes[key]
+		if n.wild != nil {
+			binary.LittleEndian.PutUint32(x.octets[at+12:], refs[n.wild])
 		}
-		at += entrySize(keys[i], s.list[i])
+		at += entrySize(key, n)
 	}
 	return nil
 }
 
+// number enters a node in the list. Steered ones come first, each at its Index: the
+// fast lane needs to know no more of them.
+func (s *Set) number(n *Node) uint32 {
+	if n.Steered != nil {
+		s.list[n.Steered.Index] = n
+		return uint32(n.Steered.Index)
+	}
+	s.list = append(s.list, n)
+	return uint32(len(s.list) - 1)
+}
+
 func entrySize(key string, n *Node) int {
 	size := entryHeader + len(key)
+	signed := n.signed()
 	for i := range n.sets {
 		size += setHeader + len(n.sets[i].Records)
+		if signed {
+			size += signHeader
+		}
+		if s := n.sets[i].Signed; s != nil {
+			size += len(s.Records)
+		}
 	}
 	return (size + entryUnit - 1) &^ (entryUnit - 1)
 }
@@ -116,6 +139,10 @@ func (x *index) append(key string, n *Node, zone, node uint32) {
 	if n.Steered != nil {
 		flags |= isSteered
 	}
+	signed := n.signed()
+	if signed {
+		flags |= isSigned
+	}
 	apex := key
 	for range n.Labels - n.Zone.Labels {
 		apex = parent(apex)
@@ -131,13 +158,31 @@ func (x *index) append(key string, n *Node, zone, node uint32) {
 		x.octets = binary.LittleEndian.AppendUint16(x.octets, set.Type)
 		x.octets = binary.LittleEndian.AppendUint16(x.octets, uint16(set.Count))
 		x.octets = binary.LittleEndian.AppendUint32(x.octets, uint32(len(set.Records)))
-		at := len(x.octets)
-		x.octets = append(x.octets, set.Records...)
-		set.Records = x.octets[at:len(x.octets):len(x.octets)]
+		x.take(set)
+		switch {
+		case set.Signed != nil:
+			x.octets = binary.LittleEndian.AppendUint16(x.octets, uint16(set.Signed.Count))
+			x.octets = binary.LittleEndian.AppendUint32(x.octets, uint32(len(set.Signed.Records)))
+			x.take(set.Signed)
+		case signed:
+			x.octets = append(x.octets, make([]byte, signHeader)...)
+		}
 	}
 	for len(x.octets) < end {
 		x.octets = append(x.octets, 0)
 	}
+}
+
+// take appends the records of a set and makes them lie there.
+func (x *index) take(set *RRset) {
+	at := len(x.octets)
+	x.octets = append(x.octets, set.Records...)
+	set.Records = x.octets[at:len(x.octets):len(x.octets)]
+}
+
+// signed reports whether some record set has signatures.
+func (n *Node) signed() bool {
+	return slices.ContainsFunc(n.sets, func(s RRset) bool { return s.Signed != nil })
 }
 
 // put takes the next free slot. There is always one.
@@ -191,8 +236,9 @@ type Hit struct {
 	Found bool
 	// Rcode is NoError or NXDomain.
 	Rcode wire.Rcode
-	// Steered is set where a service decides; then there are no records.
-	Steered *Steered
+	// Steered is the number of a steered name, where a service decides; then there are
+	// no records. −1 for none.
+	Steered int
 	// Records are Count records for the answer section, as [RRset] has them. Without
 	// any, the SOA record of Zone is for the authority section, its owner being the
 	// name in the question from Apex on.
@@ -200,6 +246,9 @@ type Hit struct {
 	Count   int
 	Zone    *Zone
 	Apex    int
+	// Signatures are SignatureCount RRSIG records of the answer; none if it is zero.
+	Signatures     []byte
+	SignatureCount int
 }
 
 // Express looks up what [Set.Find] and the record sets of its Node say of a
@@ -225,7 +274,7 @@ func (s *Set) Express(name *wire.Folded, rtype uint16, hit *Hit) {
 	if entry[0]&general != 0 {
 		return
 	}
-	hit.Rcode, hit.Steered, hit.Records, hit.Count = wire.NoError, nil, nil, 0
+	hit.Rcode, hit.Steered, hit.Records, hit.Count, hit.SignatureCount = wire.NoError, -1, nil, 0, 0
 	hit.Zone = s.zones[binary.LittleEndian.Uint32(entry[4:])]
 	hit.Apex = at + int(entry[2])
 	if !exact {
@@ -240,7 +289,7 @@ func (s *Set) Express(name *wire.Folded, rtype uint16, hit *Hit) {
 	}
 	switch flags := entry[0]; {
 	case flags&isSteered != 0 && (rtype == wire.TypeA || rtype == wire.TypeAAAA):
-		hit.Steered = s.list[binary.LittleEndian.Uint32(entry[8:])].Steered
+		hit.Steered = int(binary.LittleEndian.Uint32(entry[8:]))
 	case flags&hasCNAME != 0:
 		return
 	default:
@@ -251,14 +300,25 @@ func (s *Set) Express(name *wire.Folded, rtype uint16, hit *Hit) {
 
 // records finds the records of a type in an entry.
 func (h *Hit) records(entry []byte, rtype uint16) {
-	at := entryHeader + int(entry[1])
+	at, signed := entryHeader+int(entry[1]), entry[0]&isSigned != 0
 	for range entry[3] {
 		set := entry[at:]
 		size := int(binary.LittleEndian.Uint32(set[4:]))
-		if binary.LittleEndian.Uint16(set) == rtype {
+		found := binary.LittleEndian.Uint16(set) == rtype
+		if found {
 			h.Records, h.Count = set[setHeader:setHeader+size], int(binary.LittleEndian.Uint16(set[2:]))
-			return
 		}
 		at += setHeader + size
+		if signed {
+			signatures := entry[at:]
+			size = int(binary.LittleEndian.Uint32(signatures[2:]))
+			if found {
+				h.Signatures, h.SignatureCount = signatures[signHeader:signHeader+size], int(binary.LittleEndian.Uint16(signatures))
+			}
+			at += signHeader + size
+		}
+		if found {
+			return
+		}
 	}
 }

@@ -17,7 +17,6 @@ type Set struct {
 	// 127 labels costs no more look-ups than the zones are deep.
 	deepest  int
 	steered  int
-	services []string
 	warnings []string
 }
 
@@ -42,6 +41,8 @@ type RRset struct {
 	Type    uint16
 	Count   int
 	Records []byte
+	// Signed is the set's RRSIG records, nil without any.
+	Signed *RRset
 }
 
 // A Node is a name of a zone: one that owns records or is steered, an empty
@@ -156,9 +157,8 @@ func (s *Set) Zones() []*Zone { return append([]*Zone(nil), s.zones...) }
 // Steered returns the number of steered names: one more than the largest Index.
 func (s *Set) Steered() int { return s.steered }
 
-// Services returns the names of the services that decide steered names, each
-// once. The caller does not change it.
-func (s *Set) Services() []string { return s.services }
+// SteeredName returns the steered name with an Index.
+func (s *Set) SteeredName(index int) *Steered { return s.list[index].Steered }
 
 // Warnings returns what Compile found odd but bearable, one line each.
 func (s *Set) Warnings() []string { return append([]string(nil), s.warnings...) }

@@ -3,6 +3,7 @@ package zone
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 )
@@ -18,6 +19,21 @@ type Spec struct {
 	MasterFile string
 	// Steered are the names that are answered by a service.
 	Steered []Steered
+	// Signatures are what a client that asks for DNSSEC gets beside the record sets.
+	// Compile neither makes nor checks them.
+	Signatures []Signature
+}
+
+// A Signature is the RRSIG records of one record set (RFC 4034 3).
+type Signature struct {
+	// Name owns the set, fully qualified; Type is the type that is signed.
+	Name string
+	Type uint16
+	// Variant is, at a steered name, the answer that is signed: its addresses in any
+	// order. Each answer that the service may give has a signature of its own.
+	Variant []netip.Addr
+	// Records are RRSIG records, each from its type on: type, class, TTL, length, data.
+	Records [][]byte
 }
 
 // A Steered is a name whose A and AAAA records a service decides.
@@ -32,6 +48,14 @@ type Steered struct {
 	Anycast bool
 	// Index is set by Compile: dense from 0 over the Set.
 	Index int
+
+	variants []variant
+}
+
+// A variant is an answer of a steered name that is signed.
+type variant struct {
+	addrs  []netip.Addr // sorted
+	signed RRset
 }
 
 // Limits that keep a mistake from taking the machine.

@@ -2,6 +2,7 @@ package zone
 
 import (
 	"fmt"
+	"net/netip"
 	"strings"
 	"testing"
 
@@ -404,6 +405,25 @@ func BenchmarkCompile(b *testing.B) {
 	for b.Loop() {
 		if _, err := Parse("example.com.", text.String(), "z"); err != nil {
 			b.Fatal(err)
+		}
+	}
+}
+
+// TestBadSignatures: a signature of nothing, or one that is none, is an error.
+func TestBadSignatures(t *testing.T) {
+	good := []byte{0, 46, 0, 1, 0, 0, 0, 9, 0, 2, 1, 2}
+	for name, s := range map[string]Signature{
+		"no such name":     {Name: "x.example.com.", Type: 1, Records: [][]byte{good}},
+		"no such set":      {Name: "www.example.com.", Type: 28, Records: [][]byte{good}},
+		"not steered":      {Name: "www.example.com.", Type: 1, Variant: []netip.Addr{netip.MustParseAddr("192.0.2.1")}, Records: [][]byte{good}},
+		"no records":       {Name: "www.example.com.", Type: 1},
+		"another type":     {Name: "www.example.com.", Type: 1, Records: [][]byte{{0, 1, 0, 1, 0, 0, 0, 9, 0, 2, 1, 2}}},
+		"cut":              {Name: "www.example.com.", Type: 1, Records: [][]byte{good[:len(good)-1]}},
+		"more than it has": {Name: "www.example.com.", Type: 1, Records: [][]byte{append(good[:len(good):len(good)], 0)}},
+	} {
+		spec := Spec{Name: "example.com.", Master: "www 60 A 192.0.2.1\n", Signatures: []Signature{s}}
+		if _, err := Compile([]Spec{spec}); err == nil || !strings.Contains(err.Error(), "signature of") {
+			t.Errorf("%s: got %v", name, err)
 		}
 	}
 }

@@ -86,8 +86,12 @@ func (l *Ledger) Judge(prev *View, m Moment) *View {
 		}
 		if shared {
 			view.Verdicts, shared = slices.Clone(last), false
+			view.rewritten = &rewritten{from: &last[0], to: &view.Verdicts[0]}
 		}
 		view.Verdicts[i] = v
+		if view.rewritten != nil {
+			view.rewritten.targets = append(view.rewritten.targets, i)
+		}
 	}
 	return view
 }

@@ -88,6 +88,9 @@ type View struct {
 	// Recheck is when time alone could change a verdict (a report going stale,
 	// a hold or a settling ending); zero if nothing is pending.
 	Recheck time.Time
+
+	// rewritten is where Verdicts differs from what it was copied from; nil = not known.
+	rewritten *rewritten
 }
 
 // Of returns the verdict on t, or the zero Verdict if t is not in the layout.

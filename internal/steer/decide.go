@@ -140,8 +140,8 @@ func (j *judgement) down(i int) bool {
 func (j *judgement) up(i int) bool { return j.verdict(i).Status == health.StatusUp }
 
 // touched returns, by service, whether one of its targets says something else than
-// before: one pass over the verdicts as they lie in memory, where same goes from service to
-// service. It is nil where more than verdicts may differ, or where the two are not indexed alike;
+// before: those that the judge has rewritten or, if it cannot tell, one pass over the verdicts as they
+// lie in memory, where same goes from service to service. It is nil where more than verdicts may differ, or where the two are not indexed alike;
 // then same has to be asked.
 func (j *judgement) touched(before *judgement) []bool {
 	if before == nil || !j.aligned || !before.aligned || !j.sameOrders || j.held != nil || before.held != nil {
@@ -149,14 +149,23 @@ func (j *judgement) touched(before *judgement) []bool {
 	}
 	touched := make([]bool, len(j.t.Services))
 	old := before.view.Verdicts
-	for i := range j.view.Verdicts {
+	look := func(i int) {
 		now, then := &j.view.Verdicts[i], &old[i]
 		if now.Status == then.Status && (now.Status != health.StatusDown || now.Restored == then.Restored && now.Since.Equal(then.Since)) {
-			continue
+			return
 		}
 		if owner := j.t.owners[i]; owner >= 0 {
 			touched[owner] = true
 		}
+	}
+	if few, ok := j.view.Rewritten(before.view); ok {
+		for _, i := range few {
+			look(i)
+		}
+		return touched
+	}
+	for i := range j.view.Verdicts {
+		look(i)
 	}
 	return touched
 }

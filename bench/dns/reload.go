@@ -1,0 +1,294 @@
+package main
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/pharos-lb/pharos/bench/rig"
+)
+
+// How a reload is watched.
+const (
+	probeEvery  = 200 * time.Microsecond
+	serialEvery = 100 // probes; one of so many asks for the SOA record
+	calm        = 2 * time.Second
+	settled     = 500 * time.Millisecond // still watched once the new zone answers
+	reloadLimit = 3 * time.Minute
+)
+
+// reloaders make a server read its zone again.
+var reloaders = map[string]func(dir string, r *result) error{
+	"pharos": func(dir string, r *result) error {
+		return command(r.peer.args[0], "reload", "--socket", filepath.Join(dir, "pharos.sock"))
+	},
+	"gdnsd": func(dir string, _ *result) error {
+		return command("gdnsdctl", "-c", filepath.Join(dir, "gdnsd"), "reload-zones")
+	},
+	"Knot": hangUp,
+	"NSD":  hangUp,
+	"BIND": hangUp,
+}
+
+func hangUp(_ string, r *result) error { return syscall.Kill(r.process.PID(), syscall.SIGHUP) }
+
+// command runs a program until it succeeds: a server that has just begun to answer
+// may not be ready for it.
+func command(args ...string) error {
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(time.Second) {
+		out, err := exec.Command(args[0], args[1:]...).CombinedOutput()
+		if err == nil {
+			return nil
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("%s: %w: %s", args[0], err, out)
+		}
+	}
+}
+
+// A watched is what a probe saw, µs.
+type watched struct {
+	p50, p99, p9999, most rig.Figures
+}
+
+func (w *watched) add(latencies []float64) {
+	slices.Sort(latencies)
+	at := func(share float64) float64 {
+		return latencies[min(int(float64(len(latencies))*share), len(latencies)-1)]
+	}
+	w.p50.Add(at(0.5))
+	w.p99.Add(at(0.99))
+	w.p9999.Add(at(0.9999))
+	w.most.Add(latencies[len(latencies)-1])
+}
+
+// measureReloads has each server read a zone of so many records again and again
+// and measures what queries wait meanwhile. Server and probe share all cores; the
+// probe goes before everything else, so that what it waits for is the server. What it
+// waits while nothing is read is the floor that the machine sets.
+func measureReloads(o options) (string, error) {
+	dir, err := os.MkdirTemp("", "pharos-bench")
+	if err != nil {
+		return "", err
+	}
+	defer os.RemoveAll(dir)
+	if err := prepare(dir); err != nil {
+		return "", err
+	}
+	serial := uint32(1)
+	if err := writeZone(dir, serial, o.reload); err != nil {
+		return "", err
+	}
+	rig.Hurry() // where it is allowed
+	var results []*result
+	defer func() {
+		for _, r := range results {
+			r.process.Stop()
+		}
+	}()
+	var missing []string
+	for _, p := range peers(dir, o.pharos) {
+		if reloaders[p.name] == nil || o.only != "" && !strings.Contains(","+o.only+",", ","+p.name+",") {
+			continue
+		}
+		if !p.installed() {
+			missing = append(missing, p.name)
+			continue
+		}
+		p.steers, p.cores = false, rig.AllCores
+		r, err := p.start()
+		if err != nil {
+			return "", fmt.Errorf("start %s: %w", p.name, err)
+		}
+		results = append(results, r)
+	}
+	idle, busy, took := map[string]*watched{}, map[string]*watched{}, map[string]*rig.Figures{}
+	for _, r := range results {
+		idle[r.peer.name], busy[r.peer.name], took[r.peer.name] = new(watched), new(watched), new(rig.Figures)
+	}
+	for round := range o.rounds {
+		for _, r := range results {
+			name := r.peer.name
+			fmt.Fprintf(os.Stderr, "round %d of %d: %s\n", round+1, o.rounds, name)
+			serial++
+			if err := writeZone(dir, serial, o.reload); err != nil {
+				return "", err
+			}
+			before, _, err := probe(r.peer.addr, 0, func() error { return nil })
+			if err != nil {
+				return "", fmt.Errorf("%s: %w", name, err)
+			}
+			during, lasted, err := probe(r.peer.addr, serial, func() error { return reloaders[name](dir, r) })
+			if err != nil {
+				return "", fmt.Errorf("%s: %w\n%s", name, err, r.process.Log())
+			}
+			idle[name].add(before)
+			busy[name].add(during)
+			took[name].Add(lasted.Seconds())
+		}
+	}
+	return reportReloads(o, results, idle, busy, took, missing)
+}
+
+// writeZone writes the zone for every server.
+func writeZone(dir string, serial uint32, records int) error {
+	var b strings.Builder
+	fmt.Fprintf(&b, "$TTL 300\n$ORIGIN bench.test.\n@ IN SOA ns1 root %d 3600 600 86400 60\n@ IN NS ns1\nns1 IN A 127.8.0.1\n", serial)
+	for i := range records - 3 {
+		fmt.Fprintf(&b, "%s IN A 10.%d.%d.%d\n", label('s', i), i>>16&255, i>>8&255, i&255)
+	}
+	var errs []error
+	for _, name := range []string{"zone", "gdnsd/zones/bench.test", "knot/zone"} {
+		file := filepath.Join(dir, name)
+		err := os.WriteFile(file+".new", []byte(b.String()), 0o644)
+		errs = append(errs, err, os.Rename(file+".new", file)) // nobody reads half a zone
+	}
+	return errors.Join(errs...)
+}
+
+// probe asks at a steady rate while begin makes a server read its zone, until
+// the new serial is answered and a little longer; for calm with serial 0. It returns
+// what each query waited, µs from when it was due, and when the serial was seen.
+func probe(addr netip.AddrPort, serial uint32, begin func() error) (latencies []float64, lasted time.Duration, err error) {
+	done := make(chan struct{})
+	stop := calm
+	if serial != 0 {
+		stop = reloadLimit
+	}
+	p := prober{serial: serial, latencies: make([]float64, 0, stop/probeEvery)}
+	go func() {
+		defer close(done)
+		runtime.LockOSThread() // and the thread ends with the goroutine, its priority too
+		p.err = p.run(addr, stop)
+	}()
+	if err = begin(); err != nil {
+		p.stop.Store(true)
+	}
+	<-done
+	if err = errors.Join(err, p.err); err != nil {
+		return nil, 0, err
+	}
+	return p.latencies, p.seen, nil
+}
+
+// A prober is one run of probe.
+type prober struct {
+	u         *udp
+	serial    uint32
+	latencies []float64
+	seen      time.Duration // when the serial was answered; 0 = not yet
+	stop      atomic.Bool
+	err       error
+}
+
+func (p *prober) run(addr netip.AddrPort, stop time.Duration) error {
+	// First in line, where that is allowed: it sleeps nearly all the time.
+	_ = unix.SchedSetAttr(0, &unix.SchedAttr{Policy: unix.SCHED_FIFO, Priority: 1}, 0)
+	u, err := dial(addr, &workload{query: p.query, check: p.check})
+	if err != nil {
+		return err
+	}
+	defer unix.Close(u.fd)
+	p.u = u
+	start := time.Now()
+	for n := int64(0); ; n++ {
+		due := n * int64(probeEvery)
+		for wait := due - int64(time.Since(start)); wait > 0; wait = due - int64(time.Since(start)) {
+			if err := p.receive(start, wait); err != nil {
+				return err
+			}
+		}
+		now := time.Since(start)
+		if p.seen == 0 && p.serial != 0 && p.u.seen == p.serial {
+			p.seen = now
+		}
+		if p.seen != 0 && now > p.seen+settled || now > stop || p.stop.Load() {
+			break
+		}
+		if err := u.send(1, func(int) int64 { return 1 + due }); err != nil {
+			return err
+		}
+	}
+	if err := p.receive(start, int64(time.Second)); err != nil {
+		return err
+	}
+	if p.serial != 0 && p.seen == 0 {
+		return fmt.Errorf("the zone with serial %d was not answered within %v", p.serial, stop)
+	}
+	return nil
+}
+
+// receive takes answers until there are none for a time.
+func (p *prober) receive(start time.Time, wait int64) error {
+	ts := unix.NsecToTimespec(wait)
+	fds := [1]unix.PollFd{{Fd: int32(p.u.fd), Events: unix.POLLIN}}
+	if n, _, _ := unix.Syscall6(unix.SYS_PPOLL, uintptr(unsafe.Pointer(&fds[0])), 1, uintptr(unsafe.Pointer(&ts)), 0, 0, 0); n != 1 {
+		return nil
+	}
+	_, err := p.u.receive(func(at int64) {
+		p.latencies = append(p.latencies, float64(int64(time.Since(start))-at)/1e3)
+	})
+	return err
+}
+
+// query asks for a static name that every zone has, and for the serial at times.
+func (p *prober) query(buf []byte, n uint16, random *rand.PCG) int {
+	if n%serialEvery != 0 {
+		return static(buf, n, random)
+	}
+	const soa = "\x05bench\x04test\x00\x00\x06\x00\x01"
+	return len(append(append(buf[:0], byte(n>>8), byte(n), 0, 0, 0, 1, 0, 0, 0, 0, 0, 0), soa...))
+}
+
+// check wants an answer, and notes the serial.
+func (p *prober) check(answer []byte) error {
+	if err := wantAnswer(answer); err != nil {
+		return err
+	}
+	at := skipName(answer, 12)
+	if binary.BigEndian.Uint16(answer[at:]) != 6 {
+		return nil
+	}
+	at = skipName(answer, at+4) + 10            // to the data of the record
+	at = skipName(answer, skipName(answer, at)) // past both of its names
+	if len(answer) < at+4 {
+		return fmt.Errorf("the SOA record is cut: %x", answer)
+	}
+	p.u.seen = binary.BigEndian.Uint32(answer[at:])
+	return nil
+}
+
+func reportReloads(o options, results []*result, idle, busy map[string]*watched, took map[string]*rig.Figures, missing []string) (string, error) {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s\n%d records, %d reloads each; a query every %v. Medians of the rounds, in brackets the least and the largest; µs.\n\n",
+		rig.Machine(), o.reload, o.rounds, probeEvery)
+	table := rig.Table{Columns: []string{"server", "p50", "p99", "p99.99", "longest", "calm: p99.99", "calm: longest", "reload took, s", "MB PSS after"}}
+	for _, r := range results {
+		m, err := r.process.Memory()
+		if err != nil {
+			return "", err
+		}
+		w, c := busy[r.peer.name], idle[r.peer.name]
+		table.Row(r.peer.name, w.p50.Spread("%.0f"), w.p99.Spread("%.0f"), w.p9999.Spread("%.0f"), w.most.Spread("%.0f"),
+			c.p9999.Spread("%.0f"), c.most.Spread("%.0f"), took[r.peer.name].Spread("%.1f"), fmt.Sprintf("%.0f", float64(m.PSS)/(1<<20)))
+	}
+	b.WriteString(table.String())
+	if len(missing) > 0 {
+		fmt.Fprintf(&b, "\nNot installed, so not measured: %s.\n", strings.Join(missing, ", "))
+	}
+	return b.String(), nil
+}

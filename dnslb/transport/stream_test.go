@@ -1,0 +1,111 @@
+package transport
+
+import (
+	"bytes"
+	"encoding/binary"
+	"io"
+	"math/rand/v2"
+	"net"
+	"testing"
+	"time"
+)
+
+// TestEveryMessage: messages of all sizes, written in pieces of all sizes by a
+// client that reads late, are answered whole and in order, on several connections at once.
+func TestEveryMessage(t *testing.T) {
+	_, counters, address := serve(t, Limits{Connections: 64, Idle: time.Minute}, echo{})
+	sizes := []int{1, 2, 3, 500, flushSize - 2, flushSize - 1, flushSize, 65534, 65535}
+	for seed := range uint64(4) {
+		t.Run("", func(t *testing.T) {
+			t.Parallel()
+			random := rand.New(rand.NewPCG(seed, 7))
+			var all []byte
+			for range 200 {
+				size := sizes[random.IntN(len(sizes))]
+				all = binary.BigEndian.AppendUint16(all, uint16(size))
+				for range size {
+					all = append(all, byte(len(all)))
+				}
+			}
+			conn := connect(t, address)
+			go func() {
+				for rest := all; len(rest) > 0; {
+					n := min(len(rest), 1+random.IntN(1<<random.IntN(18)))
+					if _, err := conn.Write(rest[:n]); err != nil {
+						t.Errorf("write: %v", err)
+						return
+					}
+					rest = rest[n:]
+				}
+			}()
+			time.Sleep(200 * time.Millisecond) // buffers fill, so that the server cannot send all that it has
+			got := make([]byte, len(all))
+			if n, err := io.ReadFull(conn, got); err != nil || !bytes.Equal(got, all) {
+				t.Fatalf("%d octets of %d, %v", n, len(all), err)
+			}
+		})
+	}
+	t.Cleanup(func() {
+		if n := counters.Slow.Load(); n != 0 {
+			t.Errorf("%d were taken for slow readers", n)
+		}
+	})
+}
+
+// TestHalfClosed: a client that says it will ask no more still gets its answers.
+func TestHalfClosed(t *testing.T) {
+	_, _, address := serve(t, Limits{Connections: 8, Idle: time.Minute}, echo{})
+	conn := connect(t, address)
+	if _, err := conn.Write([]byte("\x00\x02ok\x00\x01!\x00")); err != nil {
+		t.Fatal(err)
+	}
+	if err := conn.(*net.TCPConn).CloseWrite(); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := io.ReadAll(conn); err != nil || string(got) != "\x00\x02ok\x00\x01!" {
+		t.Errorf("got %q, %v", got, err)
+	}
+}
+
+// TestEmptyMessage: a length of zero means that the framing is lost.
+func TestEmptyMessage(t *testing.T) {
+	_, _, address := serve(t, Limits{Connections: 8, Idle: time.Minute}, echo{})
+	conn := connect(t, address)
+	if _, err := conn.Write([]byte("\x00\x02ok\x00\x00")); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := io.ReadAll(conn); err != nil || string(got) != "\x00\x02ok" {
+		t.Errorf("got %q, %v", got, err)
+	}
+}
+
+// TestListenerRests: a listener that ran out of descriptors accepts again.
+func TestListenerRests(t *testing.T) {
+	pool, _, address := serve(t, Limits{Connections: 8, Idle: time.Minute}, echo{})
+	if !works(connect(t, address)) {
+		t.Fatal("does not work at all")
+	}
+	for _, s := range pool.streams {
+		s.do(func() {
+			for _, l := range s.listeners {
+				s.rest(l)
+			}
+		})
+	}
+	if !works(connect(t, address)) {
+		t.Error("accepts no more")
+	}
+}
+
+// TestIdleLimitShortened: a lower limit holds for connections that wait already.
+func TestIdleLimitShortened(t *testing.T) {
+	pool, _, address := serve(t, Limits{Connections: 8, Idle: time.Hour}, echo{})
+	conn := connect(t, address)
+	if !works(conn) {
+		t.Fatal("does not work at all")
+	}
+	pool.SetLimits(Limits{Connections: 8, Idle: time.Millisecond})
+	if _, err := conn.Read(make([]byte, 1)); err != io.EOF {
+		t.Errorf("the silent connection: %v, want its end", err)
+	}
+}
