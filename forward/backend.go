@@ -12,15 +12,20 @@ import (
 
 // A Backend is the runtime state of one upstream server for one service.
 type Backend struct {
-	// Immutable.
-	id       identity
-	text     string // the address as text
-	registry *Registry
-	group    *group
+	// What every choice looks at comes first, so that it is in one line of the cache.
+	inFlight atomic.Int64
+	failedAt atomic.Int64 // registry time of the last connect failure, 0 after a success
+	limit    atomic.Int64 // of leases; 0 = none
+	record   record
 
-	inFlight  atomic.Int64
-	failedAt  atomic.Int64 // registry time of the last connect failure, 0 after a success
-	retired   atomic.Bool  // not in the newest plan
+	// Immutable.
+	id        identity
+	text      string // the address as text
+	registry  *Registry
+	group     *group
+	elsewhere bool // a VIP of another site
+
+	retired   atomic.Bool // not in the newest plan
 	active    atomic.Bool
 	leases    atomic.Uint64
 	connects  atomic.Uint64
@@ -30,9 +35,7 @@ type Backend struct {
 	outcomes  [outcomeCount]atomic.Uint64
 	ramping   atomic.Pointer[ramp]   // of the newest plan; nil before the first
 	policy    atomic.Pointer[Policy] // of the newest plan
-	limit     atomic.Int64           // of leases; 0 = none
 	latency   latency
-	record    record
 	via       atomic.Pointer[Via] // of the newest plan; never nil
 	warm      atomic.Int32        // how many connections are to be there, of the newest plan
 
@@ -78,6 +81,8 @@ type Status struct {
 	Share float64
 	// Retired: it has left the plan and only finishes what it has.
 	Retired bool
+	// Elsewhere: it is the VIP of another site.
+	Elsewhere bool
 	// InFlight counts leases not yet released: L4 connections and L7 requests.
 	InFlight int64
 	// Idle counts upstream connections waiting to be borrowed.
@@ -110,6 +115,9 @@ func newBackend(r *Registry, id identity, g *group) *Backend {
 
 // Service returns the service it serves.
 func (b *Backend) Service() string { return b.id.service }
+
+// Elsewhere reports whether it is the VIP of another site, which takes what the own pool cannot.
+func (b *Backend) Elsewhere() bool { return b.elsewhere }
 
 // Address returns where it listens.
 func (b *Backend) Address() netip.AddrPort { return b.id.address }
@@ -238,7 +246,7 @@ func (b *Backend) share() uint64 {
 func (b *Backend) status() Status {
 	s := Status{
 		Service: b.id.service, Address: b.id.address,
-		Active: b.active.Load() && !b.retired.Load(), Retired: b.retired.Load(),
+		Active: b.active.Load() && !b.retired.Load(), Retired: b.retired.Load(), Elsewhere: b.elsewhere,
 		InFlight: b.inFlight.Load(), Idle: b.idle.len(),
 		Leases: b.leases.Load(), Connects: b.connects.Load(), Reuses: b.reuses.Load(),
 		Share: float64(b.share()) / rampFull, Stale: b.stale.Load(), ConnectFailures: b.connFails.Load(), IdleDropped: b.idle.dropped.Load(),

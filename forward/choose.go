@@ -112,6 +112,9 @@ func (p *pool) least(tried []*Backend, now int64) int {
 	for range min(n, mostCompared) {
 		if b := p.active[i]; (best < 0 || p.lessLoaded(i, best, now)) && b.usable() && !slices.Contains(tried, b) {
 			best = i
+			if b.inFlight.Load() <= 0 {
+				break // nobody carries less
+			}
 		}
 		if i++; i == n {
 			i = 0
@@ -137,20 +140,6 @@ func (p *pool) next(now int64) int {
 		}
 	}
 	return 0
-}
-
-// draw returns an index at random, by weight.
-func (p *pool) draw() int {
-	x := rand.Uint64N(p.sums[len(p.sums)-1])
-	if len(p.sums) <= 8 {
-		for i, s := range p.sums {
-			if x < s {
-				return i
-			}
-		}
-	}
-	i, _ := slices.BinarySearch(p.sums, x+1)
-	return i
 }
 
 // lessLoaded reports whether backend i carries less for its weight than j, at a

@@ -8,12 +8,19 @@ type Flow struct {
 	Client, Server netip.AddrPort
 	// Datagram: it is a UDP session, which is hashed unless another algorithm was chosen.
 	Datagram bool
+	// Overflow is the port of other sites' VIPs that takes what the own pool cannot; 0 = nobody does.
+	Overflow uint16
+	// From is where it has come from, if that is not Client, who is told by another's header.
+	From netip.Addr
 }
 
 // Terms makes of a flow what Pick and Await want. What a service hashes that a flow does not
 // have, a header say, is the client's address.
 func (e *Edition) Terms(service string, flow Flow) Terms {
 	t := Terms{Datagram: flow.Datagram}
+	if flow.Overflow != 0 && !e.forwarded(service, flow) {
+		t.Overflow = flow.Overflow
+	}
 	switch key := e.Key(service, flow.Datagram); {
 	case key.Kind == KeyNone || !flow.Client.IsValid():
 	case key.Kind == KeyFlow && flow.Server.IsValid():

@@ -47,8 +47,10 @@ type FrontOptions[S any] struct {
 	// connection holds is aborted then. Required.
 	Serve func(ctx context.Context, c *Conn[S])
 	// MaxConns is how many connections are served at once; more are closed and
-	// counted. 0 means DefaultMaxConns.
+	// counted. 0 means what Intake says.
 	MaxConns int
+	// Intake bounds what all of this node's listeners take; nil = DefaultMaxConns.
+	Intake *Intake
 	// Drain is how long connections may take to end when Run stops; 0 means
 	// DefaultDrain, negative means none.
 	Drain time.Duration
@@ -61,7 +63,8 @@ type FrontOptions[S any] struct {
 type Front[S any] struct {
 	// Immutable.
 	serve    func(ctx context.Context, c *Conn[S])
-	maxConns int64
+	maxConns int64 // 0 = what intake says
+	intake   *Intake
 	drain    time.Duration
 	log      *slog.Logger
 
@@ -115,11 +118,12 @@ func NewFront[S any](opts FrontOptions[S]) (*Front[S], error) {
 		return nil, fmt.Errorf("forward: MaxConns is %d, want 0 or more", opts.MaxConns)
 	}
 	f := &Front[S]{
-		serve: opts.Serve, maxConns: int64(opts.MaxConns), drain: opts.Drain, log: opts.Log,
+		serve: opts.Serve, maxConns: int64(opts.MaxConns), intake: opts.Intake, drain: opts.Drain, log: opts.Log,
 		conns: make(map[*Conn[S]]struct{}),
 	}
-	if f.maxConns == 0 {
-		f.maxConns = DefaultMaxConns
+	if f.intake == nil {
+		f.intake = new(Intake)
+		f.intake.Set(0, 0)
 	}
 	if f.drain == 0 {
 		f.drain = DefaultDrain
@@ -351,7 +355,11 @@ func (f *Front[S]) accept(ctx context.Context, s *socket[S]) {
 
 // admit serves conn on a goroutine of its own unless there are too many.
 func (f *Front[S]) admit(ctx context.Context, s *socket[S], conn *net.TCPConn) {
-	if f.active.Add(1) > f.maxConns {
+	most := f.maxConns
+	if most == 0 {
+		most = f.intake.Connections()
+	}
+	if f.active.Add(1) > most || !f.intake.Take() {
 		f.active.Add(-1)
 		f.refused.Add(1)
 		_ = conn.SetLinger(0) // no lingering state for what we refuse

@@ -12,6 +12,7 @@ type group struct {
 	service string
 
 	inFlight atomic.Int64  // leases of all its backends
+	spilled  atomic.Uint64 // leases of other sites' VIPs
 	turn     atomic.Uint64 // of RoundRobin
 	line     line          // who waits for a lease
 	compared atomic.Int64  // registry time of the last look at success rates and latencies

@@ -151,6 +151,8 @@ type Queue struct {
 	Waiting int
 	// Waited, Full and Late count those who had to queue, found no room in the queue, and waited in vain.
 	Waited, Full, Late uint64
+	// Overflowed counts what went to other sites' VIPs.
+	Overflowed uint64
 }
 
 // Queues returns the queues of every service, sorted by it.
@@ -162,6 +164,7 @@ func (r *Registry) Queues() []Queue {
 		out = append(out, Queue{
 			Service: g.service, Waiting: int(g.line.length.Load()),
 			Waited: g.line.waited.Load(), Full: g.line.full.Load(), Late: g.line.late.Load(),
+			Overflowed: g.spilled.Load(),
 		})
 	}
 	slices.SortFunc(out, func(a, b Queue) int { return cmp.Compare(a.Service, b.Service) })

@@ -9,7 +9,7 @@ type collector struct{ registry *Registry }
 // The descriptions are built per scrape rather than kept in globals.
 type descriptions struct {
 	inFlight, idle, active, share, leases, connects, failures, reuses, stale, dropped, outcomes *prometheus.Desc
-	ejected, ejections, held, latency, queue, refused                                           *prometheus.Desc
+	ejected, ejections, held, latency, queue, refused, overflowed                               *prometheus.Desc
 }
 
 func describe() descriptions {
@@ -35,6 +35,8 @@ func describe() descriptions {
 		held:      d("ejections_held_total", "Ejections that did not happen because too many others were ejected."),
 		latency:   d("latency_seconds", "The moving average of how long the backend takes, where it is measured."),
 		queue:     prometheus.NewDesc("pharos_forward_queued_leases", "Units of work that wait for a backend below its limit.", []string{"service"}, nil),
+		overflowed: prometheus.NewDesc("pharos_forward_overflowed_leases_total",
+			"Units of work that the pool had nobody for, and that went to another site's VIP.", []string{"service"}, nil),
 		refused: prometheus.NewDesc("pharos_forward_limited_total",
 			"Units of work refused because every backend was at its limit: full (no room in the queue) or late (waited too long).", []string{"service", "reason"}, nil),
 	}
@@ -43,7 +45,7 @@ func describe() descriptions {
 func (d descriptions) all() []*prometheus.Desc {
 	return []*prometheus.Desc{
 		d.inFlight, d.idle, d.active, d.share, d.leases, d.connects, d.failures, d.reuses, d.stale, d.dropped, d.outcomes,
-		d.ejected, d.ejections, d.held, d.latency, d.queue, d.refused,
+		d.ejected, d.ejections, d.held, d.latency, d.queue, d.refused, d.overflowed,
 	}
 }
 
@@ -96,5 +98,6 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 		ch <- prometheus.MustNewConstMetric(d.queue, prometheus.GaugeValue, float64(q.Waiting), q.Service)
 		ch <- prometheus.MustNewConstMetric(d.refused, prometheus.CounterValue, float64(q.Full), q.Service, "full")
 		ch <- prometheus.MustNewConstMetric(d.refused, prometheus.CounterValue, float64(q.Late), q.Service, "late")
+		ch <- prometheus.MustNewConstMetric(d.overflowed, prometheus.CounterValue, float64(q.Overflowed), q.Service)
 	}
 }

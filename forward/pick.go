@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"sync/atomic"
 	"time"
 
@@ -36,11 +37,15 @@ type pool struct {
 	group   *group
 	members int // active or not
 	active  []*Backend
-	weights []uint64
-	sums    []uint64 // sums[i] is the sum of weights[:i+1]
-	parts   []uint64 // how much of the configured weight is in weights, in rampFull-ths
-	turns   sequence // of RoundRobin
-	hashing hashing
+	// overflow are addresses at other sites, fleet those of every node.
+	overflow []netip.Addr
+	fleet    []netip.Addr
+	weights  []uint64
+	sums     []uint64 // sums[i] is the sum of weights[:i+1]
+	parts    []uint64 // how much of the configured weight is in weights, in rampFull-ths
+	alias    alias
+	turns    sequence // of RoundRobin
+	hashing  hashing
 
 	// ramps are those of active. ramping is false once all are over, which is at
 	// over. first is the one that is furthest; −1 if some backend has none.
@@ -96,6 +101,8 @@ type Terms struct {
 	Carrier Carrier
 	// Client is whom the work is for, where a Transport sends PROXY headers; nil = nobody knows.
 	Client *Client
+	// Overflow is the port of other sites' VIPs that takes what the own pool cannot; 0 = nobody does.
+	Overflow uint16
 }
 
 // A Lease is a backend and a connection to it, on loan for one unit of work.
@@ -141,12 +148,18 @@ func (e *Edition) Key(service string, datagram bool) Key {
 func (e *Edition) Pick(service string, terms Terms, tried []*Backend) (*Backend, error) {
 	p := e.pools[service]
 	if p == nil || len(p.active) == 0 {
+		if b := e.registry.spill(p, terms, tried); b != nil {
+			return b, nil
+		}
 		return nil, fmt.Errorf("%w for service %q", e.absence(p), service)
 	}
 	if len(tried) > 0 || p.group.line.length.Load() == 0 { // nobody overtakes who waits
 		if b := p.reserve(terms.Key, terms.Datagram, tried); b != nil {
 			return b, nil
 		}
+	}
+	if b := e.registry.spill(p, terms, tried); b != nil {
+		return b, nil
 	}
 	if p.policy.Limit.PerBackend == 0 {
 		return nil, fmt.Errorf("%w for service %q", ErrNoBackend, service)

@@ -34,6 +34,10 @@ type ServicePool struct {
 	// Warm is how many connections to each are to be there before they are needed.
 	Warm    int
 	Members []Member
+	// Overflow are addresses at other sites that take what Members cannot, most preferred first.
+	Overflow []netip.Addr
+	// Fleet are the addresses of every node: what comes from them has been forwarded once already. Sorted.
+	Fleet []netip.Addr
 }
 
 // A Member is one backend of a pool.
@@ -100,6 +104,7 @@ func (b *boardPools) Edition() (uint64, []ServicePool) {
 		return newest.version, nil
 	}
 	pools := make([]ServicePool, 0, len(plan.Topology.Services))
+	var fleet []netip.Addr
 	for i := range plan.Topology.Services {
 		pool, site, ok := plan.Pool(i)
 		if !ok || pool == nil || site == nil {
@@ -122,6 +127,15 @@ func (b *boardPools) Edition() (uint64, []ServicePool) {
 				Active:  j < len(site.Backends) && site.Backends[j].Active,
 				Resting: weight == 0,
 			}
+		}
+		for _, site := range plan.Overflow(i) {
+			sp.Overflow = append(sp.Overflow, site.Addresses...)
+		}
+		if len(sp.Overflow) > 0 {
+			if fleet == nil {
+				fleet = plan.Topology.FleetAddresses()
+			}
+			sp.Fleet = fleet
 		}
 		pools = append(pools, sp)
 	}

@@ -64,6 +64,7 @@ type Registry struct {
 	outcome func(service string, address netip.AddrPort, ok bool) // nil = nobody asks
 	start   time.Time                                             // what the monotonic times of backends count from
 
+	intake  Intake
 	edition atomic.Pointer[Edition]
 
 	ejecting sync.Mutex // held for one ejection at a time, so that the cap holds
@@ -95,6 +96,8 @@ func New(opts Options) (*Registry, error) {
 		backends: make(map[identity]*Backend),
 		groups:   make(map[string]*group),
 	}
+	r.intake.start = r.start
+	r.intake.Set(0, 0)
 	if opts.Registerer != nil {
 		if err := opts.Registerer.Register(collector{r}); err != nil {
 			return nil, fmt.Errorf("register forward metrics: %w", err)
@@ -139,7 +142,7 @@ func (r *Registry) refresh(have *Edition) *Edition {
 		g.line.callAll()
 	}
 	for id, b := range r.backends {
-		if listed[id] {
+		if listed[id] || b.elsewhere && e.pools[id.service] != nil && slices.Contains(e.pools[id.service].overflow, id.address.Addr()) {
 			continue
 		}
 		b.retired.Store(true)
@@ -159,6 +162,7 @@ func (r *Registry) assemble(sp *ServicePool, listed map[identity]bool) *pool {
 		r.groups[sp.Service] = g
 	}
 	p := &pool{service: sp.Service, policy: sp.Policy, group: g, members: len(sp.Members), now: r.now, first: -1}
+	p.overflow, p.fleet = sp.Overflow, sp.Fleet
 	p.policy.Eject = p.policy.Eject.withDefaults()
 	now := r.now()
 	// One that asks for no new work gets it if nobody else is there to do it.

@@ -13,9 +13,6 @@ import (
 // the backends of most pools, which keeps the skew below 1 %.
 const maglevSlots = 65537
 
-// unset is the slot of a table that nobody has taken.
-const unset = 0xffff
-
 // A share is one backend in the making of a table.
 type share struct {
 	address netip.AddrPort
@@ -28,13 +25,6 @@ type row struct {
 	next, skip uint32
 	index      uint16
 	due, had   uint64
-}
-
-// step goes on in the permutation.
-func (r *row) step() {
-	if r.next += r.skip; r.next >= maglevSlots {
-		r.next -= maglevSlots
-	}
 }
 
 // maglev makes the table of Eisenbud et al., "Maglev: A Fast and Reliable Software
@@ -62,20 +52,29 @@ func maglev(shares []share) []uint16 {
 			due:   max(s.weight*unit*uint64(n)/sum, 1),
 		}
 	}
-	slices.SortFunc(rows, func(a, b row) int { return shares[a.index].address.Compare(shares[b.index].address) })
-	table := make([]uint16, maglevSlots)
-	for i := range table {
-		table[i] = unset
+	if byAddress := func(a, b row) int {
+		return shares[a.index].address.Compare(shares[b.index].address)
+	}; !slices.IsSortedFunc(rows, byAddress) {
+		slices.SortFunc(rows, byAddress)
 	}
+	table := make([]uint16, maglevSlots)
+	var full [maglevSlots/64 + 1]uint64 // which slots are taken: looked at ten times as often as the table, and small enough for the nearest cache
 	for taken, round := 0, uint64(1); ; round++ {
 		for i := range rows {
 			r := &rows[i]
 			for turns := r.due * round / unit; r.had < turns; r.had++ {
-				for table[r.next] != unset {
-					r.step()
+				next, skip := r.next, r.skip
+				for full[next/64]&(1<<(next%64)) != 0 {
+					if next += skip; next >= maglevSlots {
+						next -= maglevSlots
+					}
 				}
-				table[r.next] = r.index
-				r.step()
+				full[next/64] |= 1 << (next % 64)
+				table[next] = r.index
+				if next += skip; next >= maglevSlots {
+					next -= maglevSlots
+				}
+				r.next = next
 				if taken++; taken == maglevSlots {
 					return table
 				}

@@ -177,3 +177,60 @@ func BenchmarkMaglev(b *testing.B) {
 		})
 	}
 }
+
+// TestMaglevIsThePapers compares with section 3.4 of the paper as it is written there.
+func TestMaglevIsThePapers(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		all := shares(rapid.IntRange(1, 40).Draw(t, "n"), 1)
+		offset, skip, next := make([]int, len(all)), make([]int, len(all)), make([]int, len(all))
+		for i, s := range all {
+			h := identityHash(s.address)
+			offset[i], skip[i] = int((h>>32)%maglevSlots), int(uint32(h))%(maglevSlots-1)+1
+		}
+		entry := make([]int, maglevSlots)
+		for j := range entry {
+			entry[j] = -1
+		}
+		for n := 0; n < maglevSlots; {
+			for i := range all {
+				c := (offset[i] + next[i]*skip[i]) % maglevSlots
+				for entry[c] >= 0 {
+					next[i]++
+					c = (offset[i] + next[i]*skip[i]) % maglevSlots
+				}
+				entry[c] = i
+				next[i]++
+				if n++; n == maglevSlots {
+					break
+				}
+			}
+		}
+		for slot, got := range maglev(all) {
+			if int(got) != entry[slot] {
+				t.Fatalf("slot %d of %d backends: got %d, want %d", slot, len(all), got, entry[slot])
+			}
+		}
+	})
+}
+
+// TestDrawIsByWeight: within five standard deviations.
+func TestDrawIsByWeight(t *testing.T) {
+	for _, weights := range [][]uint64{{1, 1}, {1, 2, 7}, {1, 1000}, {3, 3, 3, 1}, slices.Repeat([]uint64{1, 2, 3, 50}, 25)} {
+		p := &pool{weights: weights}
+		sum := uint64(0)
+		for _, w := range weights {
+			sum += w
+		}
+		const draws = 200_000
+		counts := make([]int, len(weights))
+		for range draws {
+			counts[p.draw()]++
+		}
+		for i, w := range weights {
+			share := float64(w) / float64(sum)
+			if want := share * draws; math.Abs(float64(counts[i])-want) > 5*math.Sqrt(draws*share*(1-share)) {
+				t.Errorf("weights %v: %d was drawn %d times, want about %.0f", weights, i, counts[i], want)
+			}
+		}
+	}
+}

@@ -67,6 +67,7 @@ func printStatus(out io.Writer, st *admin.Status, now time.Time) error {
 				targets(site.VIPs), targets(site.Backends), with(site.Why.String(), site.Override))
 		}
 	}
+	printForwarding(w, st)
 	if len(st.Routes) > 0 {
 		fmt.Fprintln(w, "\nPREFIX\tANNOUNCED\tWHY")
 	}
@@ -107,6 +108,58 @@ func printStatus(out io.Writer, st *admin.Status, now time.Time) error {
 		fmt.Fprintln(w, "listening: "+l)
 	}
 	return w.Flush()
+}
+
+// mostNamed is how many backends of a pool are named.
+const mostNamed = 4
+
+// printForwarding lists the pools of this node's site.
+func printForwarding(w io.Writer, st *admin.Status) {
+	if len(st.Forwarding) > 0 {
+		fmt.Fprintln(w, "\nSERVICE\tBALANCE\tOVERFLOW\tFORWARDED HERE TO")
+	}
+	for _, p := range st.Forwarding {
+		overflow := "–"
+		if len(p.Overflow) > 0 {
+			overflow = strings.Join(p.Overflow, ", ")
+		}
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", p.Service, p.Balance, overflow, forwardedTo(p.Backends))
+	}
+}
+
+// forwardedTo names the backends, those first that are not just active.
+func forwardedTo(all []admin.ForwardStatus) string {
+	var plain, odd []string
+	for _, b := range all {
+		notes := []string{fmt.Sprintf("%d open", b.Open)}
+		switch {
+		case b.Elsewhere:
+			notes = append(notes, "another site's VIP")
+		case !b.Active:
+			notes = append(notes, "no new work")
+		case b.Panic:
+			notes = append(notes, "panic")
+		case b.Share < 1:
+			notes = append(notes, fmt.Sprintf("slow start %.0f %%", 100*b.Share))
+		}
+		if b.Ejected != "" {
+			notes = append(notes, fmt.Sprintf("ejected for %s, %.0fs left", b.Ejected, b.EjectedSeconds))
+		}
+		text := b.Address.String() + " (" + strings.Join(notes, ", ") + ")"
+		if len(notes) > 1 {
+			odd = append(odd, text)
+		} else {
+			plain = append(plain, text)
+		}
+	}
+	texts := append(odd, plain...)
+	if len(texts) > mostNamed {
+		texts = append(texts[:mostNamed:mostNamed], fmt.Sprintf("and %d more", len(texts)-mostNamed))
+	}
+	if len(texts) == 0 {
+		return "–"
+	}
+	return strings.Join(texts, ", ")
 }
 
 // printOrders lists the operators' orders, which explain much of what follows.

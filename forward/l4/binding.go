@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"sync/atomic"
 
+	"github.com/pharos-lb/pharos/forward/l4/kernel"
 	"github.com/pharos-lb/pharos/internal/handover"
 	"golang.org/x/sys/unix"
 )
@@ -34,10 +35,10 @@ func bind(set *settings, shards int) (*binding, error) {
 		}
 		b.sockets = append(b.sockets, fd)
 		if at.Port() == 0 {
-			at = netip.AddrPortFrom(at.Addr(), localAddress(fd).Port())
+			at = netip.AddrPortFrom(at.Addr(), kernel.LocalAddress(fd).Port())
 		}
 	}
-	b.real = localAddress(b.sockets[0])
+	b.real = kernel.LocalAddress(b.sockets[0])
 	if b.wildcard {
 		b.real = netip.AddrPortFrom(set.Address.Addr(), b.real.Port())
 	}
@@ -66,7 +67,7 @@ func listenOn(at netip.AddrPort, set *settings) (int32, error) {
 	}
 	fd, err := openListening(at, set, unix.SO_REUSEPORT)
 	if err != nil {
-		return -1, fmt.Errorf("listen on %s: %w%s", at, err, cure(at, err))
+		return -1, fmt.Errorf("listen on %s: %w%s", at, err, kernel.Cure(at, err, "-ltnp"))
 	}
 	return fd, nil
 }
@@ -103,7 +104,7 @@ func openListening(at netip.AddrPort, set *settings, share int) (int32, error) {
 	}
 	if errno == 0 {
 		var sa rawAddr
-		errno = bindTo(fd, &sa, sockaddr(&sa, at, dual))
+		errno = bindTo(fd, &sa, kernel.Sockaddr(&sa, at, dual))
 	}
 	if errno == 0 {
 		set.tune(fd)
@@ -157,25 +158,10 @@ func checkFree(sets []*settings) error {
 		named[set.Address] = true
 		fd, err := openListening(set.Address, set, 0)
 		if err != nil {
-			errs = append(errs, fmt.Errorf("listen on %s: %w%s", set.Address, err, cure(set.Address, err)))
+			errs = append(errs, fmt.Errorf("listen on %s: %w%s", set.Address, err, kernel.Cure(set.Address, err, "-ltnp")))
 			continue
 		}
 		closeFD(fd)
 	}
 	return errors.Join(errs...)
-}
-
-// cure says what to do about an address that cannot be listened on; "" if
-// nobody knows.
-func cure(address netip.AddrPort, err error) string {
-	switch {
-	case errors.Is(err, unix.EADDRNOTAVAIL):
-		bits := address.Addr().BitLen()
-		return fmt.Sprintf(" (no interface here has it: ip address add %s/%d dev lo)", address.Addr(), bits)
-	case errors.Is(err, unix.EADDRINUSE):
-		return " (another program listens there: ss -ltnp names it)"
-	case errors.Is(err, unix.EACCES):
-		return " (ports below 1024 need root or CAP_NET_BIND_SERVICE)"
-	}
-	return ""
 }

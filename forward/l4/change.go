@@ -123,14 +123,14 @@ func (c *Change) Commit() {
 		case kept[b]:
 		case s.state == stateRunning:
 			for _, sh := range s.shards {
-				sh.do(func() { sh.leave(b) })
+				sh.Do(func() { sh.leave(b) })
 			}
 		default:
 			b.close()
 		}
 	}
 	for _, sh := range s.shards {
-		sh.do(sh.lookAtAll)
+		sh.Do(sh.lookAtAll)
 	}
 }
 

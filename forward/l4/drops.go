@@ -12,6 +12,7 @@ const (
 	dropListenerFull       // Limits.Connections
 	dropServiceFull        // Limits.ServiceConnections
 	dropRate               // Limits.Rate
+	dropNodeRate           // the rate of all listeners together
 	dropClientFull         // Limits.ClientConnections
 	dropClientRate         // Limits.ClientRate
 	dropLocal              // this machine lacked something
@@ -35,7 +36,7 @@ const (
 )
 
 var dropTexts = [dropCount]string{
-	"", "max_connections", "listener_connections", "service_connections", "rate", "client_connections", "client_rate",
+	"", "max_connections", "listener_connections", "service_connections", "rate", "node_rate", "client_connections", "client_rate",
 	"local", "proxy_timeout", "proxy_invalid", "proxy_cut", "proxy_spoofed", "hello_timeout", "hello_invalid",
 	"hello_cut", "no_route", "client_gone", "queue", "no_backend", "connect_failed", "idle", "lifetime", "backend_gone", "drain",
 }

@@ -30,6 +30,7 @@ type flow struct {
 	client, server end
 
 	peer, local netip.AddrPort // the client's address and the one that it asked
+	from        netip.Addr     // where it has come from, if peer was told by a header; else invalid
 	source      netip.Addr     // what the limits of a client count; invalid = nothing counted
 	born, last  int64          // shard time of the accept, and when bytes last moved
 	began       int64          // of this phase
@@ -86,7 +87,6 @@ func (f *flow) token(server bool) uint64 {
 const (
 	tokenServer   = 1
 	tokenListener = 2
-	tokenWake     = 3
 )
 
 // edges is what is watched of a connection.

@@ -87,6 +87,7 @@ func (s *shard) readHeader(f *flow, b []byte) bool {
 	if h.Local {
 		return true
 	}
+	f.from = f.peer.Addr()
 	f.peer, f.local = h.Source, h.Destination
 	tracked, why := f.set.clients.enter(h.Source.Addr(), s.now)
 	if why != dropNone {
@@ -156,10 +157,10 @@ func (s *shard) clear(f *flow) bool {
 }
 
 // proxyHeader is what a connection to a backend begins with.
-func (s *shard) proxyHeader(f *flow) *chunk {
+func (s *shard) proxyHeader(f *flow, version ProxyVersion) *chunk {
 	c := s.chunk()
 	b := c.data[:0]
-	if f.set.SendProxy == Proxy1 {
+	if version == Proxy1 {
 		b = proxyproto.AppendLine(b, f.peer, f.local)
 	} else {
 		b = proxyproto.AppendBinary(b, f.peer, f.local, f.hello.fields(), true)

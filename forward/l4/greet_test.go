@@ -261,3 +261,77 @@ func TestFallback(t *testing.T) {
 		t.Errorf("got %v, want a reset: the route's service has no backend", err)
 	}
 }
+
+// TestOverflow: what the own pool has nobody for goes to another site, which hears the client's address if
+// it takes PROXY headers from here, and which does not hand it on once more.
+func TestOverflow(t *testing.T) {
+	for _, trusted := range []bool{false, true} {
+		var trust []netip.Prefix
+		if trusted {
+			trust = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/29")} // nodes; the client is elsewhere
+		}
+		heard := make(chan netip.AddrPort, 10)
+		there := backend(t, func(c *net.TCPConn) {
+			b := make([]byte, 200)
+			n, err := c.Read(b)
+			if h, size, bad := proxyproto.Parse(b[:n]); err == nil && bad == nil {
+				heard <- h.Source
+				if b = b[size:n]; len(b) == 0 { // what the client says is on its way
+					b = make([]byte, 200)
+					n, _ = c.Read(b)
+					b = b[:n]
+				}
+			}
+			c.Write(b)
+		})
+		remote := start(t, Options{Listeners: []Listener{{
+			Address: netip.MustParseAddrPort("127.0.0.2:0"), Service: "db", AcceptProxy: trust, SendProxy: Proxy2, Overflow: true,
+		}}}, there)
+		local := start(t, Options{Listeners: []Listener{{
+			Address: netip.AddrPortFrom(netip.MustParseAddr("127.0.0.3"), remote.addr.Port()), Service: "db", AcceptProxy: trust, SendProxy: Proxy2, Overflow: true,
+		}}})
+		overflow := func(f *fixture, to string, members ...forward.Member) {
+			f.pools.mu.Lock()
+			defer f.pools.mu.Unlock()
+			f.pools.version++
+			f.pools.pools = []forward.ServicePool{{
+				Service: "db", Members: members, Overflow: []netip.Addr{netip.MustParseAddr(to)},
+				Fleet: []netip.Addr{netip.MustParseAddr("127.0.0.1")}, // connections to 127.0.0.2 come from there
+			}}
+		}
+		down := forward.Member{Address: nobody(t), Weight: 1}
+		overflow(local, "127.0.0.2", down)
+		client := &net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 77)}, Timeout: 10 * time.Second}
+		try := func() (string, net.Addr) {
+			c, err := client.Dial("tcp", local.addr.String())
+			if err != nil { // the reset was faster than connect
+				return "cut", nil
+			}
+			defer c.Close()
+			c.SetDeadline(time.Now().Add(10 * time.Second))
+			if _, err := c.Write([]byte("hello")); err != nil {
+				return "cut", nil
+			}
+			b := make([]byte, 100)
+			n, err := c.Read(b)
+			if err != nil {
+				return "cut", nil
+			}
+			return string(b[:n]), c.LocalAddr()
+		}
+		got, from := try()
+		if got != "hello" {
+			t.Fatalf("trusted %v: got %q", trusted, got)
+		}
+		if source := <-heard; trusted != (source.String() == from.String()) {
+			t.Errorf("trusted %v: the backend was told %s, the client is %s", trusted, source, from)
+		}
+		overflow(remote, "127.0.0.3", down)
+		if got, _ := try(); got != "cut" {
+			t.Errorf("trusted %v: both sites have nobody, and the client got %q", trusted, got)
+		}
+		if n := remote.Stats().Accepted; n != 2 {
+			t.Errorf("trusted %v: %d connections at the other site, want 2", trusted, n)
+		}
+	}
+}

@@ -117,7 +117,9 @@ func start(t *testing.T, opts Options, members ...netip.AddrPort) *fixture {
 		opts.Listeners = []Listener{{Service: "db", Idle: 10 * time.Second, Connect: time.Second}}
 	}
 	for i := range opts.Listeners {
-		opts.Listeners[i].Address = netip.MustParseAddrPort("127.0.0.1:0")
+		if !opts.Listeners[i].Address.IsValid() {
+			opts.Listeners[i].Address = netip.MustParseAddrPort("127.0.0.1:0")
+		}
 	}
 	if opts.Drain == 0 {
 		opts.Drain = 5 * time.Second

@@ -30,34 +30,6 @@ type Limits struct {
 // DefaultTable is how many client prefixes a listener remembers.
 const DefaultTable = 65536
 
-// A meter lets through so many events a second, and a second's worth at once. It
-// is the generic cell rate algorithm on one word, for any number of goroutines.
-type meter struct {
-	interval int64
-	due      atomic.Int64 // the time up to which the allowance is used
-}
-
-func newMeter(rate int) *meter {
-	if rate <= 0 {
-		return nil
-	}
-	return &meter{interval: max(int64(time.Second)/int64(rate), 1)}
-}
-
-// take reports whether one more event is allowed now.
-func (m *meter) take(now int64) bool {
-	for {
-		due := m.due.Load()
-		next := max(due, now) + m.interval
-		if next > now+int64(time.Second) && next > now+m.interval {
-			return false
-		}
-		if m.due.CompareAndSwap(due, next) {
-			return true
-		}
-	}
-}
-
 const stripes = 64
 
 // clientTable counts what every client prefix has, for as many as it has room for.

@@ -7,6 +7,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/pharos-lb/pharos/forward"
 )
 
 // TestLimits: each limit holds, counts its drops, and gives room when a connection ends.
@@ -92,10 +94,10 @@ func TestClientTable(t *testing.T) {
 }
 
 func TestMeter(t *testing.T) {
-	m := newMeter(10)
+	m := forward.NewMeter(10)
 	taken := 0
 	for range 100 {
-		if m.take(1) {
+		if m.Take(1) {
 			taken++
 		}
 	}
@@ -103,7 +105,7 @@ func TestMeter(t *testing.T) {
 		t.Errorf("%d at once, want 10", taken)
 	}
 	for i := range 1000 { // ten seconds at 100 a second
-		if m.take(int64(time.Second) + int64(i)*int64(10*time.Millisecond)) {
+		if m.Take(int64(time.Second) + int64(i)*int64(10*time.Millisecond)) {
 			taken++
 		}
 	}

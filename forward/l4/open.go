@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/pharos-lb/pharos/forward"
+	"github.com/pharos-lb/pharos/forward/l4/kernel"
 	"golang.org/x/sys/unix"
 )
 
@@ -49,7 +50,7 @@ func (s *shard) accept(l *listening) {
 func (s *shard) admit(b *binding, fd int32, sa *rawAddr) {
 	set := b.settings.Load()
 	m := s.server.metrics
-	if m.active.Add(1) > s.server.maxConns {
+	if m.active.Add(1) > s.server.maxConns() {
 		m.active.Add(-1)
 		m.drop(dropTooMany)
 		reset(fd)
@@ -61,10 +62,12 @@ func (s *shard) admit(b *binding, fd int32, sa *rawAddr) {
 		reset(fd)
 		return
 	}
-	peer := addrPort(sa)
+	peer := kernel.AddrPort(sa)
 	trusted := set.trusts(peer.Addr())
 	why, tracked := dropNone, false
-	if set.rate != nil && !set.rate.take(s.now) {
+	if !s.server.intake.Take() {
+		why = dropNodeRate
+	} else if set.rate != nil && !set.rate.Take(s.now) {
 		why = dropRate
 	} else if set.Limits.Connections > 0 && b.active.Load() >= int64(set.Limits.Connections) {
 		why = dropListenerFull
@@ -94,9 +97,9 @@ func (s *shard) admit(b *binding, fd int32, sa *rawAddr) {
 	f.trusted = trusted
 	f.suspect = len(set.AcceptProxy) > 0 && !trusted
 	if b.wildcard && set.needsLocal() {
-		f.local = localAddress(fd)
+		f.local = kernel.LocalAddress(fd)
 	}
-	if errno := watch(s.epoll, fd, edges, f.token(false)); errno != 0 {
+	if errno := s.Watch(fd, edges, f.token(false)); errno != 0 {
 		s.timers.push(f, s.now)
 		s.abandon(f, dropLocal)
 		return
@@ -169,7 +172,10 @@ func (s *shard) dial(f *flow) {
 	service := f.service()
 	for {
 		edition := s.server.registry.Load()
-		asked := forward.Flow{Client: f.peer, Server: f.local}
+		asked := forward.Flow{Client: f.peer, Server: f.local, From: f.from}
+		if f.set.Overflow {
+			asked.Overflow = f.binding.real.Port()
+		}
 		b, err := edition.Claim(service, asked, f.tried)
 		switch {
 		case errors.Is(err, forward.ErrFull):
@@ -216,7 +222,7 @@ func (s *shard) queue(f *flow, edition *forward.Edition, terms forward.Terms) {
 	s.server.waiting.Go(func() {
 		defer cancel()
 		b, err := edition.Await(ctx, service, terms)
-		done := s.do(func() {
+		done := s.Do(func() {
 			if s.flows[slot] != f || f.round != round {
 				if err == nil {
 					b.Done()
@@ -255,7 +261,7 @@ func (s *shard) connect(f *flow) (int32, unix.Errno) {
 	if errno != 0 {
 		return -1, errno
 	}
-	if f.set.fromElsewhere() {
+	if f.set.fromElsewhere() && !f.backend.Elsewhere() {
 		if errno := f.set.bindSource(fd, f.peer, address.Addr()); errno != 0 {
 			return fd, errno
 		}
@@ -267,12 +273,12 @@ func (s *shard) connect(f *flow) (int32, unix.Errno) {
 		setOption(fd, unix.IPPROTO_TCP, unix.TCP_FASTOPEN_CONNECT, 1)
 	}
 	var sa rawAddr
-	size := sockaddr(&sa, address, false)
+	size := kernel.Sockaddr(&sa, address, false)
 	state := connect(fd, &sa, size)
 	if state != 0 && state != unix.EINPROGRESS {
 		return fd, state
 	}
-	if errno := watch(s.epoll, fd, edges, f.token(true)); errno != 0 {
+	if errno := s.Watch(fd, edges, f.token(true)); errno != 0 {
 		return fd, errno
 	}
 	return fd, state
@@ -303,10 +309,8 @@ func (s *shard) failed(f *flow, errno unix.Errno) {
 func (s *shard) renew(f *flow) {
 	s.rounds[f.slot]++
 	f.round = s.rounds[f.slot]
-	token := f.token(false)
-	event := unix.EpollEvent{Events: edges, Fd: int32(uint32(token)), Pad: int32(uint32(token >> 32))}
-	if err := unix.EpollCtl(int(s.epoll), unix.EPOLL_CTL_MOD, int(f.client.fd), &event); err != nil && !errors.Is(err, unix.ENOENT) {
-		s.server.log.Error("a connection cannot be watched", "error", err)
+	if errno := s.Rename(f.client.fd, edges, f.token(false)); errno != 0 && errno != unix.ENOENT {
+		s.server.log.Error("a connection cannot be watched", "error", errno)
 	}
 }
 
@@ -326,8 +330,8 @@ func (s *shard) connected(f *flow) {
 	f.phase, f.began, f.last = phaseRelaying, s.now, s.now
 	f.tried = nil
 	f.server.writable = true
-	if f.set.SendProxy != ProxyNone {
-		f.server.out = s.proxyHeader(f)
+	if version := f.proxyVersion(); version != ProxyNone {
+		f.server.out = s.proxyHeader(f, version)
 	}
 	if f.hello != nil {
 		f.hello.tlvs = nil
@@ -336,6 +340,18 @@ func (s *shard) connected(f *flow) {
 	if f.client.readable || f.server.readable || f.server.out != nil {
 		s.relay(f)
 	}
+}
+
+// proxyVersion is what the connection to the backend begins with. Another site takes a
+// header from those alone whom this listener takes one from: it is the same there.
+func (f *flow) proxyVersion() ProxyVersion {
+	if !f.backend.Elsewhere() {
+		return f.set.SendProxy
+	}
+	if len(f.set.AcceptProxy) > 0 && f.set.trusts(kernel.LocalAddress(f.server.fd).Addr()) {
+		return Proxy2
+	}
+	return ProxyNone
 }
 
 // sooner makes the timer look at f at t at the latest.

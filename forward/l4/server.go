@@ -25,7 +25,7 @@ type Options struct {
 	// Registry gives backends. Required.
 	Registry *forward.Registry
 	// MaxConns is how many connections are served at once, over all listeners;
-	// 0 means forward.DefaultMaxConns.
+	// 0 means what the Registry's Intake says.
 	MaxConns int
 	// Shards is how many goroutines carry connections, 0 … 16; 0 means one for each
 	// processor.
@@ -44,7 +44,8 @@ type Server struct {
 	// Immutable.
 	registry *forward.Registry
 	log      *slog.Logger
-	maxConns int64
+	most     int64 // of connections; 0 = what intake says
+	intake   *forward.Intake
 	drain    time.Duration
 	metrics  *metrics
 	shards   []*shard
@@ -106,14 +107,11 @@ func New(opts Options) (*Server, error) {
 		return nil, fmt.Errorf("l4: MaxConns is %d, want 0 or more; Shards is %d, want 0 … %d", opts.MaxConns, opts.Shards, maxShards)
 	}
 	s := &Server{
-		registry: opts.Registry, log: opts.Log, drain: opts.Drain, maxConns: int64(opts.MaxConns),
+		registry: opts.Registry, log: opts.Log, drain: opts.Drain, most: int64(opts.MaxConns), intake: opts.Registry.Intake(),
 		metrics: newMetrics(), start: time.Now(),
 	}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
-	}
-	if s.maxConns == 0 {
-		s.maxConns = forward.DefaultMaxConns
 	}
 	if s.drain == 0 {
 		s.drain = forward.DefaultDrain
@@ -122,8 +120,8 @@ func New(opts Options) (*Server, error) {
 	if shards == 0 {
 		shards = min(runtime.GOMAXPROCS(0), maxShards)
 	}
-	for i := range shards {
-		sh, err := newShard(s, i)
+	for range shards {
+		sh, err := newShard(s)
 		if err != nil {
 			s.closeShards()
 			return nil, fmt.Errorf("l4: %w", err)
@@ -165,6 +163,14 @@ func (s *Server) begin(opts Options) error {
 	return nil
 }
 
+// maxConns is how many connections are served at once.
+func (s *Server) maxConns() int64 {
+	if s.most > 0 {
+		return s.most
+	}
+	return s.intake.Connections()
+}
+
 // now is the monotonic time in nanoseconds, never 0.
 func (s *Server) now() int64 { return int64(time.Since(s.start)) + 1 }
 
@@ -192,7 +198,7 @@ func (s *Server) Run(ctx context.Context) error {
 	s.bindings = nil
 	s.mu.Unlock()
 	for _, sh := range s.shards {
-		sh.do(func() { sh.leave(nil); sh.stopping = true })
+		sh.Do(func() { sh.leave(nil); sh.stopping = true })
 	}
 	drain, _ := forward.Drain(ctx, s.drain)
 	s.join(&wg, drain)
@@ -216,7 +222,7 @@ func (s *Server) join(wg *sync.WaitGroup, drain time.Duration) {
 	}
 	var cut atomic.Int64
 	for _, sh := range s.shards {
-		sh.do(func() {
+		sh.Do(func() {
 			sh.cutting = true // what is accepted in the farewell too
 			cut.Add(int64(sh.cut()))
 		})
@@ -231,7 +237,7 @@ func (s *Server) join(wg *sync.WaitGroup, drain time.Duration) {
 func (s *Server) startListening(b *binding) {
 	for i, sh := range s.shards {
 		fd := b.sockets[i]
-		if !sh.do(func() { sh.listen(fd, b) }) {
+		if !sh.Do(func() { sh.listen(fd, b) }) {
 			closeFD(fd)
 		}
 	}

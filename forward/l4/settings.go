@@ -8,6 +8,8 @@ import (
 	"slices"
 	"time"
 
+	"github.com/pharos-lb/pharos/forward"
+	"github.com/pharos-lb/pharos/forward/l4/kernel"
 	"golang.org/x/sys/unix"
 )
 
@@ -89,6 +91,11 @@ type Listener struct {
 	// Transparent connects to backends from the client's address (IP_TRANSPARENT).
 	Transparent bool
 
+	// Overflow: what a service's own pool has nobody for goes to the port of this listener at other
+	// sites' VIPs, where the plan names some; with a PROXY header (version 2) if AcceptProxy would demand one of
+	// this node, and from the kernel's choice of address.
+	Overflow bool
+
 	Limits Limits
 	// BackendGone and GoneAfter say what becomes of connections to a backend that
 	// is out of use; GoneAfter 0 means DefaultGoneAfter.
@@ -100,7 +107,7 @@ type Listener struct {
 type settings struct {
 	Listener
 	routes  *routes
-	rate    *meter
+	rate    *forward.Meter
 	clients *clientTable
 }
 
@@ -140,7 +147,7 @@ func settle(l Listener, before *settings, m *metrics) (*settings, error) {
 	if before != nil && before.Limits == l.Limits {
 		set.rate, set.clients = before.rate, before.clients
 	} else {
-		set.rate, set.clients = newMeter(l.Limits.Rate), newClientTable(l.Limits, &m.untracked)
+		set.rate, set.clients = forward.NewMeter(l.Limits.Rate), newClientTable(l.Limits, &m.untracked)
 	}
 	return set, errors.Join(errs...)
 }
@@ -156,7 +163,7 @@ func (s *settings) tryOut() error {
 		fd, errno := socket(family, unix.SOCK_STREAM)
 		if errno == 0 {
 			var sa rawAddr
-			errno = bindTo(fd, &sa, sockaddr(&sa, netip.AddrPortFrom(source, 0), false))
+			errno = bindTo(fd, &sa, kernel.Sockaddr(&sa, netip.AddrPortFrom(source, 0), false))
 			closeFD(fd)
 		}
 		if errno != 0 {
@@ -183,7 +190,9 @@ func (s *settings) trusts(a netip.Addr) bool {
 }
 
 // needsLocal reports whether anybody asks which address a client has connected to.
-func (s *settings) needsLocal() bool { return s.SendProxy != ProxyNone }
+func (s *settings) needsLocal() bool {
+	return s.SendProxy != ProxyNone || s.Overflow && len(s.AcceptProxy) > 0
+}
 
 // fromElsewhere reports whether connections to backends have a chosen source.
 func (s *settings) fromElsewhere() bool { return s.Transparent || len(s.Sources) > 0 }
@@ -212,5 +221,5 @@ func (s *settings) bindSource(fd int32, client netip.AddrPort, backend netip.Add
 		source = s.Sources[i]
 	}
 	var sa rawAddr
-	return bindTo(fd, &sa, sockaddr(&sa, netip.AddrPortFrom(source, 0), false))
+	return bindTo(fd, &sa, kernel.Sockaddr(&sa, netip.AddrPortFrom(source, 0), false))
 }

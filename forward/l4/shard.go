@@ -1,15 +1,13 @@
 package l4
 
 import (
-	"sync"
 	"time"
-	"unsafe"
 
+	"github.com/pharos-lb/pharos/forward/l4/kernel"
 	"golang.org/x/sys/unix"
 )
 
 const (
-	eventBatch = 256      // events that one epoll_wait returns
 	bufferSize = 16 << 10 // what one read takes
 	chunkSize  = bufferSize
 	// keptChunks and keptFlows are how many a shard keeps for the next use.
@@ -27,15 +25,12 @@ const (
 // A shard is one goroutine with an epoll of its own that carries flows from
 // accept to close. It shares nothing with the others but counters.
 type shard struct {
+	*kernel.Loop
 	server *Server
-	id     int
-	epoll  int32
-	wakeFD int32
 
 	// Owned by run.
 	now        int64
 	buffer     []byte
-	events     [eventBatch]unix.EpollEvent
 	flows      []*flow  // by slot; nil = free
 	rounds     []uint32 // by slot
 	freeSlots  []uint32
@@ -46,13 +41,10 @@ type shard struct {
 	ready      []waiting
 	spareReady []waiting
 	listeners  map[int32]*listening
+	leaving    bool  // some of listeners have an end
 	stopping   bool  // ends with its last flow
 	cutting    bool  // takes no flow any more
 	keepTime   int64 // next housekeeping; 0 = nothing to keep
-
-	mu       sync.Mutex // guards the rest
-	commands []func()
-	ended    bool
 }
 
 // A waiting flow has more to move; round tells whether it still is the same.
@@ -69,44 +61,17 @@ type listening struct {
 	burst   bool  // there was more than one connection at its last turn
 }
 
-func newShard(s *Server, id int) (*shard, error) {
-	epoll, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+func newShard(s *Server) (*shard, error) {
+	l, err := kernel.NewLoop()
 	if err != nil {
 		return nil, err
 	}
-	wake, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
-	if err != nil {
-		unix.Close(epoll)
-		return nil, err
-	}
-	sh := &shard{
-		server: s, id: id, epoll: int32(epoll), wakeFD: int32(wake),
-		listeners: make(map[int32]*listening),
-	}
-	if errno := watch(sh.epoll, sh.wakeFD, unix.EPOLLIN, tokenWake); errno != 0 {
-		sh.close()
-		return nil, errno
-	}
-	return sh, nil
+	return &shard{Loop: l, server: s, listeners: make(map[int32]*listening)}, nil
 }
 
 func (s *shard) close() {
-	closeFD(s.epoll)
-	closeFD(s.wakeFD)
+	s.Close()
 	s.pipes.close()
-}
-
-// do has the shard's goroutine call f soon. It reports false when the shard has ended.
-func (s *shard) do(f func()) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.ended {
-		return false
-	}
-	s.commands = append(s.commands, f)
-	one := uint64(1)
-	_, _, _ = unix.RawSyscall(unix.SYS_WRITE, uintptr(s.wakeFD), uintptr(unsafe.Pointer(&one)), 8)
-	return true
 }
 
 // run carries flows until it has been stopped and the last one has ended.
@@ -114,15 +79,10 @@ func (s *shard) run() {
 	s.buffer = make([]byte, bufferSize)
 	s.tick()
 	for !s.finished() {
-		n, errno := s.wait()
+		events := s.Wait(s.now, s.patience())
 		s.tick()
-		if errno != 0 && errno != unix.EINTR {
-			s.server.log.Error("epoll_wait failed", "error", errno)
-			time.Sleep(time.Millisecond)
-		}
-		for i := range s.events[:n] {
-			e := &s.events[i]
-			s.handle(uint64(uint32(e.Fd))|uint64(uint32(e.Pad))<<32, e.Events)
+		for i := range events {
+			s.handle(kernel.Token(&events[i]), events[i].Events)
 		}
 		s.goOn()
 		s.expire()
@@ -130,44 +90,21 @@ func (s *shard) run() {
 	for _, l := range s.listeners {
 		closeFD(l.fd)
 	}
-	s.mu.Lock()
-	s.ended = true
-	s.mu.Unlock()
 	s.close()
 }
 
 // finished reports whether nothing is left to do, after which no command is taken.
 func (s *shard) finished() bool {
-	if !s.stopping || len(s.timers) > 0 || len(s.listeners) > 0 {
-		return false
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return len(s.commands) == 0
+	return s.stopping && len(s.timers) == 0 && len(s.listeners) == 0 && s.End()
 }
 
 func (s *shard) tick() { s.now = s.server.now() }
 
-// wait waits for events, until the next timer at most.
-func (s *shard) wait() (int, unix.Errno) {
+// patience is how long it is to the next timer; negative = for ever.
+func (s *shard) patience() time.Duration {
 	if len(s.ready) > 0 {
-		n, _, errno := unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(s.epoll), uintptr(unsafe.Pointer(&s.events[0])),
-			eventBatch, 0, 0, 0)
-		if errno != 0 {
-			return 0, errno
-		}
-		return int(n), 0
+		return 0
 	}
-	n, _, errno := unix.Syscall6(unix.SYS_EPOLL_PWAIT, uintptr(s.epoll), uintptr(unsafe.Pointer(&s.events[0])),
-		eventBatch, uintptr(s.patience()), 0, 0)
-	if errno != 0 {
-		return 0, errno
-	}
-	return int(n), 0
-}
-
-// patience is how many milliseconds there are to the next timer; −1 = no end.
-func (s *shard) patience() int {
 	next := int64(-1)
 	sooner := func(t int64) {
 		if next < 0 || t < next {
@@ -180,25 +117,26 @@ func (s *shard) patience() int {
 	if s.keepTime != 0 {
 		sooner(s.keepTime)
 	}
-	for _, l := range s.listeners {
-		if l.until != 0 {
-			sooner(l.until)
+	if s.leaving {
+		for _, l := range s.listeners {
+			if l.until != 0 {
+				sooner(l.until)
+			}
 		}
 	}
 	if next < 0 {
 		return -1
 	}
-	ms := (next - s.now + int64(time.Millisecond) - 1) / int64(time.Millisecond)
-	return int(min(max(ms, 0), 1<<30))
+	return time.Duration(max(next-s.now, 0))
 }
 
 // handle does what one event asks for.
 func (s *shard) handle(token uint64, events uint32) {
-	switch token & 3 {
-	case tokenWake:
-		s.obey()
+	switch {
+	case token == kernel.Wake:
+		s.Obey()
 		return
-	case tokenListener:
+	case token&3 == tokenListener:
 		if l := s.listeners[int32(token>>2)]; l != nil {
 			s.accept(l)
 		}
@@ -248,19 +186,6 @@ func (s *shard) advance(f *flow, server bool, events uint32) {
 	}
 }
 
-// obey does what others have asked for.
-func (s *shard) obey() {
-	var count uint64
-	_, _, _ = unix.RawSyscall(unix.SYS_READ, uintptr(s.wakeFD), uintptr(unsafe.Pointer(&count)), 8)
-	s.mu.Lock()
-	commands := s.commands
-	s.commands = nil
-	s.mu.Unlock()
-	for _, f := range commands {
-		f()
-	}
-}
-
 // goOn gives every flow that had more to move than its turn allowed another turn.
 func (s *shard) goOn() {
 	batch := s.ready
@@ -288,15 +213,27 @@ func (s *shard) expire() {
 	for len(s.timers) > 0 && s.timers[0].when <= s.now {
 		s.look(s.timers[0])
 	}
-	for _, l := range s.listeners {
-		if l.until != 0 && l.until <= s.now {
-			s.accept(l)
-			closeFD(l.fd)
-			delete(s.listeners, l.fd)
-		}
+	if s.leaving {
+		s.takeLeave()
 	}
 	if s.keepTime != 0 && s.now >= s.keepTime {
 		s.keepHouse()
+	}
+}
+
+// takeLeave closes the listening sockets whose time has come.
+func (s *shard) takeLeave() {
+	s.leaving = false
+	for _, l := range s.listeners {
+		switch {
+		case l.until == 0:
+		case l.until <= s.now:
+			s.accept(l)
+			closeFD(l.fd)
+			delete(s.listeners, l.fd)
+		default:
+			s.leaving = true
+		}
 	}
 }
 
@@ -304,7 +241,7 @@ func (s *shard) expire() {
 func (s *shard) listen(fd int32, b *binding) {
 	l := &listening{fd: fd, binding: b}
 	s.listeners[fd] = l
-	if errno := watch(s.epoll, fd, unix.EPOLLIN, uint64(fd)<<2|tokenListener); errno != 0 {
+	if errno := s.Watch(fd, unix.EPOLLIN, uint64(fd)<<2|tokenListener); errno != 0 {
 		s.server.log.Error("a listening socket cannot be watched", "listener", b.asked, "error", errno)
 	}
 }
@@ -315,6 +252,7 @@ func (s *shard) leave(b *binding) {
 	for _, l := range s.listeners {
 		if (b == nil || l.binding == b) && l.until == 0 {
 			l.until = s.now + int64(farewell)
+			s.leaving = true
 		}
 	}
 }

@@ -1,45 +1,18 @@
 package l4
 
 import (
-	"encoding/binary"
-	"net/netip"
 	"unsafe"
 
+	"github.com/pharos-lb/pharos/forward/l4/kernel"
 	"golang.org/x/sys/unix"
 )
 
 // This file is every system call of the engine. They are made raw: none of them
 // waits, so the scheduler need not be told. The one that waits, epoll_wait, is
-// told in shard.go.
+// told in package kernel.
 
 // A rawAddr is a socket address of either family as the kernel takes it.
-type rawAddr = unix.RawSockaddrInet6
-
-// sockaddr writes address into sa and returns its length. In a socket of both
-// families (dual) an IPv4 address is written as the IPv6 address that means it.
-func sockaddr(sa *rawAddr, address netip.AddrPort, dual bool) uint32 {
-	*sa = rawAddr{}
-	binary.BigEndian.PutUint16((*[2]byte)(unsafe.Pointer(&sa.Port))[:], address.Port())
-	if address.Addr().Is4() && !dual {
-		v4 := (*unix.RawSockaddrInet4)(unsafe.Pointer(sa))
-		v4.Family = unix.AF_INET
-		v4.Addr = address.Addr().As4()
-		return unix.SizeofSockaddrInet4
-	}
-	sa.Family = unix.AF_INET6
-	sa.Addr = address.Addr().As16()
-	return unix.SizeofSockaddrInet6
-}
-
-// addrPort reads an address that the kernel wrote. An IPv6 zone is left out.
-func addrPort(sa *rawAddr) netip.AddrPort {
-	port := binary.BigEndian.Uint16((*[2]byte)(unsafe.Pointer(&sa.Port))[:])
-	if sa.Family == unix.AF_INET {
-		v4 := (*unix.RawSockaddrInet4)(unsafe.Pointer(sa))
-		return netip.AddrPortFrom(netip.AddrFrom4(v4.Addr), port)
-	}
-	return netip.AddrPortFrom(netip.AddrFrom16(sa.Addr).Unmap(), port)
-}
+type rawAddr = kernel.RawAddr
 
 func accept(fd int32, sa *rawAddr) (int32, unix.Errno) {
 	size := uint32(unix.SizeofSockaddrInet6)
@@ -117,23 +90,4 @@ func socketError(fd int32) unix.Errno {
 		return errno
 	}
 	return unix.Errno(v)
-}
-
-// localAddress returns the address that a socket is bound to.
-func localAddress(fd int32) netip.AddrPort {
-	var sa rawAddr
-	size := uint32(unix.SizeofSockaddrInet6)
-	if _, _, errno := unix.RawSyscall(unix.SYS_GETSOCKNAME, uintptr(fd), uintptr(unsafe.Pointer(&sa)),
-		uintptr(unsafe.Pointer(&size))); errno != 0 {
-		return netip.AddrPort{}
-	}
-	return addrPort(&sa)
-}
-
-// watch has epoll tell every change of fd, once each.
-func watch(epoll, fd int32, events uint32, token uint64) unix.Errno {
-	event := unix.EpollEvent{Events: events, Fd: int32(uint32(token)), Pad: int32(uint32(token >> 32))}
-	_, _, errno := unix.RawSyscall6(unix.SYS_EPOLL_CTL, uintptr(epoll), unix.EPOLL_CTL_ADD, uintptr(fd),
-		uintptr(unsafe.Pointer(&event)), 0, 0)
-	return errno
 }

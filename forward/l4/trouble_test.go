@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/pharos-lb/pharos/forward/l4/kernel"
 	"golang.org/x/sys/unix"
 )
 
@@ -32,7 +33,7 @@ func hang(t *testing.T) (netip.AddrPort, func()) {
 	if err := unix.Listen(fd, 0); err != nil {
 		t.Fatal(err)
 	}
-	addr := localAddress(int32(fd))
+	addr := kernel.LocalAddress(int32(fd))
 	var fill []net.Conn
 	for range 4 {
 		c, err := net.DialTimeout("tcp", addr.String(), 100*time.Millisecond)

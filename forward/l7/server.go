@@ -170,7 +170,7 @@ func New(opts Options) (*Server, error) {
 	}
 	s.carrier.files.Store(&files)
 	s.front, err = forward.NewFront(forward.FrontOptions[settings]{
-		Listeners: listens, MaxConns: opts.MaxConns, Drain: opts.Drain, Log: opts.Log,
+		Listeners: listens, MaxConns: opts.MaxConns, Intake: opts.Registry.Intake(), Drain: opts.Drain, Log: opts.Log,
 		Serve: func(ctx context.Context, c *forward.Conn[settings]) { c.Settings().engine(ctx, c) },
 	})
 	if err != nil {

@@ -25,7 +25,9 @@ type Status struct {
 	Generation uint64          `json:"generation"`
 	Listeners  []string        `json:"listeners"`
 	Services   []ServiceStatus `json:"services"`
-	Routes     []RouteStatus   `json:"routes"`
+	// Forwarding are the pools of this node's site.
+	Forwarding []PoolStatus  `json:"forwarding"`
+	Routes     []RouteStatus `json:"routes"`
 	// Speaker is the BGP child process; nil without BGP.
 	Speaker *SpeakerStatus `json:"speaker,omitempty"`
 	// VIPs are the addresses that pharos keeps on an interface; null = it does not.
@@ -88,6 +90,33 @@ type ServiceStatus struct {
 	Sites    []SiteStatus `json:"sites"`
 }
 
+// PoolStatus is a service's pool at this node's site.
+type PoolStatus struct {
+	Service string `json:"service"`
+	// Balance is the algorithm, and what it hashes.
+	Balance string `json:"balance"`
+	// Overflow are the sites that take what the pool has nobody for, most preferred first.
+	Overflow []string        `json:"overflow,omitempty"`
+	Backends []ForwardStatus `json:"backends"`
+}
+
+// ForwardStatus is what this node does with one backend.
+type ForwardStatus struct {
+	Address netip.AddrPort `json:"address"`
+	// Active: it gets new work. Panic: although it is down, since so few are up.
+	Active bool `json:"active"`
+	Panic  bool `json:"panic,omitempty"`
+	// Elsewhere: it is another site's VIP.
+	Elsewhere bool `json:"elsewhere,omitempty"`
+	// Open is how many connections, sessions and requests it has from this node.
+	Open int64 `json:"open"`
+	// Share is how much of its weight counts: below 1 in a slow start.
+	Share float64 `json:"share"`
+	// Ejected is why this node passes it over ("errors", "success-rate", "latency"), for how much longer.
+	Ejected        string  `json:"ejected,omitempty"`
+	EjectedSeconds float64 `json:"ejected_seconds,omitempty"`
+}
+
 // SiteStatus is one service at one site.
 type SiteStatus struct {
 	Site     string         `json:"site"`
@@ -98,6 +127,8 @@ type SiteStatus struct {
 	// Override is the order that stands on the service here, on the service or on
 	// the site, as OverrideStatus.Text says it; "" = none.
 	Override string `json:"override,omitempty"`
+	// Panic: so few backends are up that those that are down get work as well.
+	Panic bool `json:"panic,omitempty"`
 }
 
 // TargetStatus is the verdict on one address.

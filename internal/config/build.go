@@ -58,6 +58,8 @@ func build(r *reading, top *value) *Config {
 	b.buildZones()
 	b.buildDNS()
 	b.buildListeners()
+	limits := b.top.section("limits")
+	b.cfg.Limits = Intake{Connections: get[int](limits, "connections"), Rate: get[int](limits, "rate")}
 	b.buildBGP()
 	b.buildDrain()
 	b.buildAdmin()

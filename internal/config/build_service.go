@@ -22,6 +22,8 @@ func (b *builder) buildServices() {
 		b.buildMinSites(d)
 		b.buildBalance(d)
 		b.buildTransport(d)
+		d.Panic = get[float64](d.at, "panic")
+		b.buildOverflow(d)
 		d.Check = b.check(d)
 	}
 }
@@ -58,6 +60,30 @@ func (b *builder) buildMinSites(d *draft) {
 	d.MinSites = get[int](d.at, "min_sites")
 	if at := d.at.entry("min_sites"); at != nil && len(d.pools) > 0 && d.MinSites > len(d.pools) {
 		b.refuse(at, refuse("%d is more sites than %s has backends at (%d)", d.MinSites, d.Name, len(d.pools)))
+	}
+}
+
+// buildOverflow reads where a site's work goes that its own pool has nobody for: sites with a VIP to forward to.
+func (b *builder) buildOverflow(d *draft) {
+	at := d.at.entry("overflow")
+	if at == nil || at.data == false {
+		return
+	}
+	d.Overflow.On = true
+	for _, item := range at.list("to") {
+		name, ok := item.data.(string)
+		switch {
+		case !ok:
+		case slices.Contains(d.Overflow.To, name):
+			b.refuse(item, refuse("%s is listed twice", name))
+		case d.vips[name] == nil && slices.ContainsFunc(b.cfg.Sites, func(s Site) bool { return s.Name == name }):
+			b.refuse(item, refuse("%s has no VIP at %s to forward to: add vip.%s", d.Name, name, name))
+		default:
+			d.Overflow.To = append(d.Overflow.To, name)
+		}
+	}
+	if at.entry("to") == nil && !at.isMeant("to") && !d.hasVIP() {
+		b.refuseKey(at, refuse("%s has no VIP of any site to forward to", d.Name))
 	}
 }
 

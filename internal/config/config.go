@@ -23,6 +23,7 @@ type Config struct {
 	Services  []Service // sorted by Name
 	Zones     []Zone    // sorted by Name
 	Listeners []Listener
+	Limits    Intake
 	Networks  []geo.Network // sorted by Name
 	Geo       Geo
 	DNS       DNS
@@ -95,7 +96,12 @@ type Service struct {
 	Balance Balance
 	// Transport is what HTTP requests go to them in.
 	Transport Transport
-	Pools     []Pool // sorted by Site; never empty
+	// Panic is the share of a pool's backends that have to be up for those that are down to get no
+	// work, 0 … 1; 0 = they never do while another is up.
+	Panic float64
+	// Overflow is where a site's work goes that its own pool has nobody for.
+	Overflow Overflow
+	Pools    []Pool // sorted by Site; never empty
 	// VIPs are the unicast addresses per site, sorted by Site.
 	VIPs []VIP
 	// Anycast are the addresses shared by all sites; may be empty.
@@ -130,6 +136,12 @@ type Balance struct {
 	Limit Limit
 	// Eject says whom to pass over for what became of its work; all zero = nobody.
 	Eject Eject
+}
+
+// An Overflow names the sites that take what a pool cannot.
+type Overflow struct {
+	On bool
+	To []string // most preferred first; nil = all of the service's, the nearest first
 }
 
 // A Limit is what a backend carries at a time, from each node.
@@ -218,6 +230,12 @@ type Name struct {
 	Service string
 	TTL     time.Duration // 1s … 24h, whole seconds; default 30s
 	Anycast bool          // answer the service's anycast addresses instead of steering
+}
+
+// Intake is what all listeners of a node take together.
+type Intake struct {
+	Connections int // of tcp listeners, and as many of http ones; default 16384
+	Rate        int // new ones a second; 0 = any number
 }
 
 // DNS is where and how DNS is answered.

@@ -102,6 +102,7 @@ tests: [{name: www.example.com, from: DE, expect: fra}]
 			Name: "example.com.", Master: "@ NS ns", MasterFile: "/etc/pharos/pharos.yaml (zones.example.com.records)",
 			Names: []config.Name{{FQDN: "www.example.com.", Service: "web", TTL: 30 * time.Second}},
 		}},
+		Limits: config.Intake{Connections: 16384},
 		Listeners: []config.Listener{
 			{Bind: config.Bind{Port: 80}, TCP: tcpDefaults("web", 10*time.Minute, 2*time.Second)},
 			{Bind: config.Bind{Port: 81}, HTTP: &config.HTTPListener{
@@ -199,6 +200,9 @@ func TestEverything(t *testing.T) {
 				For: 20 * time.Second, MaxFor: 2 * time.Minute, MaxShare: 0.3,
 			},
 		}, web.Balance},
+		{"panic", 0.4, web.Panic},
+		{"overflow", config.Overflow{On: true, To: []string{"sin", "fra"}}, web.Overflow},
+		{"limits", config.Intake{Connections: 1000, Rate: 50}, cfg.Limits},
 		{"min_sites", 2, web.MinSites},
 		{"pools", []config.Pool{
 			{Site: "fra", Backends: []config.Backend{{Address: addrPort("10.0.1.10:8080"), Weight: 1}, {Address: addrPort("10.0.1.11:8080"), Weight: 3}}},
@@ -266,7 +270,7 @@ func TestEverything(t *testing.T) {
 		}, cfg.BGP},
 		{"drain", config.Drain{Depreference: 10 * time.Second, Stop: 20 * time.Second}, cfg.Drain},
 		{"admin", config.Admin{Socket: "testdata/pharos.sock", Listen: config.Bind{Addr: addr("127.0.0.1"), Port: 9153}, Token: config.NewSecret("0123456789abcdef")}, cfg.Admin},
-		{"test", config.Test{Name: "a.b.eu.example.com.", Type: "A", From: "network:office", Down: []string{"fra", "iad"}, Expect: []string{"sin"}, Line: 178}, cfg.Tests[2]},
+		{"test", config.Test{Name: "a.b.eu.example.com.", Type: "A", From: "network:office", Down: []string{"fra", "iad"}, Expect: []string{"sin"}, Line: 181}, cfg.Tests[2]},
 	} {
 		if diff := cmp.Diff(c.want, c.got, same); diff != "" {
 			t.Errorf("%s: -want +got:\n%s", c.name, diff)

@@ -52,6 +52,8 @@ const (
 	defaultHTTPIdle = time.Minute
 	defaultRedirect = 302
 
+	defaultConnections = 16384
+
 	defaultHello     = 5 * time.Second
 	defaultBacklog   = 4096
 	defaultKeepAlive = time.Minute

@@ -17,6 +17,7 @@ func fileKeys() *shape {
 		may("zones", dict(dnsName("a zone", false), zoneKeys(), 0, maxZones), "The DNS zones this fleet is authoritative for, by name"),
 		may("dns", dnsKeys(), "Where and how DNS is answered"),
 		may("listeners", list(listenerKeys(), 0, maxListeners), "Where each site takes traffic in"),
+		may("limits", intakeKeys(), "What all listeners of a node take together"),
 		may("vips", vipsKeys(), "Have pharos put the VIPs on an interface of each node. Default: they are there already"),
 		may("bgp", bgpKeys(), "What is announced and to whom"),
 		may("drain", drainKeys(), "The stages in which something is taken out by order"),

@@ -9,6 +9,9 @@ func serviceKeys() *shape {
 		may("balance", balanceKeys(), "How the backends of a pool share the work. Default: auto"),
 		may("limit", limitKeys(), "How much each backend carries at a time. Default: any amount"),
 		may("eject", ejectKeys(), "Pass over backends for what becomes of their work, on this node alone. Default: nobody"),
+		may("panic", one(number("panic", 0.01, 1)),
+			"While a smaller share of a pool's backends is up, but not none, those that are down get work as well. Default: they do not"),
+		may("overflow", overflowKeys(), "Forward to the VIPs of other sites what a site's own pool has nobody for. Default: nothing"),
 		need("backends", dict(siteName(), oneOrMore(backendKeys(), 1, maxBackends), 1, maxSites),
 			"The upstream servers, by site"),
 		may("vip", vipKeys(), "The addresses that users connect to, by site"),
@@ -25,6 +28,12 @@ func vipKeys() *shape {
 	s.key, s.least, s.most = siteName(), 1, maxSites
 	s.rest = oneOrMore(one(address("a VIP")), 1, maxAddresses)
 	return s
+}
+
+func overflowKeys() *shape {
+	return object(
+		may("to", list(one(siteName()), 1, maxSites), "Sites, most preferred first. Default: all that have a VIP of the service, the nearest first"),
+	).orShort(boolean())
 }
 
 func backendKeys() *shape {

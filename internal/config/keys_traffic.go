@@ -10,3 +10,11 @@ func listenerKeys() *shape {
 		may("tls", tlsKeys(), "Terminate TLS; for http only"),
 	).pick("tcp", "udp", "http")
 }
+
+func intakeKeys() *shape {
+	return object(
+		with("connections", one(integer("connections", 1, maxConnections)), defaultConnections,
+			"How many client connections there may be, over all tcp listeners, and as many over all http listeners"),
+		may("rate", one(integer("rate", 1, maxConnections)), "How many new connections a second are taken, by tcp and http together, with a burst of one second"),
+	)
+}

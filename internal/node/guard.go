@@ -197,6 +197,7 @@ func describe(old, next *config.Config) []string {
 		{"listeners", old.Listeners, next.Listeners},
 		{"networks", old.Networks, next.Networks},
 		{"geo", old.Geo, next.Geo},
+		{"limits", old.Limits, next.Limits},
 		{"dns", old.DNS, next.DNS},
 		{"bgp", old.BGP, next.BGP},
 	} {

@@ -29,6 +29,7 @@ type metrics struct {
 	distrusted    prometheus.Gauge
 	unseen        prometheus.Gauge
 	held          *prometheus.GaugeVec
+	panics        prometheus.Gauge
 }
 
 func newMetrics(reg prometheus.Registerer, version string) *metrics {
@@ -68,7 +69,10 @@ func newMetrics(reg prometheus.Registerer, version string) *metrics {
 	m.unseen = prometheus.NewGauge(prometheus.GaugeOpts{
 		Name: "pharos_node_routes_unseen", Help: "Prefixes times peers that were sent a prefix which nobody sees elsewhere although others look.",
 	})
-	reg.MustRegister(m.unseen, m.distrusted, m.overrides, m.ordersRefused, m.minority, m.doubting, m.held)
+	m.panics = prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "pharos_node_panic_pools", Help: "Pools of all sites in which so few backends are up that those that are down get work as well.",
+	})
+	reg.MustRegister(m.panics, m.unseen, m.distrusted, m.overrides, m.ordersRefused, m.minority, m.doubting, m.held)
 	info := prometheus.NewGauge(prometheus.GaugeOpts{
 		Name: "pharos_build_info", Help: "Always 1; the labels say what runs.",
 		ConstLabels: prometheus.Labels{"version": version, "go": runtime.Version()},
@@ -113,11 +117,17 @@ func (m *metrics) noteView(v *health.View) {
 // than their own merits.
 func (m *metrics) noteSafety(p *steer.Plan) {
 	var counts [256]int // by reason
+	panics := 0
 	for i := range p.Services {
+		may := p.Topology.Services[i].Config.Panic > 0
 		for k := range p.Services[i].Sites {
 			counts[p.Services[i].Sites[k].Why]++
+			if may && p.Services[i].Sites[k].Panics() {
+				panics++
+			}
 		}
 	}
+	m.panics.Set(float64(panics))
 	for _, r := range [...]steer.Reason{
 		steer.ReasonFailOpen, steer.ReasonMinimum, steer.ReasonBudget, steer.ReasonMassFailure,
 		steer.ReasonDrained, steer.ReasonOrderedDown, steer.ReasonOrderedUp,

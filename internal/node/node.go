@@ -73,6 +73,7 @@ type Node struct {
 	log      *slog.Logger
 	started  time.Time
 	registry *prometheus.Registry
+	counters *counters // what is scraped of registry
 	metrics  *metrics
 	board    steer.Board
 	setup    atomic.Pointer[Setup]
@@ -129,6 +130,7 @@ func New(opts Options) (*Node, error) {
 	}
 	n := &Node{opts: opts, log: opts.Log, started: time.Now(), stopping: make(chan struct{}), handedOver: make(chan struct{}), registry: prometheus.NewRegistry()}
 	n.phase.Store("starting")
+	n.counters = &counters{registry: n.registry}
 	n.metrics = newMetrics(n.registry, opts.Version)
 	setup, err := Load(opts.ConfigFile, opts.Name)
 	if err != nil {
@@ -179,6 +181,7 @@ func (n *Node) build(setup *Setup) (err error) {
 	if n.backends, err = forward.New(n.forwardOptions(setup)); err != nil {
 		return err
 	}
+	n.setIntake(setup)
 	if n.vips, err = n.newVIPs(setup); err != nil {
 		return err
 	}

@@ -89,6 +89,7 @@ func (n *Node) reload(ctx context.Context, allow admin.Allowed) (*admin.ReloadRe
 	for _, c := range changes {
 		c.Commit()
 	}
+	n.setIntake(next)
 	n.setLoaded(next)
 	return &admin.ReloadResult{Hash: hashText(next.Config.Hash), Changes: describe(old.Config, next.Config)}, nil
 }

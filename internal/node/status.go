@@ -24,7 +24,7 @@ func (n *Node) adminOptions(s *Setup, socket string) admin.Options {
 		Socket: socket, Listen: listen, Token: s.Config.Admin.Token.Reveal(),
 		Status: n.Status, Explain: n.explain, ExplainHTTP: n.explainHTTP, Reload: n.Reload, Ready: n.ready,
 		Override: n.override, Overrides: n.overrides, Check: n.check, Keys: n.Keys, ChangeKeys: n.ChangeKeys, Upgrade: n.Upgrade,
-		Gatherer: n.registry, Log: n.log,
+		Gatherer: n.counters, Log: n.log,
 	}
 }
 
@@ -48,7 +48,11 @@ func (n *Node) explain(r admin.ExplainRequest) (*steer.Explanation, error) {
 	}
 	now := steer.Decide(plan.Topology, n.decider.view.Load(), facts, plan)
 	now.Generation = plan.Generation
-	return steer.Explain(now, steer.Question{Name: r.Name, IPv6: r.IPv6, From: r.From})
+	e, err := steer.Explain(now, steer.Question{Name: r.Name, IPv6: r.IPv6, From: r.From})
+	if err == nil {
+		n.explainForwarding(e, now)
+	}
+	return e, err
 }
 
 // setLoaded puts a setup on show.
@@ -150,6 +154,7 @@ func (n *Node) fillPlan(out *admin.Status, plan *steer.Plan) {
 		for j := range svc.Sites {
 			site, decided := &svc.Sites[j], &sp.Sites[j]
 			ss := admin.SiteStatus{Site: t.Config.Sites[site.Site].Name, Eligible: decided.Eligible, Why: decided.Why}
+			ss.Panic = decided.Panics()
 			ss.Override = orders.onPool(svc.Config.Name, ss.Site)
 			for k, target := range site.Backends {
 				backend := targetStatus(view, t.Layout.Targets[target], decided.Backends[k].Active, errs)
@@ -163,6 +168,7 @@ func (n *Node) fillPlan(out *admin.Status, plan *steer.Plan) {
 		}
 		out.Services = append(out.Services, row)
 	}
+	out.Forwarding = n.forwardingStatus(plan)
 	for _, r := range plan.Routes {
 		out.Routes = append(out.Routes, routeStatus(r, orders.onPrefix(r.Prefix)))
 	}
@@ -213,6 +219,9 @@ func degraded(st *admin.Status, s *Setup) []string {
 			switch site.Why {
 			case steer.ReasonBudget, steer.ReasonMassFailure, steer.ReasonMinimum:
 				out = append(out, fmt.Sprintf("service %s at %s: %s", svc.Name, site.Site, site.Why))
+			}
+			if site.Panic {
+				out = append(out, fmt.Sprintf("service %s at %s: too few backends are up to carry it all, so those that are down are used as well (panic)", svc.Name, site.Site))
 			}
 			for _, b := range site.Backends {
 				if b.Status == health.StatusDown.String() {

@@ -83,10 +83,16 @@ func (n *Node) takeOver(ctx context.Context, setup *Setup, parts *parts) error {
 		m.Close()
 		return fmt.Errorf("take over: want a release, got %q: %w", m.Kind, err)
 	}
-	if release.BGP != nil && len(m.Files) == len(release.BGP.Files) {
-		copy(release.BGP.Files[:], m.Files)
+	files := m.Files
+	if release.BGP != nil && len(files) >= len(release.BGP.Files) {
+		files = files[copy(release.BGP.Files[:], files):]
 		n.leash = release.BGP
 	}
+	n.mu.Lock()
+	datagrams := n.udp
+	n.mu.Unlock()
+	datagrams.Adopt(release.Sessions, files)
+	n.counters.adopt(release.Counters)
 	n.state.thaw()
 	n.decider.do(ctx, func() {
 		if all := n.state.restoreOverrides(); len(all) > 0 { // given since this process read them

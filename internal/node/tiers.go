@@ -42,6 +42,11 @@ func (n *Node) openForwarding(s *Setup) error {
 	return nil
 }
 
+// setIntake bounds what all listeners take.
+func (n *Node) setIntake(s *Setup) {
+	n.backends.Intake().Set(s.Config.Limits.Connections, s.Config.Limits.Rate)
+}
+
 // openDNS binds the DNS sockets.
 func (n *Node) openDNS(s *Setup) error {
 	dns, err := dnslb.New(n.dnsOptions(s))

@@ -132,7 +132,7 @@ func (s *Setup) l4Listeners() []l4.Listener {
 			services = append(services, r.Service)
 		}
 		for _, a := range s.addresses(l.Bind, services) {
-			out = append(out, tcpListener(wildcard(a), l.TCP))
+			out = append(out, tcpListener(wildcard(a), l.Bind, l.TCP))
 		}
 	}
 	return out

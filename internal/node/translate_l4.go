@@ -9,9 +9,9 @@ import (
 )
 
 // tcpListener is a configured listener at one of its addresses.
-func tcpListener(at netip.AddrPort, c *config.TCPListener) l4.Listener {
+func tcpListener(at netip.AddrPort, bind config.Bind, c *config.TCPListener) l4.Listener {
 	l := l4.Listener{
-		Address: at, Service: c.Service,
+		Address: at, Overflow: overflows(bind), Service: c.Service,
 		Idle: c.Idle, Connect: c.Connect, Lifetime: c.Lifetime, Hello: c.Hello,
 		Backlog: c.Backlog, KeepAlive: c.KeepAlive, UserTimeout: c.UserTimeout,
 		FastOpen: c.FastOpen, DeferAccept: c.DeferAccept,
@@ -24,6 +24,10 @@ func tcpListener(at netip.AddrPort, c *config.TCPListener) l4.Listener {
 	}
 	return l
 }
+
+// overflows reports whether other sites listen at their VIPs as this one does at this listener: only
+// then there is somebody to hand on to.
+func overflows(b config.Bind) bool { return b.Host == "vip" || b.Host == "" && !b.Addr.IsValid() }
 
 func forwardLimits(c config.Limits) l4.Limits {
 	return l4.Limits{
@@ -61,7 +65,7 @@ func (s *Setup) udpListeners() []udp.Listener {
 		}
 		for _, a := range s.addresses(l.Bind, []string{l.UDP.Service}) {
 			u := udp.Listener{
-				Address: wildcard(a), Service: l.UDP.Service, Idle: l.UDP.Idle, Responses: l.UDP.Responses, Sessions: l.UDP.Sessions,
+				Overflow: overflows(l.Bind), Address: wildcard(a), Service: l.UDP.Service, Idle: l.UDP.Idle, Responses: l.UDP.Responses, Sessions: l.UDP.Sessions,
 			}
 			if q := l.UDP.QUIC; q != nil {
 				u.QUIC = &udp.QUIC{Length: q.Length, Servers: q.Servers}

@@ -7,12 +7,14 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/pharos-lb/pharos/bgp"
 	"github.com/pharos-lb/pharos/forward"
+	"github.com/pharos-lb/pharos/forward/l4/udp"
 	"github.com/pharos-lb/pharos/internal/admin"
 	"github.com/pharos-lb/pharos/internal/handover"
 	"github.com/pharos-lb/pharos/internal/health"
@@ -30,7 +32,7 @@ import (
 // process is killed first, so that there is never a second one that acts.
 
 // upgradeProtocol is the version of these messages.
-const upgradeProtocol = 1
+const upgradeProtocol = 2
 
 // The messages.
 const (
@@ -63,7 +65,10 @@ type ownState struct {
 }
 
 type releaseBody struct {
-	BGP *bgp.Leash // its files come with it
+	BGP *bgp.Leash // its files come first
+	// Sessions of UDP; a file for each comes after those of BGP.
+	Sessions []udp.Session
+	Counters []carriedCounter
 }
 
 type failedBody struct{ Error string }
@@ -281,10 +286,16 @@ func (n *Node) release(s *successor) error {
 	n.mu.Unlock()
 	n.state.freeze()
 	n.gossip.Suspend()
+	closeSessions := func() {}
 	resume := func() {
+		closeSessions()
+		n.counters.thaw()
 		n.gossip.Resume()
 		n.state.thaw()
 	}
+	n.mu.Lock()
+	datagrams := n.udp
+	n.mu.Unlock()
 	if speaker != nil {
 		limit = min(limit, n.setup.Load().Config.BGP.Lease/2)
 		ctx, cancel := context.WithTimeout(context.Background(), limit)
@@ -299,6 +310,15 @@ func (n *Node) release(s *successor) error {
 			body.BGP, files = leash, leash.Files[:]
 		}
 	}
+	if datagrams != nil {
+		ctx, cancel := context.WithTimeout(context.Background(), limit/4)
+		sessions, sockets := datagrams.HandOver(ctx)
+		cancel()
+		body.Sessions, files = sessions, append(slices.Clone(files), sockets...)
+		defer closeAll(sockets)
+		closeSessions = datagrams.TakeBack
+	}
+	body.Counters = n.counters.freeze()
 	err := s.conn.Send(msgRelease, body, files, limit)
 	if err == nil {
 		_, err = s.await(context.Background(), msgAdopted, limit)

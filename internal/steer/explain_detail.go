@@ -149,8 +149,23 @@ func (d details) site(position int, ipv6 bool) ExplainedSite {
 	}
 	_, vips := ss.addresses(ipv6)
 	e.Detail = joinParts(
-		d.p.excuse(d.service(), position, ipv6), d.p.siteOrder(d.service(), position), d.vips(vips), d.backends(position))
+		d.p.excuse(d.service(), position, ipv6), d.p.siteOrder(d.service(), position), d.vips(vips), d.backends(position), d.overflow(position))
 	return e
+}
+
+// overflow names the sites that take what the deciding node's own pool cannot.
+func (d details) overflow(position int) string {
+	if position != d.s.Home || !d.s.Config.Overflow.On {
+		return ""
+	}
+	var names []string
+	for _, site := range d.p.Overflow(d.service()) {
+		names = append(names, site.Site)
+	}
+	if len(names) == 0 {
+		return "overflows to nobody: no other site is fit"
+	}
+	return "overflows to " + strings.Join(names, ", ")
 }
 
 // pool describes a site of an anycast service: what counts is its pool.
@@ -158,7 +173,7 @@ func (d details) pool(position int) ExplainedSite {
 	ss := &d.s.Sites[position]
 	plan := &d.p.Services[d.service()].Sites[position]
 	e := ExplainedSite{
-		Site: d.p.Topology.Config.Sites[ss.Site].Name, Detail: joinParts(d.p.siteOrder(d.service(), position), d.backends(position)),
+		Site: d.p.Topology.Config.Sites[ss.Site].Name, Detail: joinParts(d.p.siteOrder(d.service(), position), d.backends(position), d.overflow(position)),
 	}
 	order, _ := d.p.SiteOrder(d.service(), position)
 	if len(plan.Backends) == 0 {
@@ -218,7 +233,11 @@ func (d details) backends(position int) string {
 		case v.Status == health.StatusUp:
 			up++
 		case v.Status == health.StatusDown:
-			texts = append(texts, fmt.Sprintf("%s down%s: %s", addr, d.since(v), v.Why))
+			text := fmt.Sprintf("%s down%s: %s", addr, d.since(v), v.Why)
+			if d.p.Services[d.service()].Sites[position].Backends[i].Why == ReasonPanic {
+				text += ", used all the same (panic)"
+			}
+			texts = append(texts, text)
 		default:
 			texts = append(texts, fmt.Sprintf("%s unknown: %s", addr, v.Why))
 		}

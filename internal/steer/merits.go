@@ -77,7 +77,33 @@ func (j *judgement) site(at place, ss *ServiceSite, backends []BackendPlan) Site
 	default:
 		why = ReasonOrderedDown
 	}
+	j.panic(at, backends, active)
 	return SitePlan{Backends: backends, V4: j.answer(ss, false, why), V6: j.answer(ss, true, why)}
+}
+
+// panic gives work to the backends that are down as well, where so few are up that
+// these could not carry it all: of many that fail at once, some may only seem to, and the others would be
+// overrun one by one. Those out by order stay out and do not count. Where none is up the site is out, and panic is not asked.
+func (j *judgement) panic(at place, backends []BackendPlan, active int) {
+	threshold := j.t.Services[at.service].Config.Panic
+	if threshold == 0 || active == 0 {
+		return
+	}
+	down := func(b *BackendPlan) bool { return b.Why == ReasonBackendDown || b.Why == ReasonAssumedDown }
+	all := active
+	for i := range backends {
+		if down(&backends[i]) {
+			all++
+		}
+	}
+	if float64(active) >= threshold*float64(all) {
+		return
+	}
+	for i := range backends {
+		if down(&backends[i]) {
+			backends[i] = BackendPlan{Active: true, Why: ReasonPanic}
+		}
+	}
 }
 
 // backend decides one backend; order is what is ordered of the service at the site. A DRAIN of

@@ -109,6 +109,11 @@ func (s *SitePlan) answer(ipv6 bool) *AnswerPlan {
 	return &s.V4
 }
 
+// Panics reports whether backends that are down get work, because so few are up.
+func (s *SitePlan) Panics() bool {
+	return slices.ContainsFunc(s.Backends, func(b BackendPlan) bool { return b.Why == ReasonPanic })
+}
+
 // A BackendPlan is one backend's decision.
 type BackendPlan struct {
 	Active bool // takes new connections

@@ -41,6 +41,7 @@ const (
 	ReasonCutOff                       // announced although not fit: too few sites are heard to know
 	ReasonSettling                     // announced although not fit, for a moment: others may be leaving too
 	ReasonTurn                         // announced although not fit: another site is leaving, or just left
+	ReasonPanic                        // used although down: so few of the pool are up that they could not carry it all
 	reasonCount
 )
 
@@ -77,13 +78,14 @@ var reasonTexts = [reasonCount]string{
 	ReasonCutOff:         "announced less preferred although not fit: too few sites are heard to know what the others do",
 	ReasonSettling:       "announced less preferred although not fit, until it is known who else is leaving",
 	ReasonTurn:           "announced less preferred although not fit: another site is leaving, or has just left",
+	ReasonPanic:          "used although down: too few of its pool are up (panic)",
 	ReasonMassFailure:    "held in: at least half of all sites failed at once, so the checks are distrusted",
 }
 
 // Keeps reports whether a site with this reason is answered with, a route announced.
 func (r Reason) Keeps() bool {
 	switch r {
-	case ReasonNone, ReasonFailOpen, ReasonOrderedUp, ReasonMinimum, ReasonBudget, ReasonMassFailure:
+	case ReasonNone, ReasonFailOpen, ReasonOrderedUp, ReasonMinimum, ReasonBudget, ReasonMassFailure, ReasonPanic:
 		return true
 	case ReasonStopping, ReasonStandbyRoute, ReasonPromoted, ReasonUnanswered, ReasonDepreferred,
 		ReasonLastSites, ReasonCutOff, ReasonSettling, ReasonTurn:

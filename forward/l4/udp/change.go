@@ -87,6 +87,8 @@ func (l *Listener) settle() error {
 	l.Idle = cmp.Or(l.Idle, DefaultIdle)
 	l.Sessions = cmp.Or(l.Sessions, DefaultSessions)
 	if l.QUIC != nil {
+		own := *l.QUIC // shards read it while the next change is checked
+		l.QUIC = &own
 		if err := l.QUIC.check(); err != nil {
 			return fmt.Errorf("UDP listener %s: %w", l.Address, err)
 		}
@@ -122,17 +124,15 @@ func (c *Change) Commit() {
 		switch {
 		case kept[b]:
 		case s.state == stateRunning:
-			for i, sh := range s.shards {
-				fd := b.sockets[i]
-				sh.do(func() {
-					if at := sh.sockets[fd]; at != nil && at.binding == b {
-						sh.drop(at)
-					}
-				})
+			for _, sh := range s.shards {
+				sh.Do(func() { sh.leave(b) })
 			}
 		default:
 			b.close()
 		}
+	}
+	for _, sh := range s.shards {
+		sh.Do(sh.expire) // sessions that are open may end sooner now
 	}
 }
 

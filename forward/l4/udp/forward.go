@@ -1,61 +1,127 @@
 package udp
 
 import (
-	"encoding/binary"
 	"net/netip"
-	"slices"
 	"unsafe"
 
 	"github.com/pharos-lb/pharos/forward"
+	"github.com/pharos-lb/pharos/forward/l4/kernel"
 	"golang.org/x/sys/unix"
 )
 
-// take takes a batch of clients' datagrams and sends each to its backend.
+const (
+	// takeTurns is how many batches one socket has before others get their turn.
+	takeTurns = 4
+	// few is how many answers are looked for at a time, until so many were there: then the
+	// kernel is asked to join them.
+	few = 8
+)
+
+// A span is messages in a row of the batch that came from clients, of one session.
+type span struct {
+	session  *session
+	first, n int
+}
+
+// take takes clients' datagrams and sends them to their backends.
 func (s *shard) take(at *socket) {
-	s.in.used = 0
-	n, errno := s.in.receive(at.fd, true)
-	if errno != 0 {
+	for range takeTurns {
+		s.in.used = 0
+		n, errno := s.in.receive(at.fd, width)
+		if errno != 0 {
+			return
+		}
+		for i := range n {
+			s.deliver(at, i)
+		}
+		s.pass()
+		if n < width {
+			return
+		}
+	}
+	s.more = append(s.more, at.fd)
+}
+
+// deliver finds the session of the message in slot i. Those of one session are sent together.
+func (s *shard) deliver(at *socket, i int) {
+	source, segment := s.in.told(i)
+	data := s.in.message(i)
+	n := pieces(len(data), segment)
+	s.server.count.received.Add(uint64(n))
+	set := at.binding.settings.Load()
+	if set.QUIC != nil && segment > 0 && !set.QUIC.alike(data, segment) {
+		s.deliverEach(at, i, source, data, segment)
 		return
 	}
-	s.server.count.received.Add(uint64(n))
-	for i := range n {
-		h := &s.in.headers[i]
-		data := s.in.slot(i)[:min(int(h.Len), slotSize)]
-		source := replySource(s.in.control[i][:h.Hdr.Controllen])
-		x := s.find(at, &s.in.names[i], h.Hdr.Namelen, source, data)
-		if x == nil {
-			continue
+	x := s.find(at, i, source, data)
+	if x == nil {
+		return
+	}
+	x.asked += n
+	if s.run.session != x || s.run.first+s.run.n != i {
+		s.pass()
+		s.run = span{x, i, 0}
+	}
+	s.in.direct(i, nil, 0, nil, segment)
+	s.run.n++
+}
+
+// deliverEach delivers the datagrams of a message that go to several backends.
+func (s *shard) deliverEach(at *socket, i int, source, data []byte, segment int) {
+	for len(data) > 0 {
+		n := min(segment, len(data))
+		if x := s.find(at, i, source, data[:n]); x != nil {
+			s.pass()
+			x.asked++
+			s.sent(x, data[:n])
 		}
-		s.used(x)
-		x.asked++
-		if !s.pass(x, data) {
-			continue
-		}
-		if set := at.binding.settings.Load(); set.Responses == 0 {
-			s.end(x, forward.OutcomeServed) // nobody answers
-		}
+		data = data[n:]
 	}
 }
 
-// pass sends a datagram to the backend of a session. It reports whether the
-// session still is.
-func (s *shard) pass(x *session, data []byte) bool {
+// pass sends what has been gathered to its backend.
+func (s *shard) pass() {
+	x, first, n := s.run.session, s.run.first, s.run.n
+	if x == nil {
+		return
+	}
+	s.run = span{}
+	if n == 1 && s.in.headers[first].Hdr.Control == nil {
+		s.sent(x, s.in.message(first))
+		return
+	}
+	lost, refused := s.in.send(x.upstream.fd, first, n)
+	if lost > 0 {
+		s.server.count.lost.Add(uint64(lost))
+	}
+	s.passed(x, refused)
+}
+
+// sent sends one datagram to the backend of a session.
+func (s *shard) sent(x *session, data []byte) {
 	for range 2 {
-		_, _, errno := unix.RawSyscall6(unix.SYS_SENDTO, uintptr(x.fd), uintptr(unsafe.Pointer(unsafe.SliceData(data))),
+		_, _, errno := unix.RawSyscall6(unix.SYS_SENDTO, uintptr(x.upstream.fd), uintptr(unsafe.Pointer(unsafe.SliceData(data))),
 			uintptr(len(data)), unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL, 0, 0)
 		switch errno {
-		case 0:
-			return true
-		case unix.ECONNREFUSED: // tells of an earlier one
-			s.refused(x)
-			return false
 		case unix.EINTR:
+			continue
+		case 0, unix.ECONNREFUSED: // tells of an earlier one
 		default:
 			s.server.count.lost.Add(1)
-			return true
 		}
+		s.passed(x, errno == unix.ECONNREFUSED)
+		return
 	}
-	return true
+}
+
+// passed notes that datagrams have gone to a backend.
+func (s *shard) passed(x *session, refused bool) {
+	switch {
+	case refused:
+		s.refused(x)
+	case x.at.binding.settings.Load().Responses == 0: // nobody answers
+		s.end(x, forward.OutcomeServed, true)
+	}
 }
 
 // refused ends a session whose backend has nobody at its port: the client's next
@@ -63,68 +129,89 @@ func (s *shard) pass(x *session, data []byte) bool {
 func (s *shard) refused(x *session) {
 	x.backend.Failed(unix.ECONNREFUSED)
 	s.server.count.refused.Add(1)
-	s.end(x, forward.OutcomeReset)
+	s.end(x, forward.OutcomeReset, false)
 }
 
-// used notes that a session is in use.
-func (s *shard) used(x *session) {
-	x.last = s.now
-	if x.at.newest != x {
-		x.at.unlink(x)
-		x.at.push(x)
+// keyOf returns the key of a message that came from a name.
+func keyOf(name *kernel.RawAddr, source []byte) key {
+	k := key{server: asked(source), port: kernel.Port(name)}
+	if name.Family == unix.AF_INET {
+		k.client[10], k.client[11] = 0xff, 0xff
+		copy(k.client[12:], (*unix.RawSockaddrInet4)(unsafe.Pointer(name)).Addr[:])
+	} else {
+		k.client = name.Addr
 	}
+	return k
 }
 
-// find returns the session of a datagram, a new one if need be; nil if it is dropped.
-func (s *shard) find(at *socket, name *unix.RawSockaddrInet6, size uint32, source, data []byte) *session {
-	k := key{client: addrPort(name), server: asked(source)}
+// find returns the session of a datagram of the message in slot i, a new one if need be; nil
+// if it is dropped.
+func (s *shard) find(at *socket, i int, source, data []byte) *session {
+	k := keyOf(&s.in.names[i], source)
 	set := at.binding.settings.Load()
 	x := at.sessions[k]
 	var wanted netip.AddrPort
 	if set.QUIC != nil {
-		if address, ok := set.QUIC.server(data); ok {
-			wanted = address
-			if x != nil && x.backend.Address() != address {
-				k.backend = address
-				x = at.sessions[k]
+		if place, ok := set.QUIC.server(data); ok {
+			wanted = set.QUIC.address(place)
+			if x != nil && x.backend.Address() != wanted {
+				k.bound = place + 1
+				if x = at.sessions[k]; x != nil && x.backend.Address() != wanted {
+					s.pass() // the numbers are others since a reload
+					s.end(x, forward.OutcomeServed, false)
+					x = nil
+				}
 			}
 		}
 	}
-	if x != nil {
-		return x
+	if x == nil {
+		if x = s.begin(at, set, k, wanted); x == nil {
+			return nil
+		}
+		h := &s.in.headers[i].Hdr
+		x.name, x.nameLen = s.in.names[i], h.Namelen
+		x.from = uint8(copy(x.source[:], source))
 	}
+	s.used(x)
+	return x
+}
+
+// begin begins a session, nil if that cannot be.
+func (s *shard) begin(at *socket, set *Listener, k key, wanted netip.AddrPort) *session {
 	if s.stopping != 0 {
 		s.server.count.lost.Add(1)
 		return nil
 	}
-	if at.binding.active.Add(1) > int64(set.Sessions) {
-		if at.oldest == nil {
-			at.binding.active.Add(-1)
-			s.server.count.full.Add(1)
-			return nil
-		}
+	// A shard that has none to give up takes one all the same, or its clients would never be served
+	// while others have them all.
+	if at.binding.active.Add(1) > int64(set.Sessions) && at.oldest != nil {
 		s.server.count.evicted.Add(1)
-		s.end(at.oldest, forward.OutcomeClient)
+		s.pass() // what it has been sent before it ends
+		if at.oldest != nil {
+			s.end(at.oldest, forward.OutcomeClient, false)
+		}
 	}
-	backend := s.choose(set, at, k, wanted)
-	if backend == nil {
+	x := s.newSession()
+	x.key, x.at, x.last = k, at, s.now
+	x.backend = s.choose(set, at, k, wanted)
+	if x.backend == nil {
 		at.binding.active.Add(-1)
 		s.server.count.noBackend.Add(1)
 		return nil
 	}
-	x = &session{key: k, at: at, backend: backend, name: *name, nameLen: size, source: slices.Clone(source), last: s.now}
 	if err := s.connect(x); err != nil {
-		backend.Failed(err)
-		backend.Done()
+		x.backend.Failed(err)
+		x.backend.Done()
 		at.binding.active.Add(-1)
 		s.server.count.noBackend.Add(1)
 		return nil
 	}
-	backend.Opened()
+	x.backend.Opened()
 	s.server.count.sessions.Add(1)
 	at.sessions[k] = x
 	at.push(x)
-	s.sessions[x.fd] = x
+	s.sessions++
+	s.lookBy(s.now + int64(set.Idle))
 	return x
 }
 
@@ -138,95 +225,88 @@ func (s *shard) choose(set *Listener, at *socket, k key, wanted netip.AddrPort) 
 			return b
 		}
 	}
-	b, err := edition.Claim(set.Service, forward.Flow{Client: k.client, Server: at.binding.real, Datagram: true}, nil)
+	client := netip.AddrPortFrom(netip.AddrFrom16(k.client).Unmap(), k.port)
+	flow := forward.Flow{Client: client, Server: at.binding.real, Datagram: true}
+	if set.Overflow {
+		flow.Overflow = at.binding.real.Port()
+	}
+	b, err := edition.Claim(set.Service, flow, nil)
 	if err != nil {
 		return nil
 	}
 	return b
 }
 
-// connect opens the socket of a session.
-func (s *shard) connect(x *session) error {
-	address := x.backend.Address()
-	family := unix.AF_INET6
-	if address.Addr().Is4() {
-		family = unix.AF_INET
+// answer takes what a backend has sent and puts it among what goes to clients.
+func (s *shard) answer(u *upstream) {
+	for range takeTurns {
+		x := u.session
+		if x == nil {
+			s.stray(u)
+			return
+		}
+		if s.outFD != x.at.fd || s.out.used == width {
+			s.flush()
+		}
+		s.outFD = x.at.fd
+		most := few
+		if u.bulky {
+			most = width
+		}
+		most = min(most, width-s.out.used)
+		n, errno := s.out.receive(u.fd, most)
+		switch {
+		case errno == unix.ECONNREFUSED:
+			s.refused(x)
+			return
+		case errno != 0:
+			return
+		}
+		for i := s.out.used; i < s.out.used+n; i++ {
+			_, segment := s.out.told(i)
+			datagrams := pieces(len(s.out.message(i)), segment)
+			s.out.direct(i, &x.name, x.nameLen, x.source[:x.from], segment)
+			x.replies += datagrams
+			s.server.count.answered.Add(uint64(datagrams))
+		}
+		s.out.used += n
+		s.used(x)
+		if n == few && !u.bulky {
+			u.bulk()
+		}
+		if r := x.at.binding.settings.Load().Responses; r > 0 && x.replies >= r*x.asked {
+			s.end(x, forward.OutcomeServed, n < most)
+			return
+		}
+		if n < most {
+			return
+		}
 	}
-	fd, err := unix.Socket(family, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
-	if err != nil {
-		return err
-	}
-	var sa unix.RawSockaddrInet6
-	size := sockaddr(&sa, address, false)
-	if _, _, errno := unix.RawSyscall(unix.SYS_CONNECT, uintptr(fd), uintptr(unsafe.Pointer(&sa)), uintptr(size)); errno != 0 {
-		unix.Close(fd)
-		return errno
-	}
-	x.fd = int32(fd)
-	if err := s.watch(x.fd); err != nil {
-		unix.Close(fd)
-		return err
-	}
-	return nil
+	s.more = append(s.more, u.fd)
 }
 
-// answer takes what a backend has sent and puts it among what goes to clients.
-func (s *shard) answer(x *session) {
-	if s.outFD != x.at.fd || s.out.used == width {
+// stray drops what has come for nobody any more.
+func (s *shard) stray(u *upstream) {
+	if s.out.used == width {
 		s.flush()
 	}
-	s.outFD = x.at.fd
-	first := s.out.used
-	n, errno := s.out.receive(x.fd, false)
-	switch {
-	case errno == unix.ECONNREFUSED:
-		s.refused(x)
-		return
-	case errno != 0:
-		return
+	for range takeTurns {
+		n, errno := s.out.receive(u.fd, width)
+		if errno != 0 && errno != unix.ECONNREFUSED {
+			return
+		}
+		s.server.count.stray.Add(uint64(n))
 	}
-	for i := first; i < first+n; i++ {
-		s.out.address(i, x)
-	}
-	s.out.used += n
-	x.replies += n
-	s.used(x)
-	s.server.count.answered.Add(uint64(n))
-	if r := x.at.binding.settings.Load().Responses; r > 0 && x.replies >= r*x.asked {
-		s.end(x, forward.OutcomeServed)
-	}
+	s.more = append(s.more, u.fd)
 }
 
 // flush sends what waits for clients.
 func (s *shard) flush() {
 	if s.out.used > 0 {
-		if lost := s.out.send(s.outFD); lost > 0 {
+		lost, _ := s.out.send(s.outFD, 0, s.out.used)
+		if lost > 0 {
 			s.server.count.lost.Add(uint64(lost))
 		}
+		s.out.used = 0
 	}
-}
-
-// sockaddr writes address into sa and returns its length.
-func sockaddr(sa *unix.RawSockaddrInet6, address netip.AddrPort, dual bool) uint32 {
-	*sa = unix.RawSockaddrInet6{}
-	binary.BigEndian.PutUint16((*[2]byte)(unsafe.Pointer(&sa.Port))[:], address.Port())
-	if address.Addr().Is4() && !dual {
-		v4 := (*unix.RawSockaddrInet4)(unsafe.Pointer(sa))
-		v4.Family = unix.AF_INET
-		v4.Addr = address.Addr().As4()
-		return unix.SizeofSockaddrInet4
-	}
-	sa.Family = unix.AF_INET6
-	sa.Addr = address.Addr().As16()
-	return unix.SizeofSockaddrInet6
-}
-
-// addrPort reads an address that the kernel wrote, without its zone.
-func addrPort(sa *unix.RawSockaddrInet6) netip.AddrPort {
-	port := binary.BigEndian.Uint16((*[2]byte)(unsafe.Pointer(&sa.Port))[:])
-	if sa.Family == unix.AF_INET {
-		v4 := (*unix.RawSockaddrInet4)(unsafe.Pointer(sa))
-		return netip.AddrPortFrom(netip.AddrFrom4(v4.Addr), port)
-	}
-	return netip.AddrPortFrom(netip.AddrFrom16(sa.Addr).Unmap(), port)
 }

@@ -8,8 +8,9 @@ import (
 
 // counters count on the way and are read when scraped.
 type counters struct {
-	received, answered, sessions, byID      atomic.Uint64
-	evicted, full, noBackend, refused, lost atomic.Uint64
+	received, answered, sessions, byID atomic.Uint64
+	evicted, noBackend, refused, lost  atomic.Uint64
+	opened, reused, stray, carried     atomic.Uint64
 }
 
 // Stats is a Server at one moment.
@@ -19,10 +20,14 @@ type Stats struct {
 	// Received and Answered count datagrams of clients and of backends, Sessions
 	// those that were begun, ByID those of them that went where a connection ID said.
 	Received, Answered, Sessions, ByID uint64
-	// Evicted counts sessions that gave way to newer ones, Full datagrams that found
-	// no room, NoBackend those that no backend could be given, Refused sessions whose
-	// backend had nobody at its port, Lost datagrams that could not be sent.
-	Evicted, Full, NoBackend, Refused, Lost uint64
+	// Evicted counts sessions that gave way to newer ones, NoBackend datagrams that no backend could be given, Refused sessions whose
+	// backend had nobody at its port, Lost datagrams that could not be sent, Stray those
+	// of backends that came after the end of their session.
+	Evicted, NoBackend, Refused, Lost, Stray uint64
+	// Opened counts sockets to backends, Reused sessions that have taken over one that another had.
+	Opened, Reused uint64
+	// Carried counts sessions of the process that this one has replaced.
+	Carried uint64
 }
 
 // Stats returns the counters.
@@ -30,7 +35,9 @@ func (s *Server) Stats() Stats {
 	c := &s.count
 	st := Stats{
 		Received: c.received.Load(), Answered: c.answered.Load(), Sessions: c.sessions.Load(), ByID: c.byID.Load(),
-		Evicted: c.evicted.Load(), Full: c.full.Load(), NoBackend: c.noBackend.Load(), Refused: c.refused.Load(), Lost: c.lost.Load(),
+		Evicted: c.evicted.Load(), NoBackend: c.noBackend.Load(), Refused: c.refused.Load(), Lost: c.lost.Load(),
+		Opened: c.opened.Load(), Reused: c.reused.Load(), Stray: c.stray.Load(),
+		Carried: c.carried.Load(),
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -62,9 +69,13 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	send(desc("received_datagrams_total", "Datagrams of clients."), counter, s.Received)
 	send(desc("answered_datagrams_total", "Datagrams of backends."), counter, s.Answered)
 	send(desc("evicted_sessions_total", "UDP sessions that gave way to newer ones."), counter, s.Evicted)
+	send(desc("carried_sessions_total", "UDP sessions that were begun in a process that this one has replaced."), counter, s.Carried)
+	sockets := desc("backend_sockets_total", "Sockets that sessions have taken to backends: opened, or reused after another session.", "how")
+	send(sockets, counter, s.Opened, "opened")
+	send(sockets, counter, s.Reused, "reused")
 	dropped := desc("dropped_datagrams_total", "Datagrams dropped, by reason.", "reason")
-	send(dropped, counter, s.Full, "sessions")
 	send(dropped, counter, s.NoBackend, "no_backend")
 	send(dropped, counter, s.Refused, "refused")
 	send(dropped, counter, s.Lost, "lost")
+	send(dropped, counter, s.Stray, "stray")
 }

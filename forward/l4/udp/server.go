@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/pharos-lb/pharos/forward"
+	"github.com/pharos-lb/pharos/forward/l4/kernel"
 	"github.com/pharos-lb/pharos/internal/handover"
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sys/unix"
@@ -39,8 +40,12 @@ type Listener struct {
 	// Responses is how many answers a datagram of a client gets: a session ends when
 	// it has had them. 0 = none (syslog), 1 = DNS, AnyResponses = nobody knows.
 	Responses int
-	// Sessions is how many there may be; the oldest gives way. 0 means DefaultSessions.
+	// Sessions is how many there may be, and one more for each shard that would have none; the oldest gives way. 0
+	// means DefaultSessions.
 	Sessions int
+	// Overflow: what the service's own pool has nobody for goes to the port of this listener at other
+	// sites' VIPs, where the plan names some.
+	Overflow bool
 	// QUIC finds the backend of a client that has changed its address; nil = nobody does.
 	QUIC *QUIC
 }
@@ -74,6 +79,7 @@ type Server struct {
 	state    state
 	pending  bool
 	bindings []*binding
+	adopted  [][]adopted // by shard: sessions of the process that this one replaces
 }
 
 type state uint8
@@ -148,10 +154,15 @@ func (s *Server) Run(ctx context.Context) error {
 	for _, b := range s.bindings {
 		s.open(b)
 	}
+	for i, sessions := range s.adopted {
+		sh := s.shards[i]
+		sh.Do(func() { sh.adopt(sessions) }) // after its sockets, before the first datagram
+	}
+	s.adopted = nil
 	s.mu.Unlock()
 	var wg sync.WaitGroup
 	for _, sh := range s.shards {
-		wg.Go(sh.run)
+		wg.Go(sh.serve)
 	}
 	<-ctx.Done()
 	s.mu.Lock()
@@ -160,10 +171,13 @@ func (s *Server) Run(ctx context.Context) error {
 	s.mu.Unlock()
 	drain, handed := forward.Drain(ctx, s.drain)
 	for _, sh := range s.shards {
-		sh.do(func() {
+		sh.Do(func() {
 			sh.stopping = sh.now + int64(max(drain, 0))
 			if handed { // what clients send from here on is the other process's
 				sh.deafen()
+			}
+			if handed && sh.away {
+				sh.dropGiven()
 			}
 		})
 	}
@@ -174,11 +188,10 @@ func (s *Server) Run(ctx context.Context) error {
 // open gives the sockets of b to the shards.
 func (s *Server) open(b *binding) {
 	for i, sh := range s.shards {
-		at := &socket{fd: b.sockets[i], binding: b, sessions: make(map[key]*session)}
-		sh.do(func() {
-			sh.sockets[at.fd] = at
-			_ = sh.watch(at.fd)
-		})
+		fd := b.sockets[i]
+		if !sh.Do(func() { sh.listen(fd, b) }) {
+			unix.Close(int(fd))
+		}
 	}
 }
 
@@ -194,7 +207,7 @@ func (s *Server) Close() error {
 		b.close()
 	}
 	for _, sh := range s.shards {
-		sh.close()
+		sh.Close()
 	}
 	s.bindings, s.shards = nil, nil
 	return nil
@@ -229,20 +242,10 @@ func bind(l *Listener, shards int) (*binding, error) {
 		}
 		if err != nil {
 			b.close()
-			return nil, fmt.Errorf("listen on %s/udp: %w%s", l.Address, err, cure(l.Address, err))
+			return nil, fmt.Errorf("listen on %s/udp: %w%s", l.Address, err, kernel.Cure(l.Address, err, "-lunp"))
 		}
 		b.sockets = append(b.sockets, fd)
-		sa, err := unix.Getsockname(int(fd))
-		if err != nil {
-			b.close()
-			return nil, err
-		}
-		switch sa := sa.(type) {
-		case *unix.SockaddrInet4:
-			at = netip.AddrPortFrom(at.Addr(), uint16(sa.Port))
-		case *unix.SockaddrInet6:
-			at = netip.AddrPortFrom(at.Addr(), uint16(sa.Port))
-		}
+		at = netip.AddrPortFrom(at.Addr(), kernel.LocalAddress(fd).Port())
 	}
 	b.real = at
 	b.settings.Store(l)
@@ -324,23 +327,10 @@ func checkFree(listeners []Listener) error {
 		}
 		fd, err := openSocket(l.Address, false)
 		if err != nil {
-			errs = append(errs, fmt.Errorf("listen on %s/udp: %w%s", l.Address, err, cure(l.Address, err)))
+			errs = append(errs, fmt.Errorf("listen on %s/udp: %w%s", l.Address, err, kernel.Cure(l.Address, err, "-lunp")))
 			continue
 		}
 		unix.Close(int(fd))
 	}
 	return errors.Join(errs...)
-}
-
-// cure says what to do about an address that cannot be listened on; "" if nobody knows.
-func cure(address netip.AddrPort, err error) string {
-	switch {
-	case errors.Is(err, unix.EADDRNOTAVAIL):
-		return fmt.Sprintf(" (no interface here has it: ip address add %s/%d dev lo)", address.Addr(), address.Addr().BitLen())
-	case errors.Is(err, unix.EADDRINUSE):
-		return " (another program listens there: ss -lunp names it)"
-	case errors.Is(err, unix.EACCES):
-		return " (ports below 1024 need root or CAP_NET_BIND_SERVICE)"
-	}
-	return ""
 }

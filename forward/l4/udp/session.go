@@ -1,0 +1,105 @@
+package udp
+
+import (
+	"github.com/pharos-lb/pharos/forward"
+	"github.com/pharos-lb/pharos/forward/l4/kernel"
+)
+
+// A session is one client at one of our addresses. It belongs to one shard.
+type session struct {
+	key      key
+	at       *socket
+	backend  *forward.Backend
+	upstream *upstream
+	name     kernel.RawAddr // of the client
+	nameLen  uint32
+	from     uint8              // how much of source there is; 0 = answers leave from the socket's address
+	source   [controlSpace]byte // the control message that says where they leave from
+	last     int64
+	asked    int // datagrams of the client
+	replies  int
+
+	newer, older *session // in socket's order of use
+}
+
+// A key tells the sessions of a socket apart.
+type key struct {
+	client, server [16]byte
+	port           uint16
+	// bound is above 0 for packets whose connection ID names another backend than
+	// the session of their addresses has: the place of that backend in QUIC.order.
+	bound uint16
+}
+
+// A socket is where a shard takes the datagrams of one address.
+type socket struct {
+	fd             int32
+	binding        *binding
+	sessions       map[key]*session
+	newest, oldest *session
+}
+
+func (at *socket) unlink(x *session) {
+	if x.newer != nil {
+		x.newer.older = x.older
+	} else {
+		at.newest = x.older
+	}
+	if x.older != nil {
+		x.older.newer = x.newer
+	} else {
+		at.oldest = x.newer
+	}
+	x.newer, x.older = nil, nil
+}
+
+func (at *socket) push(x *session) {
+	x.older = at.newest
+	if at.newest != nil {
+		at.newest.newer = x
+	} else {
+		at.oldest = x
+	}
+	at.newest = x
+}
+
+// keptSessions is how many session structs a shard keeps for the next use.
+const keptSessions = 1024
+
+func (s *shard) newSession() *session {
+	if n := len(s.spare); n > 0 {
+		x := s.spare[n-1]
+		s.spare = s.spare[:n-1]
+		return x
+	}
+	return new(session)
+}
+
+// used notes that a session is in use.
+func (s *shard) used(x *session) {
+	x.last = s.now
+	if x.at.newest != x {
+		x.at.unlink(x)
+		x.at.push(x)
+	}
+}
+
+// end ends a session. Its socket rests for another one if nothing more can come for it.
+func (s *shard) end(x *session, outcome forward.Outcome, rest bool) {
+	x.at.unlink(x)
+	delete(x.at.sessions, x.key)
+	s.sessions--
+	x.upstream.session = nil
+	if rest && s.rests.put(x.upstream, s.now) {
+		s.lookBy(s.now + int64(housekeeping))
+	} else {
+		s.hangUp(x.upstream)
+	}
+	x.at.binding.active.Add(-1)
+	x.backend.Report(outcome)
+	x.backend.Done()
+	if len(s.spare) < keptSessions {
+		*x = session{}
+		s.spare = append(s.spare, x)
+	}
+}
