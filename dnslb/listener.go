@@ -92,7 +92,7 @@ func bind(addr netip.AddrPort, sockets int) (*listener, error) {
 // start serves the listener until stop.
 func (l *listener) start(s *Server) {
 	for _, u := range l.udp {
-		count := s.metrics.socket(u.Overflowed)
+		count := s.metrics.socketAt(l.asked, u.Overflowed)
 		l.wg.Go(func() {
 			defer s.metrics.retire(count)
 			u.Serve(newResponder(s, count))

@@ -1,6 +1,7 @@
 package dnslb
 
 import (
+	"net/netip"
 	"sync"
 	"sync/atomic"
 
@@ -52,7 +53,8 @@ type counters struct {
 	responses [len(rcodeSlots)]atomic.Uint64
 	dropped   [dropReasons]atomic.Uint64
 	truncated atomic.Uint64
-	overflow  func() uint64 // what the kernel dropped of a UDP socket; or nil
+	overflow  func() uint64  // what the kernel dropped of a UDP socket; or nil
+	at        netip.AddrPort // immutable: where the socket listens; invalid = not said
 	_         [64]byte
 }
 
@@ -117,7 +119,12 @@ func newMetrics() *metrics {
 // socket returns counters for a new socket. overflow tells what the kernel has
 // dropped of it; nil for TCP.
 func (m *metrics) socket(overflow func() uint64) *counters {
-	c := &counters{overflow: overflow}
+	return m.socketAt(netip.AddrPort{}, overflow)
+}
+
+// socketAt is socket for one that listens at an address.
+func (m *metrics) socketAt(at netip.AddrPort, overflow func() uint64) *counters {
+	c := &counters{overflow: overflow, at: at}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.live[c] = struct{}{}

@@ -98,6 +98,7 @@ type socket[S any] struct {
 	listener *net.TCPListener
 	settings atomic.Pointer[S]
 	removed  atomic.Bool
+	begun    atomic.Uint64
 }
 
 // FrontStats is a Front at one moment.
@@ -367,6 +368,7 @@ func (f *Front[S]) admit(ctx context.Context, s *socket[S], conn *net.TCPConn) {
 		return
 	}
 	id := f.accepted.Add(1)
+	s.begun.Add(1)
 	c := &Conn[S]{Stream: NewStream(conn), ID: id, front: f, socket: s}
 	f.mu.Lock()
 	f.conns[c] = struct{}{}

@@ -20,12 +20,26 @@ func (HandedOver) Error() string { return "handed over to another process" }
 // Linger returns Limit, for those who do not know this package.
 func (h HandedOver) Linger() time.Duration { return h.Limit }
 
-// Drain returns how long what is open may take now that ctx has ended, d if it ended without a
-// HandedOver, and whether there was one.
-func Drain(ctx context.Context, d time.Duration) (time.Duration, bool) {
+// Closing is the cause with which the context of an engine's Run ends when it is to end within a
+// time, instead of that of its options.
+type Closing struct {
+	// Limit is how long connections may take to end.
+	Limit time.Duration
+}
+
+// Error implements error.
+func (Closing) Error() string { return "closing" }
+
+// Drain returns how long what is open may take now that ctx has ended, d if its cause is neither HandedOver nor
+// Closing, and whether it was handed over.
+func Drain(ctx context.Context, d time.Duration) (limit time.Duration, handed bool) {
 	var h HandedOver
 	if errors.As(context.Cause(ctx), &h) {
 		return h.Limit, true
+	}
+	var c Closing
+	if errors.As(context.Cause(ctx), &c) {
+		return c.Limit, false
 	}
 	return d, false
 }

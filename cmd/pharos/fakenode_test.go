@@ -27,7 +27,8 @@ func fakeNode(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 1 {
 		ts.Fatalf("usage: fakenode SOCKET")
 	}
-	server, err := admin.New(newFakeFleet().options(args[0]))
+	fleet := newFakeFleet()
+	server, err := admin.New(fleet.options(args[0]))
 	ts.Check(err)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
@@ -46,6 +47,7 @@ type fakeFleet struct {
 	keys   []string
 	known  []health.Scope
 	report admin.Status
+	looked int // how often the stages were asked for
 }
 
 func newFakeFleet() *fakeFleet {
@@ -75,6 +77,7 @@ func (f *fakeFleet) options(socket string) admin.Options {
 		Status:    func() *admin.Status { return &f.report },
 		Override:  f.override,
 		Overrides: f.overrides,
+		Drains:    f.drains,
 		Check:     f.check,
 		Keys:      f.keyStatus,
 		ChangeKeys: func(c admin.KeyChange) (*admin.KeyStatus, error) {
@@ -129,6 +132,7 @@ func (f *fakeFleet) override(_ context.Context, r admin.OverrideRequest) (*admin
 		if r.For > 0 {
 			v.Until = v.At.Add(r.For)
 		}
+		f.looked = 0
 		v, err := f.set.Write(v)
 		if err != nil {
 			return nil, err
@@ -150,6 +154,36 @@ func (f *fakeFleet) overrides(cleared bool) *admin.OverrideList {
 		if v.Scope.Service == "db" {
 			list.Acknowledged = 2
 		}
+	}
+	return list
+}
+
+// drains has what is drained at fra, and what comes back there, go a stage further at each question; what is drained
+// at sin never ends.
+func (f *fakeFleet) drains(context.Context) *admin.DrainList {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	list := &admin.DrainList{Drains: []admin.DrainStatus{}, Silent: []string{"syd1"}, Behind: []string{}}
+	f.looked++
+	standing := f.set.Standing()
+	at := admin.DrainStatus{Node: "fra1", Site: "fra", Scope: "site/fra", What: "prefix 192.0.2.0/24"}
+	switch drained := slices.ContainsFunc(standing, func(v health.Override) bool { return v.Scope.String() == "site/fra" }); {
+	case drained && f.looked <= 2:
+		at.Stage, at.Why, at.LeftMS = "unanswered", "draining: no longer answered, resolvers still know it", 30_000-500*int64(f.looked)
+	case drained && f.looked <= 4:
+		at.Stage, at.Why, at.Open, at.LeftMS = "finishing", "drained: withdrawn, connections are finishing", 5-f.looked, 300_000
+	case drained:
+		at.Stage, at.Why = admin.StageDone, "drained by order"
+	case f.looked <= 2:
+		at.Scope, at.Stage, at.Why, at.LeftMS = "", admin.StageReturning, "not announced yet: warming up", 2000
+	default:
+		at.What = ""
+	}
+	if at.What != "" {
+		list.Drains = append(list.Drains, at)
+	}
+	if slices.ContainsFunc(standing, func(v health.Override) bool { return v.Scope.String() == "site/sin" }) {
+		list.Drains = append(list.Drains, admin.DrainStatus{Node: "sin1", Site: "sin", Scope: "site/sin", What: "service web", Stage: "finishing", Why: "connections are finishing", Open: 1})
 	}
 	return list
 }

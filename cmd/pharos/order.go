@@ -66,7 +66,7 @@ func newOrders() []*cobra.Command {
 // orderFlags are the flags of a verb that gives orders.
 type orderFlags struct {
 	request        admin.OverrideRequest
-	yes            bool
+	yes, watch     bool
 	socket, format string
 }
 
@@ -92,6 +92,13 @@ func newOrder(v orderVerb) *cobra.Command {
 	fl.BoolVar(&f.request.Force, "force", false, "even if it breaks a minimum, like a service's min_sites")
 	fl.BoolVar(&f.request.DryRun, "dry-run", false, "show what it matches and what would change; change nothing")
 	fl.BoolVarP(&f.yes, "yes", "y", false, "do not ask")
+	switch v.order {
+	case health.OrderDrain:
+		fl.BoolVarP(&f.watch, "watch", "w", false, "follow the stages until all is drained; Ctrl-C leaves the order standing")
+		cmd.Example += "\n  pharos drain site/fra --yes --watch              # until the last connection has ended"
+	case health.OrderNone:
+		fl.BoolVarP(&f.watch, "watch", "w", false, "follow it until all is back: routes first, then names")
+	}
 	addSocket(cmd, &f.socket)
 	addFormat(cmd, &f.format)
 	return cmd
@@ -141,6 +148,8 @@ func (f *orderFlags) run(cmd *cobra.Command, args []string) error {
 	switch {
 	case err != nil:
 		return err
+	case f.watch && !result.DryRun && f.format != formatJSON:
+		return follow(cmd.Context(), client, cmd.OutOrStdout(), result)
 	case result.DryRun && len(result.Breaks) > 0 && !f.request.Force, !result.DryRun && !result.Held():
 		return errDegraded
 	}

@@ -17,8 +17,9 @@ func newOverrides() *cobra.Command {
 		Use:   "overrides",
 		Short: "List the orders that stand",
 		Long: `Overrides lists the standing orders of "drain", "down" and "up": on what, by whom, why,
-since when and until when, and how many nodes hold them all on disk. Exit code 2
-means that no majority does.`,
+since when and until when, and how many nodes hold them all on disk; and how far
+each node has come with what is drained. Exit code 2 means that no majority holds
+them.`,
 		Example: "  pharos overrides\n  pharos overrides --all -o json      # those that were cleared too",
 		Args:    usageArgs(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -29,10 +30,20 @@ means that no majority does.`,
 			if err != nil {
 				return err
 			}
+			var drains *admin.DrainList
+			if len(list.Overrides) > 0 {
+				drains, err = findClient(cmd, socket).Drains(cmd.Context())
+			}
+			if err != nil { // a node of an older version does not know
+				fmt.Fprintln(cmd.ErrOrStderr(), "pharos: how far what is drained has come is not known: "+err.Error())
+			}
 			if format == formatJSON {
-				err = writeJSON(cmd.OutOrStdout(), list)
+				err = writeJSON(cmd.OutOrStdout(), overridesOutput{list, drains})
 			} else {
 				err = printOverrides(cmd.OutOrStdout(), list, time.Now())
+			}
+			if err == nil && format != formatJSON && drains != nil {
+				err = printDrains(cmd.OutOrStdout(), drains)
 			}
 			if err == nil && 2*list.Acknowledged <= list.Of {
 				return errDegraded
@@ -44,6 +55,12 @@ means that no majority does.`,
 	addFormat(cmd, &format)
 	cmd.Flags().BoolVar(&all, "all", false, "also those that were cleared or have ended")
 	return cmd
+}
+
+// overridesOutput is what -o json prints.
+type overridesOutput struct {
+	*admin.OverrideList
+	Drains *admin.DrainList `json:"drains,omitempty"`
 }
 
 func printOverrides(out io.Writer, list *admin.OverrideList, now time.Time) error {

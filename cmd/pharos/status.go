@@ -88,10 +88,19 @@ func printStatus(out io.Writer, st *admin.Status, now time.Time) error {
 		if r.Cause != "" {
 			why += " (" + r.Cause + ")"
 		}
+		if r.Lacks != "" {
+			why += ": " + r.Lacks
+		}
 		if left := r.Until.Sub(now); left > 0 {
 			why += ", " + left.Round(time.Second).String() + " left"
 		}
 		fmt.Fprintf(w, "%s\t%s\t%s\n", r.Prefix, yesNo(announced), with(why, r.Override))
+	}
+	if len(st.Drains) > 0 {
+		fmt.Fprintln(w, "\nDRAINED\tSTAGE\tBY THE ORDER ON")
+	}
+	for _, d := range st.Drains {
+		fmt.Fprintf(w, "%s\t%s\t%s\n", d.What, d.Text(), d.Scope)
 	}
 	if st.Speaker != nil {
 		fmt.Fprintln(w, "\nBGP PEER\tASN\tSESSION\tSINCE\tSENT\tLAST ERROR")

@@ -225,7 +225,7 @@ func (n *vipNode) testHeldBack() {
 	n.await("the route to be held back", func() bool { return !n.announce() })
 	n.await("the reason", func() bool {
 		for _, r := range n.status().Routes {
-			if strings.Contains(r.Error, "VIP 198.18.0.80 is not on vips0") {
+			if !r.Announce && r.Lacks == "VIP 198.18.0.80" {
 				return true
 			}
 		}

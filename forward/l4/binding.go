@@ -21,6 +21,7 @@ type binding struct {
 
 	settings atomic.Pointer[settings]
 	active   atomic.Int64
+	begun    atomic.Uint64
 }
 
 // bind opens the sockets of an address.

@@ -81,6 +81,7 @@ func (s *shard) admit(b *binding, fd int32, sa *rawAddr) {
 		return
 	}
 	b.active.Add(1)
+	b.begun.Add(1)
 	m.accepted.Add(1)
 	if s.keepTime == 0 {
 		s.keepTime = s.now + int64(housekeeping)

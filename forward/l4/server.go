@@ -270,6 +270,17 @@ func (s *Server) closeShards() {
 	s.shards = nil
 }
 
+// Traffic returns what arrives at each address that is listened on.
+func (s *Server) Traffic() []forward.Traffic {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	out := make([]forward.Traffic, len(s.bindings))
+	for i, b := range s.bindings {
+		out[i] = forward.Traffic{Address: b.asked, Open: b.active.Load(), Begun: b.begun.Load()}
+	}
+	return out
+}
+
 // Addrs returns the bound addresses in the order of the listeners.
 func (s *Server) Addrs() []netip.AddrPort {
 	s.mu.Lock()

@@ -283,6 +283,9 @@ func (s *Server) Close() error { return s.front.Close() }
 // Addrs returns the bound addresses in the order of the listeners.
 func (s *Server) Addrs() []netip.AddrPort { return s.front.Addrs() }
 
+// Traffic returns what arrives at each address that is listened on. HTTP/2 streams are not told apart.
+func (s *Server) Traffic() []forward.Traffic { return s.front.Traffic() }
+
 // Stats returns the counters.
 func (s *Server) Stats() Stats { return s.metrics.stats() }
 

@@ -15,6 +15,7 @@
 //	POST /v1/explain/http HTTPExplanation of an HTTPQuestion
 //	POST /v1/reload       ReloadResult; allow_remove=true and allow_withdraw=true permit large removals
 //	GET  /v1/overrides    OverrideList; all=true shows cleared ones too
+//	GET  /v1/drains       DrainList: how far what is drained has come, at every node
 //	POST /v1/overrides    OverrideResult; scopes, order, for, by, reason, local, force, dry_run
 //	GET  /v1/check        CheckResult; target, local
 //	GET  /v1/keys         KeyStatus

@@ -43,6 +43,8 @@ type Options struct {
 	Override func(context.Context, OverrideRequest) (*OverrideResult, error)
 	// Overrides lists the orders that stand; with cleared, every register.
 	Overrides func(cleared bool) *OverrideList
+	// Drains asks every node how far what is drained has come.
+	Drains func(context.Context) *DrainList
 	// Check returns the health opinions on the targets that match. A pattern that
 	// matches nothing is an error.
 	Check func(context.Context, CheckRequest) (*CheckResult, error)
@@ -220,6 +222,7 @@ func (s *Server) routes(via string) http.Handler {
 	mux.HandleFunc("POST /v1/reload", s.reload)
 	mux.HandleFunc("POST /v1/upgrade", func(w http.ResponseWriter, r *http.Request) { s.upgrade(w, r, via) })
 	mux.HandleFunc("GET /v1/overrides", s.overrides)
+	mux.HandleFunc("GET /v1/drains", s.drains)
 	mux.HandleFunc("POST /v1/overrides", func(w http.ResponseWriter, r *http.Request) { s.override(w, r, via) })
 	mux.HandleFunc("GET /v1/check", s.check)
 	mux.HandleFunc("GET /v1/keys", s.keys)

@@ -34,6 +34,8 @@ type Status struct {
 	VIPs []VIPStatus `json:"vips,omitempty"`
 	// Overrides are the operators' orders that stand, sorted by scope.
 	Overrides []OverrideStatus `json:"overrides"`
+	// Drains is how far what is ordered out has come at this node.
+	Drains []DrainStatus `json:"drains,omitempty"`
 	// Sites is how many sites the fleet has, Heard of how many a fresh report is
 	// held. Minority: so few that only this node's own site is judged anew.
 	Sites    int  `json:"sites"`
@@ -151,6 +153,8 @@ type RouteStatus struct {
 	Announce bool         `json:"announce"`
 	Why      steer.Reason `json:"why"`
 	Blame    string       `json:"blame,omitempty"`
+	// Lacks is what this node lacks for it besides services: a VIP, a listener, DNS.
+	Lacks string `json:"lacks,omitempty"`
 	// Level is how much an announced route is to be preferred: "preferred", "standby",
 	// "draining" or "last resort". Cause speaks against one that is announced all the
 	// same. Until is when time alone changes something. LocalOnly: sent with no-export.

@@ -71,6 +71,7 @@ func build(r *reading, top *value) *Config {
 		b.cfg.Services = append(b.cfg.Services, d.Service)
 	}
 	slices.SortFunc(b.cfg.Services, func(x, y Service) int { return strings.Compare(x.Name, y.Name) })
+	b.checkDoors()
 	return b.cfg
 }
 

@@ -80,6 +80,8 @@ func (b *builder) buildDrain() {
 	at := b.top.section("drain")
 	b.cfg.Drain = Drain{
 		Depreference: get[time.Duration](at, "depreference"),
+		TrafficBelow: get[float64](at, "traffic_below"),
+		Connections:  get[time.Duration](at, "connections"),
 		Stop:         get[time.Duration](at, "stop"),
 	}
 }

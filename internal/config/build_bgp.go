@@ -230,6 +230,7 @@ func (b *builder) prefix(at *value, peered map[string]bool) Prefix {
 		Attributes: attributes(at),
 		Sites:      slices.Sorted(slices.Values(b.names(at.list("sites")))),
 	}
+	b.required(at, &prefix)
 	for _, item := range at.list("sites") {
 		site, ok := item.data.(string)
 		if !ok {

@@ -180,7 +180,10 @@ func (b *builder) checkClaims() {
 	}
 }
 
-func (b *builder) isDefault(at *value) bool { return at.parent.entry(at.key.Value) != at }
+// isDefault reports whether a claim is that of a key which is not in the file; an item of a list is.
+func (b *builder) isDefault(at *value) bool {
+	return at.key != nil && at.parent.entry(at.key.Value) != at
+}
 
 // common returns an address of both sets; a nil set has every address. The
 // address is the least, and invalid when both sets have every address.

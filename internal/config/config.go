@@ -322,6 +322,10 @@ type LargeCommunity [3]uint32
 type Prefix struct {
 	Prefix   netip.Prefix // masked
 	Requires []string     // services; sorted
+	// Listeners are ports, and DNS names, that have to answer at each of its addresses on
+	// the node itself: see Doors. Sorted.
+	Listeners []uint16
+	DNS       []string
 	Attributes
 	// To is what some peers hear instead; the first that means a peer counts.
 	To []PeerRoute
@@ -363,6 +367,11 @@ const (
 type Drain struct {
 	// Depreference is how long a prefix is announced less preferred; 0 … 24h, default 30s.
 	Depreference time.Duration
+	// TrafficBelow ends that early: once fewer connections and queries than this begin in a second at the prefix's
+	// addresses; 0 = it takes its time, default.
+	TrafficBelow float64
+	// Connections is how long those that are open may take to end before the drain counts as done; 0 … 24h, default 5m.
+	Connections time.Duration
 	// Stop is how long a node that is told to stop may take for all of it; 1s … 24h, default 15s.
 	Stop time.Duration
 }

@@ -118,7 +118,7 @@ tests: [{name: www.example.com, from: DE, expect: fra}]
 			Peers:        []config.Peer{{Site: "fra", Address: netip.MustParseAddr("127.0.0.9"), ASN: 64496, Port: 179, Hold: 9 * time.Second, MaxPrefixes: 10_000}},
 			Depreference: config.Depreference{Prepend: 3, MED: 100, LocalPref: 50},
 		},
-		Drain: config.Drain{Depreference: 30 * time.Second, Stop: 15 * time.Second},
+		Drain: config.Drain{Depreference: 30 * time.Second, Connections: 5 * time.Minute, Stop: 15 * time.Second},
 		Admin: config.Admin{Socket: "/run/pharos/pharos.sock"},
 		Tests: []config.Test{{Name: "www.example.com.", Type: "A", From: "DE", Expect: []string{"fra"}, Line: 13}},
 	}
@@ -268,7 +268,7 @@ func TestEverything(t *testing.T) {
 				{Site: "iad", Address: addr("203.0.113.1"), ASN: 64496, Port: 1790, Hold: 9 * time.Second, MaxPrefixes: 10_000},
 			},
 		}, cfg.BGP},
-		{"drain", config.Drain{Depreference: 10 * time.Second, Stop: 20 * time.Second}, cfg.Drain},
+		{"drain", config.Drain{Depreference: 10 * time.Second, TrafficBelow: 2.5, Connections: time.Hour, Stop: 20 * time.Second}, cfg.Drain},
 		{"admin", config.Admin{Socket: "testdata/pharos.sock", Listen: config.Bind{Addr: addr("127.0.0.1"), Port: 9153}, Token: config.NewSecret("0123456789abcdef")}, cfg.Admin},
 		{"test", config.Test{Name: "a.b.eu.example.com.", Type: "A", From: "network:office", Down: []string{"fra", "iad"}, Expect: []string{"sin"}, Line: 181}, cfg.Tests[2]},
 	} {

@@ -40,7 +40,8 @@ func attributeKeys() []field {
 func prefixKeys() *shape {
 	return object(append([]field{
 		need("prefix", one(announced()), "The prefix to announce"),
-		need("requires", oneOrMore(one(serviceName()), 1, maxServices), "Services: a site announces the prefix while it can serve all of them"),
+		need("requires", oneOrMore(one(requirement()), 1, maxServices),
+			`What a site must be able to do to announce the prefix: serve a service ("web"), take connections at a listener on the prefix's addresses ("listener:443"), answer DNS there ("dns:www.example.com")`),
 		may("sites", oneOrMore(one(siteName()), 1, maxSites), "Sites that may announce it. Default: every site with peers"),
 		may("to", list(toKeys(), 0, maxTo), "What some peers hear instead; the first that means a peer counts"),
 	}, append(announceKeys(), attributeKeys()...)...)...)

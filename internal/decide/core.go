@@ -2,6 +2,8 @@ package decide
 
 import (
 	"bytes"
+	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/pharos-lb/pharos/internal/health"
@@ -63,6 +65,7 @@ type Core struct {
 	own        []byte         // the states of the newest own report
 	weights    []uint8
 	redecide   bool // facts, orders or topology changed
+	leaving    bool // this node is about to stop: nobody is to be led here
 
 	// refused is since when observers are refused for their floors alone; at most
 	// one entry for each node of the fleet.
@@ -126,6 +129,9 @@ func (c *Core) Observe(states []health.Status, flags health.Flags, now time.Time
 	c.lastLook = now
 	if now.Before(c.doubtUntil) {
 		flags |= health.FlagDoubt
+	}
+	if c.leaving {
+		flags |= health.FlagLeaving
 	}
 	layout := c.topology.Layout
 	r := health.NewReport(c.name, layout)
@@ -225,6 +231,9 @@ func (c *Core) SetReady(ready bool) {
 	c.redecide = true
 }
 
+// SetLeaving says that this node is about to stop: from the next report on nobody is to be led here by DNS.
+func (c *Core) SetLeaving() { c.leaving = true }
+
 // SetStopping says that this node is about to stop: its routes are to be avoided from now on.
 func (c *Core) SetStopping() {
 	c.facts.Stopping = true
@@ -239,12 +248,44 @@ func (c *Core) SetUnpeered(unpeered bool) {
 	}
 }
 
+// SetDoors says whether this node answers at each of the topology's Doors, as it finds when it asks
+// itself; nil = not known.
+func (c *Core) SetDoors(doors []health.Status) {
+	if !slices.Equal(c.facts.Doors, doors) {
+		c.facts.Doors = doors
+		c.redecide = true
+	}
+}
+
+// DoorsKnown reports whether it is known of every door whether this node answers there.
+func (c *Core) DoorsKnown() bool {
+	return len(c.facts.Doors) == len(c.topology.Doors()) && !slices.ContainsFunc(c.facts.Doors, func(s health.Status) bool { return !decided(s) })
+}
+
+// SetTraffic says how much traffic there is at the addresses of each of the topology's Prefixes, and how many
+// connections each of its Services has.
+func (c *Core) SetTraffic(loads []steer.Load, pools []int) {
+	if !slices.Equal(c.facts.Loads, loads) || !slices.Equal(c.facts.Pools, pools) {
+		c.facts.Loads, c.facts.Pools = loads, pools
+		c.redecide = true
+	}
+}
+
+// SetMissing says which VIPs that this node keeps on an interface are not there, sorted.
+func (c *Core) SetMissing(missing []netip.Addr) {
+	if !slices.Equal(c.facts.Missing, missing) {
+		c.facts.Missing = missing
+		c.redecide = true
+	}
+}
+
 // SetTopology puts a new configuration in force; what is known of the targets in both stays.
 func (c *Core) SetTopology(t *steer.Topology, config uint64) {
 	c.topology, c.config = t, config
 	c.ledger = c.ledger.Rebase(t.Fleet, t.Layout)
 	c.adopt()
-	c.own, c.lastReport, c.weights, c.facts.Weights = nil, time.Time{}, nil, nil
+	c.own, c.lastReport, c.weights, c.facts.Weights, c.facts.Doors = nil, time.Time{}, nil, nil, nil
+	c.facts.Loads, c.facts.Pools = nil, nil
 	c.redecide = true
 }
 

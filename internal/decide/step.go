@@ -43,10 +43,13 @@ func (c *Core) Step(m health.Moment) Step {
 // a shared route may count on does.
 func (c *Core) heardOtherwise(prev *health.View) bool {
 	now := c.view
+	if prev == nil && len(now.Leaving) > 0 {
+		return true
+	}
 	if prev == nil || len(prev.Verdicts) != len(now.Verdicts) || len(now.Verdicts) == 0 {
 		return prev == nil
 	}
-	if prev.Minority != now.Minority {
+	if prev.Minority != now.Minority || !slices.Equal(prev.Leaving, now.Leaving) {
 		return true
 	}
 	if &prev.Verdicts[0] == &now.Verdicts[0] {

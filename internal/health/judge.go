@@ -61,6 +61,7 @@ func (l *Ledger) Judge(prev *View, m Moment) *View {
 	}
 	l.attend(view, prev, m.Connected)
 	l.distrust(view)
+	view.Leaving = l.leaving()
 	l.judged = view
 	benches := l.benches(view)
 	last, shared := previousVerdicts(prev, l.layout)

@@ -82,6 +82,9 @@ type View struct {
 	// half of the sites or more were heard at least once.
 	MinoritySince time.Time
 	Joined        bool
+	// Leaving are the sites whose nodes have all said, in their newest report, that they are
+	// stopping; sorted, nil = none. It is their own word, and stands until one speaks again.
+	Leaving []string
 	// Witnesses is what the next judgement has to know of each observer of the
 	// fleet, sorted by name.
 	Witnesses []Witness

@@ -32,6 +32,8 @@ type question struct {
 	Pattern string `json:"pattern"`
 	// Routes asks for what the node's routers send of our prefixes instead.
 	Routes bool `json:"routes,omitempty"`
+	// Drains asks how far what is drained has come there.
+	Drains bool `json:"drains,omitempty"`
 }
 
 // A finding is what a node's own probes hold of one target.
@@ -56,6 +58,9 @@ func (n *Node) answer(_ string, raw []byte) []byte {
 	}
 	if q.Routes {
 		return encodeOutlook(n.outlook())
+	}
+	if q.Drains {
+		return encodeDrains(n.drainAnswer())
 	}
 	return encodeFindings(n.findings(q.Pattern))
 }

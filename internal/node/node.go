@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -22,7 +21,6 @@ import (
 	"github.com/pharos-lb/pharos/forward/l4/udp"
 	"github.com/pharos-lb/pharos/forward/l7"
 	"github.com/pharos-lb/pharos/internal/admin"
-	"github.com/pharos-lb/pharos/internal/config"
 	"github.com/pharos-lb/pharos/internal/handover"
 	"github.com/pharos-lb/pharos/internal/health"
 	"github.com/pharos-lb/pharos/internal/health/probe"
@@ -87,7 +85,8 @@ type Node struct {
 	canaries *probe.Canaries // nil without any
 	admin    *admin.Server
 	backends *forward.Registry
-	vips     *vips // nil: the VIPs are on the node already
+	vips     *vips         // nil: the VIPs are on the node already
+	doors    *probe.Runner // asks this node itself for what its prefixes require
 
 	parts *parts // set by Run
 
@@ -185,6 +184,9 @@ func (n *Node) build(setup *Setup) (err error) {
 	if n.vips, err = n.newVIPs(setup); err != nil {
 		return err
 	}
+	if n.doors, err = n.newDoors(setup); err != nil {
+		return fmt.Errorf("bgp.prefixes: %w", err)
+	}
 	socket := n.opts.Socket
 	if socket == "" {
 		socket = setup.Config.Admin.Socket
@@ -236,6 +238,7 @@ func (n *Node) Run(ctx context.Context) error {
 	parts.start("geo watch", n.watchGeo)
 	parts.start("overrides file", n.watchOrders)
 	parts.start("route watch", n.watchRoutes)
+	parts.start("traffic", n.watchTraffic)
 
 	err := n.open(ctx, parts)
 	if err == nil {
@@ -290,6 +293,7 @@ func (n *Node) open(ctx context.Context, parts *parts) error {
 	if err := n.openDNS(setup); err != nil {
 		return err
 	}
+	parts.start("doors", n.watchDoors)
 	if err := n.begin(ctx, setup, parts); err != nil {
 		return err
 	}
@@ -316,63 +320,4 @@ func (n *Node) begin(ctx context.Context, setup *Setup, parts *parts) error {
 	}
 	speaker.Commit()
 	return nil
-}
-
-// stop takes the tiers down: routes first, so that nobody is led here, then
-// names, then connections; gossip says goodbye last.
-func (n *Node) stop(parts *parts) {
-	n.phase.Store("stopping")
-	close(n.stopping)
-	n.reloading.Lock() // a reload in hand ends first; no other begins
-	defer n.reloading.Unlock()
-	notifySystemd("STOPPING=1")
-	n.log.Info("stopping", "node", n.opts.Name)
-	steps := stepsOf(n.setup.Load().Config.Drain)
-	end := time.Now().Add(steps.total)
-	ctx, cancel := context.WithTimeout(context.Background(), steps.depreferenced+stopStep)
-	defer cancel()
-	n.mu.Lock()
-	announced := n.speaker != nil
-	n.mu.Unlock()
-	if announced && n.announces() {
-		// Routers that know another way take it, and nothing is lost.
-		n.decider.do(ctx, n.decider.core.SetStopping)
-		n.pause(ctx, steps.depreferenced)
-	}
-	n.decider.setReady(ctx, false)
-	parts.stop(stopStep, "bgp", "bgp sessions")
-	if announced {
-		n.pause(ctx, convergence) // what the routers still send until they have converged is served
-	}
-	parts.stop(stopStep, "dns")
-	parts.stop(max(time.Until(end), stopStep), "l7", "l4", "udp")
-	n.releaseVIPs(parts)
-	parts.stopAll(stopStep)
-}
-
-// pause waits.
-func (n *Node) pause(ctx context.Context, d time.Duration) {
-	select {
-	case <-time.After(d):
-	case <-ctx.Done():
-	}
-}
-
-// announces reports whether the newest plan has a route.
-func (n *Node) announces() bool {
-	plan := n.board.Load()
-	return plan != nil && slices.ContainsFunc(plan.Routes, func(r steer.Route) bool { return r.Announce })
-}
-
-// stopSteps is how the time of a stop is shared out.
-type stopSteps struct {
-	total         time.Duration
-	depreferenced time.Duration // routes are announced less preferred
-}
-
-// depreferencedShare is what part of a stop its routes are announced less preferred for.
-const depreferencedShare = 5
-
-func stepsOf(d config.Drain) stopSteps {
-	return stopSteps{total: d.Stop, depreferenced: min(d.Depreference, d.Stop/depreferencedShare)}
 }

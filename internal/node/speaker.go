@@ -52,7 +52,7 @@ func (n *Node) desiredRoutes() []bgp.Route {
 	}
 	var out []bgp.Route
 	for _, r := range plan.Routes {
-		if r.Announce && n.vips.missing(r.Prefix) == "" {
+		if r.Announce {
 			out = append(out, speakerRoute(&plan.Topology.Config.BGP, r))
 		}
 	}

@@ -23,7 +23,7 @@ func (n *Node) adminOptions(s *Setup, socket string) admin.Options {
 	return admin.Options{
 		Socket: socket, Listen: listen, Token: s.Config.Admin.Token.Reveal(),
 		Status: n.Status, Explain: n.explain, ExplainHTTP: n.explainHTTP, Reload: n.Reload, Ready: n.ready,
-		Override: n.override, Overrides: n.overrides, Check: n.check, Keys: n.Keys, ChangeKeys: n.ChangeKeys, Upgrade: n.Upgrade,
+		Override: n.override, Overrides: n.overrides, Drains: n.drains, Check: n.check, Keys: n.Keys, ChangeKeys: n.ChangeKeys, Upgrade: n.Upgrade,
 		Gatherer: n.counters, Log: n.log,
 	}
 }
@@ -108,9 +108,9 @@ func (n *Node) Status() *admin.Status {
 		out.Speaker = speakerStatus(st)
 		markInstalled(out.Routes, st.Routes)
 		n.markPeers(out.Routes, st)
-		n.vips.mark(out.Routes)
 	}
 	out.VIPs = n.vips.status()
+	out.Drains = n.ownDrains()
 	out.Degraded = degraded(out, s)
 	if where := n.gossip.Status().NameConflict; where != "" {
 		out.Degraded = append(out.Degraded, fmt.Sprintf("another node is called %s, too (%s): give each its own name", n.opts.Name, where))
@@ -176,7 +176,7 @@ func (n *Node) fillPlan(out *admin.Status, plan *steer.Plan) {
 
 func routeStatus(r steer.Route, order string) admin.RouteStatus {
 	out := admin.RouteStatus{
-		Prefix: r.Prefix, Announce: r.Announce, Why: r.Why, Blame: r.Blame, Override: order,
+		Prefix: r.Prefix, Announce: r.Announce, Why: r.Why, Blame: r.Blame, Lacks: r.Lacks, Override: order,
 		Until: r.Until, LocalOnly: r.LocalOnly,
 	}
 	if r.Announce {
@@ -238,7 +238,7 @@ func degraded(st *admin.Status, s *Setup) []string {
 			out = append(out, fmt.Sprintf("prefix %s is not announced yet", r.Prefix))
 		}
 		if r.Announce && r.Cause != "" {
-			out = append(out, fmt.Sprintf("prefix %s is to go, and is kept: %s (%s)", r.Prefix, r.Why, r.Cause))
+			out = append(out, fmt.Sprintf("prefix %s is to go, and is kept: %s (%s)%s", r.Prefix, r.Why, r.Cause, lacking(r.Lacks)))
 		}
 		for _, p := range r.Peers {
 			if p.Seen == admin.SeenNot {
@@ -246,7 +246,7 @@ func degraded(st *admin.Status, s *Setup) []string {
 			}
 		}
 		if !r.Announce && r.Why != steer.ReasonSiteNotAllowed && r.Why != steer.ReasonStandby {
-			out = append(out, fmt.Sprintf("prefix %s is not announced: %s", r.Prefix, r.Why))
+			out = append(out, fmt.Sprintf("prefix %s is not announced: %s%s", r.Prefix, r.Why, lacking(r.Lacks)))
 		}
 	}
 	if st.Speaker != nil {
@@ -267,6 +267,14 @@ func degraded(st *admin.Status, s *Setup) []string {
 		}
 	}
 	return append(out, fleetTroubles(st, s)...)
+}
+
+// lacking adds what a prefix lacks.
+func lacking(what string) string {
+	if what == "" {
+		return ""
+	}
+	return ": " + what
 }
 
 func speakerStatus(s bgp.Status) *admin.SpeakerStatus {

@@ -16,6 +16,9 @@ import (
 // releaseLimit is how long the old process may take between this one's "ready" and its "release".
 const releaseLimit = time.Minute
 
+// doorsLimit is how long this process may take to find out that the old one's sockets answer it.
+const doorsLimit = 3 * doorEvery
+
 // Failed tells the process that is to be replaced why that will not be.
 func Failed(conn *handover.Conn, err error) {
 	_ = conn.Send(msgFailed, failedBody{err.Error()}, nil, sendLimit)
@@ -66,6 +69,7 @@ func (n *Node) takeOver(ctx context.Context, setup *Setup, parts *parts) error {
 			return fmt.Errorf("bgp: %w", err)
 		}
 	}
+	n.awaitDoors(ctx, doorsLimit)
 	if rest := handover.CloseRest(); len(rest) > 0 {
 		n.log.Debug("sockets of the old process that are not needed", "sockets", len(rest))
 	}

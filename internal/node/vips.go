@@ -67,25 +67,28 @@ func (n *Node) openVIPs(s *Setup, parts *parts) error {
 	if err := n.vips.manager.Set(s.vipAddresses()); err != nil {
 		return fmt.Errorf("vips: %w", err)
 	}
+	n.decider.do(context.Background(), n.noteVIPs) // before anything is announced
 	parts.start("vips", n.vips.manager.Run)
 	parts.start("vip news", n.followVIPs)
 	return nil
 }
 
-// followVIPs has the speaker ask for the routes again when an address came or went.
+// followVIPs tells the decider which addresses are missing, whenever one came or went.
 func (n *Node) followVIPs(ctx context.Context) error {
 	for {
+		n.decider.do(ctx, n.noteVIPs)
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-n.vips.manager.Changed():
-			n.mu.Lock()
-			speaker := n.speaker
-			n.mu.Unlock()
-			if speaker != nil {
-				speaker.Nudge()
-			}
 		}
+	}
+}
+
+// noteVIPs does that now. It runs on the decider's goroutine.
+func (n *Node) noteVIPs() {
+	if n.vips != nil {
+		n.decider.core.SetMissing(n.vips.missing(n.decider.setup.Config))
 	}
 }
 
@@ -120,25 +123,13 @@ func (n *Node) releaseVIPs(parts *parts) {
 	}
 }
 
-// missing says why a prefix cannot be announced: an address in it is not on this node. "" = all are.
-func (v *vips) missing(in netip.Prefix) string {
-	if v == nil {
-		return ""
+// missing are the VIPs in the configuration's prefixes that should be on the interface and are not.
+func (v *vips) missing(c *config.Config) (out []netip.Addr) {
+	for _, p := range c.BGP.Prefixes {
+		out = append(out, v.manager.Missing(p.Prefix)...)
 	}
-	missing := v.manager.Missing(in)
-	if len(missing) == 0 {
-		return ""
-	}
-	return fmt.Sprintf("VIP %s is not on %s", missing[0], v.manager.Interface())
-}
-
-// mark adds to the routes that a VIP of theirs is missing.
-func (v *vips) mark(routes []admin.RouteStatus) {
-	for i := range routes {
-		if why := v.missing(routes[i].Prefix); why != "" && routes[i].Announce {
-			routes[i].Error = why
-		}
-	}
+	slices.SortFunc(out, netip.Addr.Compare)
+	return slices.Compact(out)
 }
 
 func (v *vips) status() (out []admin.VIPStatus) {

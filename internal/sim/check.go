@@ -119,7 +119,7 @@ func (m *machine) checkRoutes(before, after *steer.Plan) {
 			m.w.violated(m, "invariant 1: %s withdrawn (%s) because links are cut", r.Prefix, r.Why)
 		}
 		switch r.Why {
-		case steer.ReasonDrained, steer.ReasonOrderedDown, steer.ReasonNotReady, steer.ReasonStandby:
+		case steer.ReasonDrained, steer.ReasonFinishing, steer.ReasonOrderedDown, steer.ReasonNotReady, steer.ReasonStandby:
 			continue
 		}
 		for k, t := range after.Topology.Layout.Targets {

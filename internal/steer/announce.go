@@ -37,12 +37,17 @@ type Route struct {
 	Why      Reason
 	// Cause is what speaks against a route that is announced although it is to go; else ReasonNone.
 	Cause Reason
-	// Blame is the first required service that is not servable here; "" if none.
-	Blame string
+	// Blame is the first required service that is not servable here; "" if none. Lacks is what else
+	// this node lacks for the prefix: "VIP 198.18.0.80", "listener 198.18.0.80:443".
+	Blame, Lacks string
 	// Level is how much it is to be preferred while it is announced. LocalOnly: the routers are to
 	// keep it in their own AS (no-export).
 	Level     Level
 	LocalOnly bool
+	// Returning: announced again after a drain, a moment ago: names are not answered with this site yet.
+	Returning bool
+	// Open is how many connections there still are, when that is what a drain waits for or waited for in vain.
+	Open int
 	// Until is when time alone changes something; zero if nothing is pending.
 	Until time.Time
 	// Communities are standard communities, high<<16|low. Shared; not to be changed.
@@ -61,6 +66,9 @@ type routeMemory struct {
 	clear    time.Time // since when enough other sites serve it for that
 	draining time.Time // since when it is ordered out, gently
 	left     time.Time // when it was withdrawn by such an order
+	quiet    time.Time // since when little traffic arrives, once it is announced less preferred for that
+	back     time.Time // when it was announced again after that
+	aside    bool      // the order was on the prefix alone, so that names went on leading here
 	penalty  penalty
 	standby  standbyMemory
 	gone     bool // it was announced by this process, and is not any more
@@ -123,10 +131,19 @@ func (j *judgement) route(spec *routeSpec, r *Route, announced bool) {
 		}
 		return
 	}
+	if vip := j.missing(spec); vip.IsValid() {
+		// Whatever the minimum: traffic for an address that is not here is lost, or goes round in circles.
+		*m = routeMemory{penalty: m.penalty, left: m.left}
+		r.Why, r.Lacks, r.serves = ReasonVIPMissing, "VIP "+vip.String(), health.StatusDown
+		return
+	}
 	index, blame := j.orders.atRoute(j.t, spec)
 	order := j.orders.order(index)
 	if order != health.OrderDrain {
-		m.draining, m.left = time.Time{}, time.Time{}
+		m.draining, m.quiet = time.Time{}, time.Time{}
+	}
+	if order > health.OrderUp {
+		m.aside = j.orders.list[index-1].Scope.Kind == health.ScopePrefix
 	}
 	switch {
 	case order == health.OrderDown:
@@ -138,12 +155,19 @@ func (j *judgement) route(spec *routeSpec, r *Route, announced bool) {
 		switch why {
 		case ReasonNone, ReasonOrderedUp:
 			j.enter(spec, r, announced, why)
-		case ReasonNoEvidence:
-			*m = routeMemory{penalty: m.penalty}
+		case ReasonNoEvidence, ReasonDoorUnknown:
+			*m = routeMemory{penalty: m.penalty, left: m.left}
 			r.Why, r.Blame = why, blame
 		default:
 			j.leave(spec, r, announced, why, blame)
 		}
+	}
+	if m.aside && (r.Why == ReasonDrained || r.Why == ReasonFinishing || r.Why == ReasonOrderedDown) {
+		r.serves = health.StatusUp // names lead here as before
+	}
+	j.returns(r, announced)
+	if d := j.closed(spec, announced); d != ReasonNone && (r.Why == d || r.Cause == d) {
+		r.Lacks = j.lacks(spec, d)
 	}
 	if j.facts.Stopping && r.Why.Keeps() {
 		r.Why, r.Cause, r.Level, r.serves = ReasonStopping, ReasonNone, LevelDraining, health.StatusDown
@@ -167,7 +191,7 @@ func (j *judgement) condition(spec *routeSpec, order health.Order, announced boo
 			return why, j.t.Services[i].Config.Name
 		}
 	}
-	return ReasonNone, ""
+	return j.closed(spec, announced), ""
 }
 
 // enter is for a route that nothing speaks against.
@@ -213,6 +237,9 @@ func (j *judgement) enter(spec *routeSpec, r *Route, announced bool, why Reason)
 func (j *judgement) leave(spec *routeSpec, r *Route, announced bool, why Reason, blame string) {
 	m, now := &r.memory, j.facts.Now
 	r.Why, r.Blame, r.serves = why, blame, health.StatusDown
+	if why == ReasonNoPool {
+		r.serves = health.StatusUnknown // it never did, and nobody is led here for it
+	}
 	if why != ReasonStandby {
 		m.well, m.standby = time.Time{}, standbyMemory{}
 	}
@@ -234,9 +261,9 @@ func (j *judgement) leave(spec *routeSpec, r *Route, announced bool, why Reason,
 	}
 	m.leaving, m.clear = time.Time{}, time.Time{}
 	switch why {
-	case ReasonDrained:
+	case ReasonDrained, ReasonOrderedDown:
 		m.left = now
-	case ReasonOrderedDown, ReasonStandby, ReasonAssumedDown:
+	case ReasonStandby, ReasonAssumedDown:
 	default:
 		m.penalty.add(spec.config.HalfLife, now)
 	}
@@ -250,6 +277,7 @@ func (j *judgement) drain(spec *routeSpec, r *Route, announced bool, blame strin
 	}
 	if !announced || j.timeless() {
 		j.leave(spec, r, announced, ReasonDrained, blame)
+		j.finish(spec, r)
 		return
 	}
 	if why, blame := j.condition(spec, health.OrderNone, announced); why != ReasonNone { // nothing is left to do gently
@@ -261,9 +289,10 @@ func (j *judgement) drain(spec *routeSpec, r *Route, announced bool, blame strin
 	switch {
 	case now.Before(unanswered):
 		r.Why, r.Blame, r.Until, r.serves = ReasonUnanswered, blame, unanswered, health.StatusUp
-	case now.Before(depreferred):
+	case now.Before(depreferred) && !j.quiet(spec, m, &depreferred):
 		r.Why, r.Blame, r.Until, r.serves, r.Level = ReasonDepreferred, blame, depreferred, health.StatusUp, LevelDraining
 	default:
 		j.leave(spec, r, announced, ReasonDrained, blame)
+		j.finish(spec, r)
 	}
 }

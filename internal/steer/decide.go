@@ -49,6 +49,7 @@ func Decide(t *Topology, view *health.View, facts Facts, previous *Plan) *Plan {
 	for i := range p.Routes {
 		p.Recheck = earlier(p.Recheck, p.Routes[i].Until)
 	}
+	p.Pools = j.pools(previous)
 	return p
 }
 
@@ -56,12 +57,20 @@ func Decide(t *Topology, view *health.View, facts Facts, previous *Plan) *Plan {
 // nothing of that plan may be taken over unseen: its facts differ in more than verdicts and orders, or are of a later time.
 func (j *judgement) before(previous *Plan) *judgement {
 	if previous == nil || previous.Topology != j.t || !slices.Equal(previous.Facts.AssumeDown, j.facts.AssumeDown) ||
-		!previous.Facts.Current.Equal(j.facts.Current) || j.facts.Now.Before(previous.Facts.Now) {
+		!previous.Facts.Current.Equal(j.facts.Current) || j.facts.Now.Before(previous.Facts.Now) || !sameLeaving(previous.View, j.view) {
 		return nil
 	}
 	before := previous.judgement()
 	j.sameOrders = j.orders.equal(before.orders)
 	return before
+}
+
+// sameLeaving reports whether the same sites are stopping in both views.
+func sameLeaving(a, b *health.View) bool {
+	if a == nil || b == nil {
+		return a == b
+	}
+	return slices.Equal(a.Leaving, b.Leaving)
 }
 
 // judgement returns what the plan was decided by, but for this node's own probes.
@@ -158,6 +167,14 @@ func (j *judgement) touched(before *judgement) []bool {
 			touched[owner] = true
 		}
 	}
+	for target, services := range j.t.worded {
+		was, wasFresh := before.stated(target)
+		if is, fresh := j.stated(target); is.Status != was.Status || fresh != wasFresh {
+			for _, service := range services {
+				touched[service] = true
+			}
+		}
+	}
 	if few, ok := j.view.Rewritten(before.view); ok {
 		for _, i := range few {
 			look(i)
@@ -191,6 +208,9 @@ func (j *judgement) same(before *judgement, i int) bool {
 			return false
 		}
 		if !j.sameOrders && !j.orderedAlike(before, place{i, position}, ss) {
+			return false
+		}
+		if len(j.t.words[i]) > 0 && j.away(i, ss.Site) != before.away(i, ss.Site) {
 			return false
 		}
 	}

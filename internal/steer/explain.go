@@ -95,6 +95,7 @@ type ExplainedPath struct {
 	Announced bool         `json:"announced"`
 	Reason    Reason       `json:"reason"`
 	Blame     string       `json:"blame,omitempty"`
+	Lacks     string       `json:"lacks,omitempty"` // what else this node lacks for it
 	Order     string       `json:"order,omitempty"` // what was ordered, by whom, when and why
 }
 
@@ -276,7 +277,7 @@ func (p *Plan) explainAnycast(e *Explanation, service int, ipv6 bool) {
 	}
 	for i, r := range p.Routes {
 		if slices.ContainsFunc(e.Answer, r.Prefix.Contains) {
-			e.Routes = append(e.Routes, ExplainedPath{r.Prefix, r.Announce, r.Why, r.Blame, p.routeOrder(i)})
+			e.Routes = append(e.Routes, ExplainedPath{r.Prefix, r.Announce, r.Why, r.Blame, r.Lacks, p.routeOrder(i)})
 		}
 	}
 }

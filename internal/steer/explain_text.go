@@ -161,7 +161,7 @@ func (r ExplainedPath) String() string {
 	if r.Announced {
 		return fmt.Sprintf("%s announced by this node%s", r.Prefix, prefixed("; ", r.Order))
 	}
-	return fmt.Sprintf("%s not announced by this node: %s%s%s", r.Prefix, r.Reason, prefixed(", service ", r.Blame), prefixed("; ", r.Order))
+	return fmt.Sprintf("%s not announced by this node: %s%s%s%s", r.Prefix, r.Reason, prefixed(", service ", r.Blame), prefixed(": ", r.Lacks), prefixed("; ", r.Order))
 }
 
 func joined(addrs []netip.Addr) string {

@@ -54,7 +54,7 @@ func (j *judgement) yields(ss *ServiceSite, a *AnswerPlan, ipv6 bool) int {
 	switch a.Why {
 	case ReasonNoEvidence:
 		return yieldUnmeasured
-	case ReasonVIPDown:
+	case ReasonVIPDown, ReasonAway, ReasonLeaving:
 		return yieldVIPDown
 	case ReasonBackendsDown, ReasonAssumedDown:
 		return yieldBackendsDown

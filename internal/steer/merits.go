@@ -68,6 +68,7 @@ func (j *judgement) site(at place, ss *ServiceSite, backends []BackendPlan) Site
 	case j.assumedSite(ss.Site):
 		why = ReasonAssumedDown
 	case len(ss.Backends) == 0 || active > 0:
+		why = j.away(at.service, ss.Site)
 	case out[ReasonAssumedDown] > 0:
 		why = ReasonAssumedDown
 	case out[ReasonBackendDown] > 0:

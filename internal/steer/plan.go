@@ -27,6 +27,15 @@ type Facts struct {
 	// Own is what this node's own probes say, indexed like Topology.Layout.Targets; nil
 	// when that is not known. It matters for what this node announces and nothing else.
 	Own []health.Status
+	// Doors is whether this node answers at each of Topology.Doors, as it finds when it asks
+	// itself through the VIP; nil = not known.
+	Doors []health.Status
+	// Loads is the traffic at the addresses of each of Topology.Prefixes on this node; nil = not known.
+	Loads []Load
+	// Pools is how many connections each of Topology.Services has on this node; nil = not known.
+	Pools []int
+	// Missing are VIPs that this node keeps on an interface and that are not there, sorted.
+	Missing []netip.Addr
 	// Overrides are the operators' standing orders, sorted by scope; not to be changed after. Until
 	// is not looked at. Orders on what does not exist are ignored: Topology.UnknownScopes lists them.
 	Overrides []health.Override
@@ -43,6 +52,14 @@ type Facts struct {
 	AssumeDown []string
 }
 
+// A Load is the traffic at the addresses of a prefix, or of a service, on one node.
+type Load struct {
+	// Open is how many connections and UDP sessions there are.
+	Open int
+	// Rate is how many begin in a second, DNS queries there included.
+	Rate float64
+}
+
 // A Plan is the immutable result of one decision. DNS answers, routes and pools
 // all come from it. Any number of goroutines may use it.
 type Plan struct {
@@ -56,6 +73,8 @@ type Plan struct {
 	Services []ServicePlan
 	// Routes are this node's, sorted by prefix; nil without a node.
 	Routes []Route
+	// Pools are the services that are drained at this node's site, in the order of Services.
+	Pools []DrainedPool
 	// Recheck is when time alone could change the plan (a budget opening); zero if nothing is pending.
 	Recheck time.Time
 	// Distrust is until when removals are not applied because at least half of all

@@ -42,6 +42,13 @@ const (
 	ReasonSettling                     // announced although not fit, for a moment: others may be leaving too
 	ReasonTurn                         // announced although not fit: another site is leaving, or just left
 	ReasonPanic                        // used although down: so few of the pool are up that they could not carry it all
+	ReasonVIPMissing                   // a VIP in the prefix is not on this node
+	ReasonListenerDown                 // a listener of this node takes no connections at a VIP
+	ReasonDNSDown                      // this node does not answer DNS at a VIP
+	ReasonDoorUnknown                  // not yet asked through the VIP
+	ReasonAway                         // the site itself says that its route is not there, or not yet
+	ReasonLeaving                      // the site's nodes are stopping
+	ReasonFinishing                    // drained and withdrawn; connections are still open
 	reasonCount
 )
 
@@ -79,6 +86,13 @@ var reasonTexts = [reasonCount]string{
 	ReasonSettling:       "announced less preferred although not fit, until it is known who else is leaving",
 	ReasonTurn:           "announced less preferred although not fit: another site is leaving, or has just left",
 	ReasonPanic:          "used although down: too few of its pool are up (panic)",
+	ReasonVIPMissing:     "a VIP of it is not on this node",
+	ReasonListenerDown:   "a listener takes no connections",
+	ReasonDNSDown:        "DNS does not answer through the VIP",
+	ReasonDoorUnknown:    "not probed through the VIP yet",
+	ReasonAway:           "the site says that its route is not back yet",
+	ReasonLeaving:        "the site is stopping",
+	ReasonFinishing:      "drained: withdrawn, connections are finishing",
 	ReasonMassFailure:    "held in: at least half of all sites failed at once, so the checks are distrusted",
 }
 

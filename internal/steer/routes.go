@@ -18,14 +18,14 @@ type routeSpec struct {
 	prefix      netip.Prefix
 	communities []uint32
 	requires    []int // indices into Services, in the order of config.Prefix.Requires
+	doors       []int // indices into Topology.doors: where this node has to answer
 	// why is ReasonNone if the site may announce the prefix, else why it never does.
 	why Reason
 	// standby, hold: this site is one, and holds the prefix back. localOnly: its routers are to keep it to themselves.
 	standby, hold, localOnly bool
 	// ttl is the longest that a resolver keeps an answer that leads to a required service at this site.
 	ttl time.Duration
-	// sites are those that may announce it, in the order of Config.Sites; none if
-	// each decides alone.
+	// sites are those that may announce it, in the order of Config.Sites.
 	sites []routeSite
 }
 
@@ -37,16 +37,10 @@ type routeSite struct {
 	serves, route int // indices into Layout.Targets
 }
 
-// shared reports whether what a site does about a prefix depends on the others.
-func shared(p *config.Prefix) bool { return p.MinSites > 0 || len(p.Standby) > 0 }
-
-// routeTargets lists what sites state of the prefixes of which others have to know.
+// routeTargets lists what sites state of the prefixes.
 func (t *Topology) routeTargets() (targets []health.Target) {
 	for i := range t.Config.BGP.Prefixes {
 		p := &t.Config.BGP.Prefixes[i]
-		if !shared(p) {
-			continue
-		}
 		for _, site := range p.Sites {
 			targets = append(targets, health.PrefixTarget(health.KindServes, p.Prefix, site), health.PrefixTarget(health.KindRoute, p.Prefix, site))
 		}
@@ -57,6 +51,7 @@ func (t *Topology) routeTargets() (targets []health.Target) {
 // compileRoutes resolves the prefixes for the node's own site. References are
 // checked also without a node.
 func (t *Topology) compileRoutes() error {
+	t.indexLeads()
 	var errs []error
 	for i := range t.Config.BGP.Prefixes {
 		p := &t.Config.BGP.Prefixes[i]
@@ -96,17 +91,9 @@ func (t *Topology) placeRoute(spec *routeSpec) {
 	spec.standby = slices.Contains(p.Standby, self)
 	spec.hold = spec.standby && !p.StandbyAnnounce
 	spec.localOnly = slices.Contains(p.LocalOnly, self)
-	for z := range t.Config.Zones {
-		for n := range t.Config.Zones[z].Names {
-			name := &t.Config.Zones[z].Names[n]
-			service, ok := t.services[name.Service]
-			if ok && !name.Anycast && slices.Contains(spec.requires, service) && t.leadsHere(service) {
-				spec.ttl = max(spec.ttl, name.TTL)
-			}
-		}
-	}
-	if !shared(p) {
-		return
+	t.addDoors(spec)
+	for _, service := range spec.requires {
+		spec.ttl = max(spec.ttl, t.leads[service])
 	}
 	for _, name := range p.Sites {
 		site := routeSite{site: t.sites[name], standby: slices.Contains(p.Standby, name), units: p.CapacityOf(name)}

@@ -70,6 +70,7 @@ type RouteSummary struct {
 	Announce    bool         `json:"announce"`
 	Reason      Reason       `json:"reason"`
 	Blame       string       `json:"blame,omitempty"`
+	Lacks       string       `json:"lacks,omitempty"`
 	Order       string       `json:"order,omitempty"`
 	Communities []string     `json:"communities,omitempty"`
 }
@@ -93,7 +94,7 @@ func (p *Plan) Summary() *Summary {
 		s.Services[i] = p.ServiceSummary(i)
 	}
 	for i, r := range p.Routes {
-		s.Routes[i] = RouteSummary{Prefix: r.Prefix, Announce: r.Announce, Reason: r.Why, Blame: r.Blame, Order: p.routeOrder(i)}
+		s.Routes[i] = RouteSummary{Prefix: r.Prefix, Announce: r.Announce, Reason: r.Why, Blame: r.Blame, Lacks: r.Lacks, Order: p.routeOrder(i)}
 		for _, c := range r.Communities {
 			s.Routes[i].Communities = append(s.Routes[i].Communities, fmt.Sprintf("%d:%d", c>>16, c&0xffff))
 		}

@@ -98,6 +98,7 @@ func (t *Topology) compileTargets() error {
 			}
 		}
 	}
+	t.indexWords()
 	t.indexVIPs()
 	t.indexOwners()
 	return nil

@@ -187,8 +187,12 @@ func (p *Plan) Statements(state func(target int, s health.Status)) {
 // announced returns what this node states of a route itself.
 func (p *Plan) announced(r *Route) health.Status {
 	switch {
+	case r.Announce && r.Returning:
+		return health.StatusDown
 	case r.Announce && !p.Facts.Unpeered:
 		return health.StatusUp
+	case r.Why == ReasonNotReady: // what is about to be announced is not there yet
+		return health.StatusDown
 	case !r.Announce && (r.serves == health.StatusDown || r.Why == ReasonStandby || r.memory.gone):
 		return health.StatusDown
 	default:

@@ -3,6 +3,7 @@ package steer
 import (
 	"net/netip"
 	"strings"
+	"time"
 
 	"github.com/pharos-lb/pharos/geo"
 	"github.com/pharos-lb/pharos/internal/config"
@@ -41,6 +42,10 @@ type Topology struct {
 	owners    []int32          // the service of each target, by index in Layout.Targets; −1 = none
 	atlas                      // profiles, classes, orders
 	routes    []routeSpec      // of SelfSite, sorted by prefix
+	doors     []config.Door    // of this node, for the routes
+	leads     []time.Duration  // by service: how long resolvers keep an answer that leads to SelfSite
+	words     [][]word         // by service: what sites state of the prefixes that require it
+	worded    map[int][]int    // by index in Layout.Targets: the services that such a statement is about
 }
 
 // A Service is a config.Service with its sites resolved.

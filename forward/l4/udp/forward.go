@@ -207,6 +207,7 @@ func (s *shard) begin(at *socket, set *Listener, k key, wanted netip.AddrPort) *
 		return nil
 	}
 	x.backend.Opened()
+	at.binding.begun.Add(1)
 	s.server.count.sessions.Add(1)
 	at.sessions[k] = x
 	at.push(x)

@@ -96,6 +96,7 @@ type binding struct {
 	sockets     []int32
 	settings    atomic.Pointer[Listener]
 	active      atomic.Int64
+	begun       atomic.Uint64
 }
 
 // New validates opts and binds every address. It starts nothing.
@@ -211,6 +212,17 @@ func (s *Server) Close() error {
 	}
 	s.bindings, s.shards = nil, nil
 	return nil
+}
+
+// Traffic returns what arrives at each address that is listened on.
+func (s *Server) Traffic() []forward.Traffic {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	out := make([]forward.Traffic, len(s.bindings))
+	for i, b := range s.bindings {
+		out[i] = forward.Traffic{Address: b.asked, Open: b.active.Load(), Begun: b.begun.Load()}
+	}
+	return out
 }
 
 // Addrs returns the bound addresses in the order of the listeners.

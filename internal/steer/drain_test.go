@@ -1,0 +1,160 @@
+package steer
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/pharos-lb/pharos/internal/config"
+)
+
+// stagesOf is what becomes of the drain of fra, a line for each change: the stage of the prefix, of the service, and whether
+// the site's name is answered, in the eyes of fra itself and of iad.
+func (tr *troupe) stagesOf(step func()) string {
+	var lines []string
+	began := tr.now
+	tr.watch = func() {
+		p := tr.at("fra").plan
+		pool := "none"
+		if len(p.Pools) > 0 {
+			stage, _, _ := p.PoolStage(0, tr.now)
+			pool = stage.String()
+		}
+		answered := func(m *member) string {
+			s := m.plan.Services[0].Sites[0]
+			return fmt.Sprintf("%v (%s)", s.Eligible, s.Why)
+		}
+		route := "withdrawn"
+		if p.Routes[0].Announce {
+			route = p.Routes[0].Level.String()
+		}
+		text := fmt.Sprintf("prefix %s (%s), service %s, answered by fra: %s, by iad: %s", p.Routes[0].Stage(), route, pool, answered(tr.at("fra")), answered(tr.at("iad")))
+		if len(lines) == 0 || !strings.HasSuffix(lines[len(lines)-1], " "+text) {
+			lines = append(lines, fmt.Sprintf("%.1fs %s", tr.now.Sub(began).Seconds(), text))
+		}
+	}
+	step()
+	tr.watch = nil
+	return strings.Join(lines, "\n")
+}
+
+func (tr *troupe) traffic(open int, rate float64) {
+	tr.at("fra").facts.Loads, tr.at("fra").facts.Pools = []Load{{Open: open, Rate: rate}}, []int{open}
+}
+
+// A drain goes on when connections have ended, and an undrain has the route back before the name.
+func TestDrainStages(t *testing.T) {
+	tr := newTroupe(t, []string{"fra", "iad", "sin"}, func(p *config.Prefix) { p.WarmUp = 5 * time.Second })
+	for _, m := range tr.members {
+		m.topology.Config.Drain = config.Drain{Depreference: 20 * time.Second, Connections: time.Minute}
+	}
+	tr.traffic(3, 50)
+	got := tr.stagesOf(func() {
+		tr.order("drain site/fra")
+		tr.pass(60 * time.Second)
+		tr.traffic(0, 0)
+		tr.pass(2 * time.Second)
+		tr.order()
+		tr.pass(10 * time.Second)
+	})
+	t.Log("\n" + got)
+	for _, want := range []string{
+		"prefix unanswered (preferred), service unanswered, answered by fra: false (drained by order), by iad: false (drained by order)",
+		"prefix depreferred (draining), service finishing",
+		"prefix finishing (withdrawn), service finishing",
+		"prefix done (withdrawn), service done",
+		"prefix returning (withdrawn), service none, answered by fra: false (the site says that its route is not back yet), by iad: false (the site says that its route is not back yet)",
+		"prefix returning (preferred), service none, answered by fra: false (the site says that its route is not back yet), by iad: false (the site says that its route is not back yet)",
+		"prefix none (preferred), service none, answered by fra: true (in use), by iad: true (in use)",
+	} {
+		at := strings.Index(got, want)
+		if at < 0 {
+			t.Fatalf("missing, or too early: %s", want)
+		}
+		got = got[at:]
+	}
+}
+
+// What is withdrawn early for want of traffic, and when connections never end.
+func TestDrainByTraffic(t *testing.T) {
+	tr := newTroupe(t, []string{"fra", "iad"}, func(*config.Prefix) {})
+	for _, m := range tr.members {
+		m.topology.Config.Drain = config.Drain{Depreference: time.Hour, TrafficBelow: 10, Connections: 20 * time.Second}
+	}
+	fra := tr.at("fra")
+	tr.traffic(2, 100)
+	tr.order("drain site/fra")
+	tr.pass(5 * time.Minute)
+	if s := fra.plan.Routes[0].Stage(); s != StageDepreferred {
+		t.Fatalf("with traffic: %s", s)
+	}
+	tr.traffic(2, 9)
+	tr.pass(quietFor - time.Second)
+	tr.traffic(2, 11)
+	tr.pass(time.Second)
+	tr.traffic(2, 9)
+	tr.pass(quietFor - time.Second)
+	if s := fra.plan.Routes[0].Stage(); s != StageDepreferred {
+		t.Fatalf("a lull was taken for the end: %s", s)
+	}
+	tr.pass(2 * time.Second)
+	if r := fra.plan.Routes[0]; r.Stage() != StageFinishing || r.Announce || r.Open != 2 {
+		t.Fatalf("without traffic: %s, announced %v, %d open", r.Stage(), r.Announce, r.Open)
+	}
+	tr.pass(30 * time.Second)
+	if r := fra.plan.Routes[0]; r.Stage() != StageDone || r.Open != 2 {
+		t.Fatalf("connections that never end: %s, %d open", r.Stage(), r.Open)
+	}
+}
+
+// A prefix that is drained alone takes no name out, and its way back neither.
+func TestDrainOfPrefixLeavesNames(t *testing.T) {
+	tr := newTroupe(t, []string{"fra", "iad"}, func(p *config.Prefix) { p.WarmUp = 5 * time.Second })
+	tr.watch = func() {
+		for _, m := range tr.members {
+			for i, s := range m.plan.Services[0].Sites {
+				if !s.Eligible || s.Why != ReasonNone {
+					t.Fatalf("%s: %s answers with site %d: %v (%s)", tr.now.Sub(now), m.site, i, s.Eligible, s.Why)
+				}
+			}
+		}
+	}
+	for _, order := range []string{"drain prefix/192.0.2.0/24", "down prefix/192.0.2.0/24"} {
+		tr.order(order)
+		tr.pass(2 * time.Minute)
+		if got := tr.announced(); len(got) > 0 {
+			t.Fatalf("%s: announced at %v", order, got)
+		}
+		tr.order()
+		tr.pass(time.Minute)
+		if got := tr.announced(); len(got) != 2 {
+			t.Fatalf("after %s: announced at %v", order, got)
+		}
+	}
+}
+
+// A site whose nodes all say that they are stopping is not answered with, unless there is no other.
+func TestLeaving(t *testing.T) {
+	topology := compile(t, fleet(service(steps(config.PolicyGeo), "fra", "iad", "sin")), "fra1")
+	for _, c := range []struct {
+		leaving []string
+		want    string
+	}{
+		{nil, "in use, in use, in use"},
+		{[]string{"iad"}, "in use, the site is stopping, in use"},
+		{[]string{"fra", "iad", "sin"}, "nothing else is fit, so it is used all the same (fail-open), nothing else is fit, so it is used all the same (fail-open), nothing else is fit, so it is used all the same (fail-open)"},
+	} {
+		v := *view(t, topology, nil)
+		v.Leaving = c.leaving
+		before := Decide(topology, view(t, topology, nil), Facts{Ready: true, Now: now}, nil)
+		plan := Decide(topology, &v, Facts{Ready: true, Now: now.Add(time.Second)}, before)
+		var got []string
+		for _, s := range plan.Services[0].Sites {
+			got = append(got, s.Why.String())
+		}
+		if text := strings.Join(got, ", "); text != c.want {
+			t.Errorf("leaving %v: %s, want %s", c.leaving, text, c.want)
+		}
+	}
+}
