@@ -36,7 +36,7 @@ leftovers are removed by the next one, or by "pharos lab clean".`,
 			if config == "" {
 				return cmd.Help()
 			}
-			opts.Failover = &lab.FailoverOptions{Rounds: 1}
+			opts.Failover = &lab.FailoverOptions{Rounds: 1, Users: true}
 			return runLab(cmd, opts, config, lab.Run)
 		},
 	}
@@ -267,6 +267,7 @@ address: --from puts it in the network of a real user.`,
 	addFormat(cmd, &format)
 	cmd.Flags().StringVar(&from, "from", "", "the client's address (default: one of the lab's own)")
 	cmd.Flags().StringVar(&q.Node, "node", "", "ask only this node")
+	cmd.Flags().BoolVar(&q.Resolver, "resolver", false, "ask the lab's resolver, which asks the nodes and caches their answers")
 	return cmd
 }
 

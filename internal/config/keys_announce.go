@@ -29,7 +29,7 @@ func drainKeys() *shape {
 			"How long a prefix is announced less preferred before it is withdrawn"),
 		with("traffic_below", one(number("traffic_below", 0, maxCapacity)), 0.0,
 			"Withdraw it earlier, as soon as fewer connections and queries than this begin in a second at its addresses. 0 = do not"),
-		with("connections", one(duration("connections", 0, maxDrain, time.Millisecond)), defaultConnections,
+		with("connections", one(duration("connections", 0, maxDrain, time.Millisecond)), defaultDrainOpen,
 			"How long open connections may take to end, once it is withdrawn, before the drain counts as done"),
 		with("stop", one(duration("stop", minStop, maxDrain, time.Millisecond)), defaultStop,
 			"How long a node that is told to stop may take for all of it"),

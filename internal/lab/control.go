@@ -50,7 +50,7 @@ func newControl(l *Lab, path string) (*control, error) {
 		from, err := parseFrom(r.FormValue("from"))
 		var answers []Answer
 		if err == nil {
-			answers, err = l.Query(r.Context(), Question{Name: r.FormValue("name"), IPv6: r.FormValue("type") == "AAAA", From: from, Node: r.FormValue("node")})
+			answers, err = l.Query(r.Context(), Question{Name: r.FormValue("name"), IPv6: r.FormValue("type") == "AAAA", From: from, Node: r.FormValue("node"), Resolver: r.FormValue("resolver") == "true"})
 		}
 		if err != nil {
 			http.Error(w, err.Error(), http.StatusUnprocessableEntity)
@@ -135,6 +135,9 @@ func (c *Client) Query(ctx context.Context, q Question) ([]Answer, error) {
 	v := url.Values{"name": {q.Name}, "node": {q.Node}}
 	if q.IPv6 {
 		v.Set("type", "AAAA")
+	}
+	if q.Resolver {
+		v.Set("resolver", "true")
 	}
 	if q.From.IsValid() {
 		v.Set("from", q.From.String())

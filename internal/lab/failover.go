@@ -24,6 +24,8 @@ type FailoverOptions struct {
 	Rounds int
 	// Site is where; "" = the first with routers.
 	Site string
+	// Users: wait for what the lab's resolver makes of it, too, as long as its answers live.
+	Users bool
 }
 
 // A FailoverReport is how long the routers of a site took to follow, in the order in
@@ -40,9 +42,16 @@ type FailoverReport struct {
 	Gap     time.Duration `json:"gap_ns"`
 	// Asked and Unanswered are DNS queries to the site's nodes while a speaker was
 	// killed.
-	Asked      int      `json:"asked"`
-	Unanswered int      `json:"unanswered"`
-	Failed     []string `json:"failed"`
+	Asked      int `json:"asked"`
+	Unanswered int `json:"unanswered"`
+	// Resolved are questions of a client of the site to the lab's resolver, Unresolved those without an address, Moved how
+	// long after its backends' death the client was led to another site.
+	Resolved   int           `json:"resolved,omitempty"`
+	Unresolved int           `json:"unresolved,omitempty"`
+	Moved      time.Duration `json:"moved_ns,omitempty"`
+	// WarmUp is how long what was out has to be well before it is announced again.
+	WarmUp time.Duration `json:"warm_up_ns,omitempty"`
+	Failed []string      `json:"failed"`
 }
 
 // FailoverFigures are the times of one thing that was tried.
@@ -79,6 +88,10 @@ func (r *FailoverReport) Text() string {
 	if r.Asked > 0 {
 		fmt.Fprintf(&b, "While the speaker was dead %d of %d DNS queries were answered.\n", r.Asked-r.Unanswered, r.Asked)
 	}
+	if r.Resolved > 0 {
+		fmt.Fprintf(&b, "Through the resolver a client of the site was led elsewhere after %s; %d of %d questions were answered.\n",
+			r.Moved.Round(100*time.Millisecond), r.Resolved-r.Unresolved, r.Resolved)
+	}
 	for _, f := range r.Failed {
 		b.WriteString("FAILED " + f + "\n")
 	}
@@ -97,12 +110,14 @@ type failover struct {
 	routers []string
 	full    int // next hops of a router while all is well
 	bfd     config.BFD
+	users   *users // nil: nobody is asked
 }
 
 // Limits of what the routers take, and how long is waited for what never comes.
 const (
 	withdrawnWithin = 100 * time.Millisecond // from the verdict
 	deadWithin      = time.Second            // from kill -9
+	checkMargin     = 350 * time.Millisecond // beyond the time of the check
 	leaseMargin     = time.Second            // beyond the lease, from SIGSTOP
 	silentMargin    = 600 * time.Millisecond // beyond the detection time of BFD
 	patienceOfOne   = 40 * time.Second
@@ -120,6 +135,10 @@ func (l *Lab) Failover(ctx context.Context, opts FailoverOptions) (*FailoverRepo
 	}
 	if err := f.ready(ctx); err != nil {
 		return nil, err
+	}
+	if opts.Users {
+		f.users = l.findUsers(ctx, f.service, f.report.Site)
+		f.users.introduce(ctx)
 	}
 	inner, cancel := context.WithCancel(ctx)
 	var client sync.WaitGroup
@@ -139,7 +158,7 @@ func (l *Lab) Failover(ctx context.Context, opts FailoverOptions) (*FailoverRepo
 
 // planFailover picks what is to be broken.
 func (l *Lab) planFailover(site string) (*failover, error) {
-	f := &failover{lab: l, report: &FailoverReport{}}
+	f := &failover{lab: l, report: &FailoverReport{Failed: []string{}}}
 	for _, r := range l.layout.Routers {
 		if r.Name != transitName && (site == "" || r.Site == site) {
 			site = r.Site
@@ -160,6 +179,7 @@ func (l *Lab) planFailover(site string) (*failover, error) {
 	if len(f.routers) == 0 || f.service == "" || f.report.Node == "" {
 		return nil, errors.New("no failover: it takes a site with routers and nodes, and a prefix that requires a service")
 	}
+	f.report.WarmUp = warmUp(l.layout.Config, f.report.Prefix)
 	for _, what := range []struct {
 		what  string
 		limit time.Duration
@@ -170,6 +190,7 @@ func (l *Lab) planFailover(site string) (*failover, error) {
 		{stepFreeze, l.layout.Config.BGP.Lease + leaseMargin},
 		{stepSpeaker, deadWithin},
 		{stepSilent, f.bfd.Interval*time.Duration(f.bfd.Multiplier) + silentMargin},
+		{stepWarm, 0},
 		{stepBack, 0},
 	} {
 		f.report.Steps = append(f.report.Steps, &FailoverFigures{What: what.what, Limit: what.limit})
@@ -185,16 +206,17 @@ const (
 	stepFreeze  = "SIGSTOP of the node -> its next hop gone"
 	stepSpeaker = "kill -9 of the speaker -> its next hop gone"
 	stepSilent  = "the node falls silent (BFD) -> its next hop gone"
-	stepBack    = "well again -> route back"
+	stepWarm    = "service well again -> route back"
+	stepBack    = "node or speaker well again -> next hop back"
 )
 
 // deadLimit is how long a dead service may keep its route: the time of its check and a
-// second.
+// little.
 func (f *failover) deadLimit() time.Duration {
 	for _, s := range f.lab.layout.Config.Services {
 		if s.Name == f.service {
 			c := s.Check
-			return c.Every + c.Every/10 + time.Duration(c.Fall-1)*(c.Recheck+c.Recheck/10) + time.Second
+			return c.Every + c.Every/10 + time.Duration(c.Fall-1)*(c.Recheck+c.Recheck/10) + checkMargin
 		}
 	}
 	return 0
@@ -218,6 +240,22 @@ func (f *failover) ready(ctx context.Context) error {
 	return nil
 }
 
+// A harm is one way to break the site.
+type harm struct {
+	what       string
+	hops       int // left when it has been noticed
+	harm, heal func() error
+}
+
+// back is which times the way back belongs to: what must warm up is told apart.
+func (h harm) back() string {
+	switch h.what {
+	case stepOrder, stepDead:
+		return stepWarm
+	}
+	return stepBack
+}
+
 // round breaks everything once.
 func (f *failover) round(ctx context.Context) error {
 	l, node, pool := f.lab, f.report.Node, f.service+"@"+f.report.Site
@@ -225,11 +263,7 @@ func (f *failover) round(ctx context.Context) error {
 	fault := func(f Fault) func() error {
 		return func() error { _, err := l.Do(f); return err }
 	}
-	for _, step := range []struct {
-		what       string
-		hops       int // left when it has been noticed
-		harm, heal func() error
-	}{
+	for _, step := range []harm{
 		{stepOrder, 0, f.order(ctx, health.OrderDown), f.order(ctx, health.OrderNone)},
 		{stepDead, 0, fault(Fault{Kind: FaultBackend, A: pool}), fault(Fault{Kind: FaultBackend, A: pool, Up: true})},
 		{stepKill, f.full - 1, fault(Fault{Kind: FaultKill, A: node}), p.start},
@@ -249,12 +283,18 @@ func (f *failover) round(ctx context.Context) error {
 			return fmt.Errorf("%s: %w", step.what, err)
 		}
 		f.measure(ctx, step.what, began, func(s RouteState) bool { return s.Hops <= step.hops })
+		if step.what == stepDead {
+			f.users.await(ctx, false, f.report)
+		}
 		healed := time.Now()
 		if err := step.heal(); err != nil {
 			return fmt.Errorf("%s, and back: %w", step.what, err)
 		}
-		f.measure(ctx, stepBack, healed, func(s RouteState) bool { return s.Hops >= f.full })
+		f.measure(ctx, step.back(), healed, func(s RouteState) bool { return s.Hops >= f.full })
 		asked()
+		if step.what == stepDead {
+			f.users.await(ctx, true, f.report)
+		}
 		if err := l.AwaitSteady(ctx, SteadyWithin); err != nil {
 			return err
 		}
@@ -290,8 +330,17 @@ func (f *failover) judge() {
 			f.report.Failed = append(f.report.Failed, fmt.Sprintf("%s: %s, want %s at most", s.What, s.quantile(99), s.Limit))
 		}
 	}
+	f.judgeWarmUp()
 	if f.report.Unanswered > 0 {
 		f.report.Failed = append(f.report.Failed, fmt.Sprintf("%d DNS queries were not answered while the speaker was dead", f.report.Unanswered))
+	}
+}
+
+// judgeWarmUp holds how soon the route was back against how long the service has to be well before.
+func (f *failover) judgeWarmUp() {
+	at := slices.IndexFunc(f.report.Steps, func(s *FailoverFigures) bool { return s.What == stepWarm })
+	if back := f.report.Steps[at].Took; len(back) > 0 && back[0] < f.report.WarmUp {
+		f.report.Failed = append(f.report.Failed, fmt.Sprintf("%s: after %s, the warm-up is %s", stepWarm, back[0], f.report.WarmUp))
 	}
 }
 

@@ -29,13 +29,13 @@ func TestFailover(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
 	opts := Options{Binary: os.Args[0], Program: "pharos", ID: "tfail", ConfigFile: "testdata/routers.yaml", Routers: RoutersMixed, Out: out}
-	report, err := RunFailover(ctx, opts, FailoverOptions{Rounds: 1})
+	report, err := RunFailover(ctx, opts, FailoverOptions{Rounds: 1, Users: true})
 	if err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
 	t.Logf("\n%s", report.Text())
 	for _, s := range report.Steps {
-		if want := 2; s.What != stepBack && len(s.Took) != want {
+		if want := 2; s.What != stepBack && s.What != stepWarm && len(s.Took) != want {
 			t.Errorf("%s: %d routers, want %d", s.What, len(s.Took), want)
 		}
 	}
@@ -47,6 +47,13 @@ func TestFailover(t *testing.T) {
 	}
 	if report.Unanswered > 0 || report.Asked == 0 {
 		t.Errorf("%d of %d DNS queries were not answered while the speaker was dead", report.Unanswered, report.Asked)
+	}
+	if _, err := findRouterTool("unbound", "unbound"); err != nil {
+		if os.Getenv("CI") == "true" {
+			t.Error(err)
+		}
+	} else if report.Moved == 0 || report.Resolved == 0 || report.Unresolved > 0 {
+		t.Errorf("through the resolver %d of %d questions were not answered, and the users were led elsewhere after %s", report.Unresolved, report.Resolved, report.Moved)
 	}
 	if report.Reached == 0 || report.Missed*100 > report.Reached {
 		t.Errorf("the client missed the service %d times and reached it %d times", report.Missed, report.Reached)

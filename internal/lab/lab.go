@@ -60,6 +60,7 @@ type Lab struct {
 	backends []*backend
 	routers  []*router
 	routes   *routes
+	resolver *resolver // nil: there is none
 	started  time.Time
 	stopped  chan struct{} // closed by Stop
 	once     sync.Once
@@ -122,6 +123,9 @@ func (l *Lab) build(file string) (err error) {
 	if err := l.buildRouters(); err != nil {
 		return err
 	}
+	if err := l.buildResolver(); err != nil {
+		return err
+	}
 	ca, err := newAuthority()
 	if err != nil {
 		return err
@@ -178,10 +182,16 @@ func (l *Lab) Start(ctx context.Context) error {
 			return err
 		}
 	}
+	if err := l.resolver.start(l.layout, l.delegated()); err != nil {
+		return err
+	}
 	if err := l.AwaitSteady(ctx, SteadyWithin); err != nil {
 		return err
 	}
-	return l.awaitHealthy(ctx)
+	if err := l.awaitHealthy(ctx); err != nil {
+		return err
+	}
+	return l.awaitResolver(ctx)
 }
 
 // healthyWithin bounds how long Start waits for verdicts after the fleet is steady.
@@ -331,6 +341,7 @@ func (l *Lab) Close() error {
 	for _, r := range l.routers {
 		r.stop()
 	}
+	l.resolver.stop()
 	l.routes.close()
 	// The namespaces' names go with the folder, after whatever still runs in them.
 	err := l.folder.remove()

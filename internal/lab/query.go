@@ -22,6 +22,8 @@ type Question struct {
 	From netip.Addr
 	// Node is whom to ask; "" = every node.
 	Node string
+	// Resolver asks the lab's resolver instead.
+	Resolver bool
 }
 
 // An Answer is what one node said.
@@ -39,6 +41,13 @@ const askTimeout = 700 * time.Millisecond
 
 // Query asks one node, or each.
 func (l *Lab) Query(ctx context.Context, q Question) ([]Answer, error) {
+	if q.Resolver {
+		a, err := l.Resolve(ctx, q)
+		if err != nil {
+			return nil, err
+		}
+		return []Answer{a}, nil
+	}
 	if q.Node != "" {
 		if _, err := l.layout.node(q.Node); err != nil {
 			return nil, err
@@ -123,6 +132,11 @@ func appendNew(list []string, s string) []string {
 
 // ask sends one query, waits for its answer and closes the socket.
 func ask(ctx context.Context, conn *net.UDPConn, q Question) Answer {
+	return askWithin(ctx, conn, q, askTimeout)
+}
+
+// askWithin is ask with another patience.
+func askWithin(ctx context.Context, conn *net.UDPConn, q Question, within time.Duration) Answer {
 	defer conn.Close()
 	stop := context.AfterFunc(ctx, func() { conn.Close() })
 	defer stop()
@@ -132,7 +146,7 @@ func ask(ctx context.Context, conn *net.UDPConn, q Question) Answer {
 	if err != nil {
 		return Answer{Error: err.Error()}
 	}
-	a := exchange(conn, query, id, start.Add(askTimeout))
+	a := exchange(conn, query, id, start.Add(within))
 	a.Latency = time.Since(start)
 	return a
 }
@@ -166,7 +180,7 @@ func newQuery(id uint16, q Question) ([]byte, error) {
 		kind = dnsmessage.TypeAAAA
 	}
 	m := dnsmessage.Message{
-		Header:    dnsmessage.Header{ID: id},
+		Header:    dnsmessage.Header{ID: id, RecursionDesired: q.Resolver},
 		Questions: []dnsmessage.Question{{Name: name, Type: kind, Class: dnsmessage.ClassINET}},
 	}
 	text, err := m.Pack()

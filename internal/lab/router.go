@@ -21,9 +21,10 @@ type router struct {
 	daemons []*daemon // owned by start and stop
 }
 
-// A daemon is one process of a router, which dies with the lab.
+// A daemon is one process of a router or a resolver, which dies with the lab.
 type daemon struct {
 	cmd   *exec.Cmd
+	log   string
 	ended chan struct{}
 }
 
@@ -71,21 +72,30 @@ func (r *router) socket() string { return filepath.Join(r.dir, "bird.ctl") }
 
 // run starts one program of the router.
 func (r *router) run(program, pkg string, args ...string) error {
+	d, err := startDaemon(r.space, r.dir, program, pkg, args...)
+	if err == nil {
+		r.daemons = append(r.daemons, d)
+	}
+	return err
+}
+
+// startDaemon starts a program in a namespace, with its log in a folder.
+func startDaemon(space *namespace, dir, program, pkg string, args ...string) (*daemon, error) {
 	path, err := findRouterTool(program, pkg)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	log, err := os.OpenFile(filepath.Join(r.dir, program+".log"), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
+	log, err := os.OpenFile(filepath.Join(dir, program+".log"), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	d := &daemon{cmd: exec.Command(path, args...), ended: make(chan struct{})}
+	d := &daemon{cmd: exec.Command(path, args...), log: log.Name(), ended: make(chan struct{})}
 	d.cmd.Stdout, d.cmd.Stderr = log, log
 	d.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	started := make(chan error, 1)
 	startThread(func() { // the thread's end is the program's
 		defer log.Close()
-		err := r.space.enter()
+		err := space.enter()
 		if err == nil {
 			err = d.cmd.Start()
 		}
@@ -95,18 +105,31 @@ func (r *router) run(program, pkg string, args ...string) error {
 			close(d.ended)
 		}
 	})
-	if err := <-started; err != nil {
-		return err
+	return d, <-started
+}
+
+// stop kills the process.
+func (d *daemon) stop() {
+	_ = d.cmd.Process.Kill()
+	<-d.ended
+}
+
+// alive returns an error with the last words of a process that has ended.
+func (d *daemon) alive() error {
+	select {
+	case <-d.ended:
+		text, _ := os.ReadFile(d.log)
+		lines := strings.Split(strings.TrimSpace(string(text)), "\n")
+		return fmt.Errorf("%s ended: %s", filepath.Base(d.cmd.Path), lines[len(lines)-1])
+	default:
+		return nil
 	}
-	r.daemons = append(r.daemons, d)
-	return nil
 }
 
 // stop kills the router's processes.
 func (r *router) stop() {
 	for _, d := range r.daemons {
-		_ = d.cmd.Process.Kill()
-		<-d.ended
+		d.stop()
 	}
 	r.daemons = nil
 }
@@ -114,13 +137,8 @@ func (r *router) stop() {
 // alive returns an error with the last words of a program that has ended.
 func (r *router) alive() error {
 	for _, d := range r.daemons {
-		select {
-		case <-d.ended:
-			name := filepath.Base(d.cmd.Path)
-			text, _ := os.ReadFile(filepath.Join(r.dir, name+".log"))
-			lines := strings.Split(strings.TrimSpace(string(text)), "\n")
-			return fmt.Errorf("router %s: %s ended: %s", r.plan.Name, name, lines[len(lines)-1])
-		default:
+		if err := d.alive(); err != nil {
+			return fmt.Errorf("router %s: %w", r.plan.Name, err)
 		}
 	}
 	return nil

@@ -108,6 +108,13 @@ func (w *routes) await(ctx context.Context, router string, prefix netip.Prefix, 
 	}
 }
 
+// now is what a router does with a prefix at this moment.
+func (w *routes) now(router string, prefix netip.Prefix) RouteState {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.held[routeKey{router, prefix}]
+}
+
 func (w *routes) close() {
 	if w != nil {
 		select {

@@ -84,6 +84,9 @@ func (l *Lab) screen(ctx context.Context) string {
 	fmt.Fprintf(&b, "lab %q: %d nodes in %d network namespaces, up in %s\n\n", l.layout.ID, len(l.nodes),
 		len(l.layout.Members)+1, time.Since(l.started).Round(100*time.Millisecond))
 	b.WriteString(l.Status(ctx).Text())
+	if l.resolver != nil {
+		fmt.Fprintf(&b, "\nRESOLVER\nunbound at %s and %s, beside the client; it asks the nodes\n", clientAddrs[0], clientAddrs[1])
+	}
 	p := l.opts.Program + " lab"
 	flag := ""
 	if l.layout.ID != DefaultID {
@@ -105,6 +108,9 @@ func (l *Lab) screen(ctx context.Context) string {
 	for _, z := range l.layout.Config.Zones {
 		if len(z.Names) > 0 {
 			fmt.Fprintf(&b, "  %s query%s %s --from 46.4.0.1\n", p, flag, strings.TrimSuffix(z.Names[0].FQDN, "."))
+			if l.resolver != nil {
+				fmt.Fprintf(&b, "  %s query%s %s --from 46.4.0.1 --resolver\n", p, flag, strings.TrimSuffix(z.Names[0].FQDN, "."))
+			}
 			break
 		}
 	}
