@@ -204,8 +204,8 @@ func (l *Listener) services() (out []string) {
 	case l.UDP != nil:
 		out = append(out, l.UDP.Service)
 	case l.HTTP != nil:
-		for _, r := range l.HTTP.Routes {
-			out = append(out, r.Service)
+		for i := range l.HTTP.Routes {
+			out = append(out, l.HTTP.Routes[i].Services()...)
 		}
 	}
 	return out
