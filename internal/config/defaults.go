@@ -76,7 +76,7 @@ const (
 	defaultRouteHalfLife = time.Minute
 
 	defaultDepreference = 30 * time.Second
-	defaultDrainOpen  = 5 * time.Minute
+	defaultDrainOpen    = 5 * time.Minute
 	defaultStop         = 15 * time.Second
 
 	defaultLinger = 5 * time.Second
