@@ -122,6 +122,9 @@ func (b *Backend) Elsewhere() bool { return b.elsewhere }
 // Address returns where it listens.
 func (b *Backend) Address() netip.AddrPort { return b.id.address }
 
+// Text returns Address as text.
+func (b *Backend) Text() string { return b.text }
+
 // Report counts an outcome.
 func (b *Backend) Report(o Outcome) {
 	if o < outcomeCount {

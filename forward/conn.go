@@ -1,6 +1,7 @@
 package forward
 
 import (
+	"net/netip"
 	"sync"
 	"sync/atomic"
 )
@@ -11,6 +12,9 @@ type Conn[S any] struct {
 	Stream *Stream
 	// ID counts the connections of the Front from 1.
 	ID uint64
+	// Source and Destination are what a PROXY header says of the connection's ends; invalid:
+	// there was none, and the Stream's own count.
+	Source, Destination netip.AddrPort
 
 	// Immutable.
 	front  *Front[S]

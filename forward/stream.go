@@ -219,6 +219,27 @@ func (s *Stream) peekFD(fd uintptr) {
 	}
 }
 
+// Peek waits for bytes and copies them to p without taking them. Plain TCP only.
+func (s *Stream) Peek(p []byte) (n int, err error) {
+	if s.raw == nil {
+		return 0, os.ErrInvalid
+	}
+	var failed error
+	err = s.raw.Read(func(fd uintptr) bool {
+		n, _, failed = unix.Recvfrom(int(fd), p, unix.MSG_PEEK|unix.MSG_DONTWAIT)
+		return failed != unix.EAGAIN && failed != unix.EINTR
+	})
+	switch {
+	case err != nil:
+		return 0, err
+	case failed != nil:
+		return 0, os.NewSyscallError("recvfrom", failed)
+	case n == 0:
+		return 0, io.EOF
+	}
+	return n, nil
+}
+
 // Read reads into p.
 func (s *Stream) Read(p []byte) (int, error) {
 	n, err := s.conn.Read(p)

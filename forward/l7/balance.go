@@ -2,7 +2,6 @@ package l7
 
 import (
 	"bytes"
-	"time"
 
 	"github.com/pharos-lb/pharos/forward"
 )
@@ -69,19 +68,4 @@ func cookieValue(r *request, name string) []byte {
 		}
 	}
 	return nil
-}
-
-// observe tells how long the answer took, where the service's balancing asks.
-func observe(b *forward.Backend, since time.Time) {
-	if !since.IsZero() {
-		b.Observe(time.Since(since))
-	}
-}
-
-// timed is the time, if the backend's policy goes by latency, else zero.
-func timed(b *forward.Backend) time.Time {
-	if b.Timed() {
-		return time.Now()
-	}
-	return time.Time{}
 }

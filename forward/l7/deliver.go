@@ -21,7 +21,6 @@ const (
 // connection is fit for another request.
 func (w *work) deliver() (keepBackend bool, t trouble) {
 	w.editAnswer()
-	w.status = w.res.status
 	frame := w.res.framing(w.req.head)
 	if w.conn.Draining() || w.pump != nil && !w.pump.settled() {
 		w.keep = false
@@ -80,6 +79,7 @@ func (u *upstream1) spliceLength(w *work, n int64) trouble {
 		start := time.Now()
 		moved, err := client.Splice(up, chunk, wait, wait)
 		n -= moved
+		w.downBytes += moved
 		switch {
 		case moved == chunk:
 		case err == nil || errors.Is(err, io.EOF):

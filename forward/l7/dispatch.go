@@ -24,7 +24,10 @@ type ends struct {
 }
 
 func newEnds(c *forward.Conn[settings]) *ends {
-	e := &ends{peer: addrPort(c.Stream.RemoteAddr()), local: addrPort(c.Stream.LocalAddr()), secure: c.Stream.IsTLS()}
+	e := &ends{peer: c.Source, local: c.Destination, secure: c.Stream.IsTLS()}
+	if !e.peer.IsValid() {
+		e.peer, e.local = addrPort(c.Stream.RemoteAddr()), addrPort(c.Stream.LocalAddr())
+	}
 	e.from = e.peer.Addr().AppendTo(nil)
 	e.to = e.local.AppendTo(nil)
 	e.whom.Source, e.whom.Destination = e.peer, e.local
@@ -40,6 +43,12 @@ func (w *work) dispatch(ctx context.Context) bool {
 	r, set := &w.req, w.set
 	w.keep = r.persistent()
 	w.identify(set)
+	if f := w.tooLong(); f.bad() {
+		return w.early(f)
+	}
+	if f := w.admit(); f.bad() {
+		return w.early(f)
+	}
 	w.ask = route.Request{
 		Method: r.method, Host: r.hostname, Path: r.path, Query: r.query(), Client: w.who, Fields: r,
 	}
@@ -48,6 +57,9 @@ func (w *work) dispatch(ctx context.Context) bool {
 		return w.early(fault{status: 404, text: "no route for this request"})
 	}
 	w.rule = rule
+	if f := w.admitRoute(); f.bad() {
+		return w.early(f)
+	}
 	switch {
 	case rule.Redirect != nil:
 		return w.redirect(rule)

@@ -49,8 +49,7 @@
 // A listener with TLS shakes hands first; everything else is the same. Package cert
 // has the certificates. An idle TLS connection holds no buffer.
 //
-// It never caches, never retries what a backend may have
-// acted on, and never logs a request. Reloads swap routes at once, for open
+// It never caches and never retries what a backend may have acted on. Reloads swap routes at once, for open
 // connections too, and cut nothing.
 //
 //	s, err := l7.New(l7.Options{

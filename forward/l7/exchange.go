@@ -21,6 +21,7 @@ func (w *work) exchange(ctx context.Context, service string) bool {
 	w.upgrade = r.upgradeTo()
 	w.replayable = r.idempotent()
 	w.body = w.body[:0]
+	w.service, w.upBytes = service, max(r.length, 0)
 	key := w.hash(w.server.registry.Load().Key(service, false))
 	if f := w.prepare(); f.bad() {
 		return w.early(f)
@@ -30,6 +31,7 @@ func (w *work) exchange(ctx context.Context, service string) bool {
 	case r.chunked, r.length > maxInline, r.length > 0 && expects:
 		w.pump = &pump{work: w, chunked: r.chunked, left: r.length}
 		w.prefers = w.accepts() // the head's bytes may be written over by the body
+		w.remember()
 		w.replayable = false
 	case r.length > 0:
 		f, ok := w.down.collect(w, int(r.length))
@@ -54,7 +56,8 @@ func (w *work) exchange(ctx context.Context, service string) bool {
 	}
 	w.reach()
 	w.down.hold(w.up)
-	since := timed(w.lease.Backend)
+	w.backend = w.lease.Backend.Text()
+	since := time.Now()
 	t, renewed := w.roundTrip(ctx, terms)
 	if renewed != nil { // the lease is gone with the failure to renew it
 		f := unavailable(service, renewed)
@@ -62,7 +65,12 @@ func (w *work) exchange(ctx context.Context, service string) bool {
 		return w.reply(f)
 	}
 	if t == troubleNone {
-		observe(w.lease.Backend, since)
+		w.status = w.res.status
+		took := time.Since(since)
+		w.server.meters.backend(w.lease.Backend).observe(took)
+		if w.lease.Backend.Timed() {
+			w.lease.Backend.Observe(took)
+		}
 	}
 	if t == troubleNone && w.res.status == 101 {
 		w.down.tunnel(ctx, w)
@@ -157,6 +165,7 @@ func (w *work) conclude(t trouble, keepBackend bool, service string) bool {
 		if !w.pump.stop() {
 			w.keep, keepBackend = false, false
 		}
+		w.upBytes = w.pump.total
 	}
 	if t == troubleRefused || t == troubleReset && w.lease.Reused && w.up.untouched() {
 		w.lease.Backend.Report(forward.OutcomeReset) // it may just have tired of an idle connection
@@ -173,9 +182,11 @@ func (w *work) conclude(t trouble, keepBackend bool, service string) bool {
 		w.down.ended(w)
 		return w.keep
 	case t == troubleClient:
+		w.trouble = "the client went away"
 		w.down.abort()
 		return false
 	case w.sent:
+		w.trouble = t.fault(service).text
 		w.server.metrics.cut.Add(1)
 		w.down.abort() // the client must see that it is not the whole
 		return false

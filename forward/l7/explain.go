@@ -41,7 +41,7 @@ type Explanation struct {
 // Explain says what a listener would do with a request. Its certificates and pages are
 // not read.
 func Explain(l Listener, q Question) (*Explanation, error) {
-	l.TLS, l.Pages = nil, nil
+	l.TLS, l.Pages, l.AccessLog = nil, nil, nil
 	l.Routes = append([]Route(nil), l.Routes...)
 	for i := range l.Routes {
 		l.Routes[i].Extra = nil

@@ -65,11 +65,15 @@ func arenaSize(fields []h2.Field) (n int) {
 
 // collect appends a body of known length.
 func (d *stream2) collect(w *work, n int) (fault, bool) {
+	since, total := time.Now(), n
 	for n > 0 {
+		if w.tooSlow(since, int64(total-n)) {
+			return fault{status: 408, text: "request body came too slowly", shed: shedBodyRate}, true
+		}
 		p, end, err := d.stream.Receive(w.server.opts.BodyTimeout)
 		switch {
 		case errors.Is(err, h2.ErrStall):
-			return fault{status: 408, text: "request body did not arrive in time"}, true
+			return fault{status: 408, text: "request body did not arrive in time", shed: shedBodyTime}, true
 		case err != nil:
 			return fault{}, false
 		}
@@ -95,7 +99,9 @@ func (d *stream2) pump(p *pump) trouble {
 		case err != nil:
 			return troubleClient
 		}
-		p.moved.Store(time.Now().UnixNano())
+		if t := p.grown(int64(len(payload))); t != troubleNone {
+			return t
+		}
 		p.up.data(p, payload)
 		if end {
 			p.last.Store(true)
@@ -183,6 +189,7 @@ func (d *stream2) flush(w *work) trouble {
 
 func (d *stream2) send(w *work, m h2.Message) trouble {
 	w.sent = true
+	w.downBytes += int64(len(m.Head) + len(m.Data) + len(m.Trailers))
 	if err := d.stream.Send(m, w.server.opts.ResponseTimeout); err != nil {
 		return troubleClient
 	}

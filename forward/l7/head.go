@@ -13,6 +13,7 @@ type fault struct {
 	status int // what the client is told
 	text   string
 	retry  int // in how many seconds it may be worth trying again; 0 = nobody knows
+	shed   shed
 }
 
 func (f fault) bad() bool { return f.status != 0 }

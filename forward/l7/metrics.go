@@ -26,6 +26,11 @@ type Stats struct {
 	// RefusedCertificates counts changed certificate files that could not be used,
 	// StapleFailures OCSP responses that could not be fetched.
 	RefusedCertificates, StapleFailures uint64
+	// Refusals counts what broke a limit, by its name in the metrics.
+	Refusals map[string]uint64
+	// LogLines counts lines of access logs, LogDropped those that the disk was too slow
+	// for, LogFailures times that it could not be written.
+	LogLines, LogDropped, LogFailures uint64
 }
 
 const (
@@ -62,6 +67,7 @@ type metrics struct {
 
 	handshakes   [handshakeKinds]atomic.Uint64
 	certificates atomic.Uint64 // files that were refused
+	shed         [shedCount]atomic.Uint64
 
 	requests, replies *prometheus.Desc
 	shakes, expiry    *prometheus.Desc
@@ -105,6 +111,9 @@ func newMetrics(server *Server) *metrics {
 		func(s Stats) uint64 { return s.RefusedCertificates })
 	add(counter, "staple_failures_total", "OCSP responses that could not be fetched.",
 		func(s Stats) uint64 { return s.StapleFailures })
+	add(counter, "access_log_lines_total", "Lines of access logs.", func(s Stats) uint64 { return s.LogLines })
+	add(counter, "access_log_dropped_lines_total", "Lines dropped because the disk did not keep up.", func(s Stats) uint64 { return s.LogDropped })
+	add(counter, "access_log_failures_total", "Failures to write or open access logs.", func(s Stats) uint64 { return s.LogFailures })
 	add(counter, "upgrades_total", "Connections that changed protocol.", func(s Stats) uint64 { return s.Upgrades })
 	return m
 }
@@ -125,6 +134,11 @@ func (m *metrics) stats() Stats {
 	for i := range m.own {
 		s.Replied[i] = m.own[i].Load()
 	}
+	s.Refusals = make(map[string]uint64, shedCount)
+	for why := shedNone + 1; why < shedCount; why++ {
+		s.Refusals[shedTexts[why]] = m.shed[why].Load()
+	}
+	s.LogLines, s.LogDropped, s.LogFailures = m.server.logs.stats()
 	for i := range m.handshakes {
 		s.Handshakes[i] = m.handshakes[i].Load()
 	}
@@ -137,6 +151,11 @@ func (m *metrics) Describe(ch chan<- *prometheus.Desc) {
 	ch <- m.replies
 	ch <- m.shakes
 	ch <- m.expiry
+	for _, d := range []*prometheus.Desc{
+		descRequests, descDuration, descRequestBytes, descResponseBytes, descRouteInFlight, descBackend, descRefused,
+	} {
+		ch <- d
+	}
 	for _, v := range m.values {
 		ch <- v.desc
 	}
@@ -158,6 +177,10 @@ func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 	for i, n := range s.Handshakes {
 		ch <- prometheus.MustNewConstMetric(m.shakes, prometheus.CounterValue, float64(n), handshakeTexts[i])
 	}
+	for why := shedNone + 1; why < shedCount; why++ {
+		ch <- prometheus.MustNewConstMetric(descRefused, prometheus.CounterValue, float64(s.Refusals[shedTexts[why]]), shedTexts[why])
+	}
+	m.server.meters.collect(ch)
 	told := make(map[[2]string]bool) // one file may be named twice
 	for _, c := range m.server.Certificates() {
 		if key := [2]string{c.Listener, c.File}; !told[key] {

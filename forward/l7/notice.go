@@ -33,6 +33,10 @@ func (w *work) reply(f fault) bool {
 	}
 	w.fill(&n, f)
 	w.server.metrics.replied(f.status)
+	if f.shed != shedNone {
+		w.server.metrics.shed[f.shed].Add(1)
+	}
+	w.trouble = f.text
 	return w.say(&n)
 }
 
@@ -99,7 +103,7 @@ func (s *session) say(w *work, n *notice) bool {
 		return false
 	}
 	if !w.keep {
-		s.linger()
+		s.linger(w)
 	}
 	return w.keep
 }

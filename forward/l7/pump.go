@@ -17,7 +17,10 @@ type pump struct {
 	chunked bool
 	left    int64 // bytes of the body still to come, when not chunked
 
-	started bool // by the session's goroutine
+	started bool      // by the session's goroutine
+	most    int64     // how large the body may be; 0 = any size
+	since   time.Time // of the start
+	total   int64     // bytes of the body so far; of the pump's goroutine until it is joined
 	up      upstream
 	chunks  chunkReader
 
@@ -32,7 +35,8 @@ type pump struct {
 // start starts the pump's goroutine, which stop joins.
 func (p *pump) start(up upstream) {
 	p.started, p.up, p.done = true, up, make(chan struct{})
-	p.moved.Store(time.Now().UnixNano())
+	p.most, p.since = p.work.maxBody(), time.Now()
+	p.moved.Store(p.since.UnixNano())
 	go func() {
 		defer close(p.done)
 		p.run()
@@ -51,6 +55,19 @@ func (p *pump) run() {
 		p.trouble.Store(uint32(t)) // before the interrupt: see waited
 		p.up.interrupt()
 	}
+}
+
+// grown notes that more of the body has come, and says what is wrong with that.
+func (p *pump) grown(n int64) trouble {
+	p.moved.Store(time.Now().UnixNano())
+	p.total += n
+	switch {
+	case p.most > 0 && p.total > p.most:
+		return troubleLarge
+	case !p.chunked && p.work.tooSlow(p.since, p.total):
+		return troubleRate
+	}
+	return troubleNone
 }
 
 // broken says why the client's side of the body failed, if it did.

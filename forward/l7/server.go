@@ -29,8 +29,12 @@ const (
 	DefaultServerName      = "pharos"
 )
 
-// sweepEvery is how often idle upstream connections are looked through.
-const sweepEvery = time.Second
+const (
+	// sweepEvery is how often idle upstream connections are looked through, and
+	// meterSweeps after how many times the meters of backends are.
+	sweepEvery  = time.Second
+	meterSweeps = 60
+)
 
 // A Listener takes HTTP connections.
 type Listener struct {
@@ -49,12 +53,20 @@ type Listener struct {
 	Pages []Page
 	// Transports are those of the services that Routes name: the files that they need are read.
 	Transports []forward.Transport
+	// Limits bound what is taken.
+	Limits Limits
+	// AcceptProxy are sources whose connections begin with a PROXY header, version 1 or 2.
+	AcceptProxy []netip.Prefix
+	// AccessLog is where requests are written down; nil = nowhere.
+	AccessLog *AccessLog
 }
 
 // An Extra is what a Route of a Listener has besides, as its Extra.
 type Extra struct {
 	// Pages go before those of the listener.
 	Pages []Page
+	// Limits bound what the route takes.
+	Limits RouteLimits
 }
 
 // Options are what a Server needs.
@@ -109,11 +121,18 @@ type settings struct {
 	origin       Origin
 	requestIDLow string // Origin.RequestID in lower case
 	pages        pages
+	gate         *gate
+	acceptProxy  []netip.Prefix
+	log          *accessLog // nil = none
+	name         string     // in the access log
 }
 
 // An extra is an Extra that has been made ready.
 type extra struct {
-	pages pages
+	pages  pages
+	limits RouteLimits
+	meter  *meter
+	title  string
 }
 
 // A Server forwards HTTP requests.
@@ -128,6 +147,11 @@ type Server struct {
 	secret   [32]byte // for tickets of listeners that share theirs with nobody
 
 	terminators atomic.Pointer[[]*terminator] // in force
+
+	listens atomic.Pointer[[]forward.Listen[settings]] // in force
+	meters  meters
+	gates   gates
+	logs    logs
 
 	streams  chan job // to goroutines that have handled a stream and wait for another
 	handlers sync.WaitGroup
@@ -161,7 +185,7 @@ func New(opts Options) (*Server, error) {
 	}
 	s := &Server{
 		opts: opts, registry: opts.Registry, stapler: cert.NewStapler(), secret: newSecret(),
-		streams: make(chan job), ended: make(chan struct{}),
+		streams: make(chan job), ended: make(chan struct{}), logs: logs{log: opts.Log},
 	}
 	s.carrier = newCarrier(s)
 	listens, terminators, files, err := s.settle(opts.Listeners)
@@ -171,12 +195,13 @@ func New(opts Options) (*Server, error) {
 	s.carrier.files.Store(&files)
 	s.front, err = forward.NewFront(forward.FrontOptions[settings]{
 		Listeners: listens, MaxConns: opts.MaxConns, Intake: opts.Registry.Intake(), Drain: opts.Drain, Log: opts.Log,
-		Serve: func(ctx context.Context, c *forward.Conn[settings]) { c.Settings().engine(ctx, c) },
+		Serve: s.serve,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("l7: %w", err)
 	}
 	s.terminators.Store(&terminators)
+	s.listens.Store(&listens)
 	s.metrics = newMetrics(s)
 	if opts.Registerer != nil {
 		if err := opts.Registerer.Register(s.metrics); err != nil {
@@ -212,7 +237,10 @@ func (s *Server) settle(listeners []Listener) ([]forward.Listen[settings], []*te
 
 // settleOne makes the settings of one listener, but for TLS.
 func (s *Server) settleOne(l *Listener) (settings, error) {
-	set := settings{engine: s.serveHTTP1, idle: cmp.Or(l.Idle, DefaultIdle), origin: l.Origin}
+	set := settings{
+		engine: s.serveHTTP1, idle: cmp.Or(l.Idle, DefaultIdle), origin: l.Origin,
+		acceptProxy: l.AcceptProxy, name: l.Address.String(),
+	}
 	var errs []error
 	var err error
 	if set.routes, err = route.New(l.Routes); err != nil {
@@ -232,17 +260,54 @@ func (s *Server) settleOne(l *Listener) (settings, error) {
 	if set.pages, err = readPages(l.Pages); err != nil {
 		errs = append(errs, err)
 	}
+	limits := l.Limits
+	if err := limits.check(); err != nil {
+		errs = append(errs, err)
+	}
+	set.gate = s.gates.get(l.Address, limits)
+	if set.log, err = s.logs.get(l.AccessLog); err != nil {
+		errs = append(errs, err)
+	}
 	set.extras = make([]extra, len(l.Routes))
+	for _, rule := range set.routes.Rules() {
+		title := rule.Title()
+		set.extras[rule.Index].title, set.extras[rule.Index].meter = title, s.meters.route(title)
+	}
 	for i := range l.Routes {
 		x, _ := l.Routes[i].Extra.(*Extra)
 		if x == nil {
 			continue
+		}
+		set.extras[i].limits = x.Limits
+		if x.Limits.Requests < 0 || x.Limits.Body < 0 {
+			errs = append(errs, fmt.Errorf("route %d: limits must not be negative", i+1))
 		}
 		if set.extras[i].pages, err = readPages(x.Pages); err != nil {
 			errs = append(errs, fmt.Errorf("route %d: %w", i+1, err))
 		}
 	}
 	return set, errors.Join(errs...)
+}
+
+// serve takes a connection in and speaks its listener's protocol on it.
+func (s *Server) serve(ctx context.Context, c *forward.Conn[settings]) {
+	set := c.Settings()
+	if len(set.acceptProxy) > 0 && trusts(set.acceptProxy, addrPort(c.Stream.RemoteAddr()).Addr()) && !s.readProxy(c) {
+		return
+	}
+	if set.gate.connections != nil {
+		who := c.Source.Addr()
+		if !who.IsValid() {
+			who = addrPort(c.Stream.RemoteAddr()).Addr()
+		}
+		leave, ok := s.admitConn(c, who)
+		if !ok {
+			c.Stream.Abort()
+			return
+		}
+		defer leave()
+	}
+	set.engine(ctx, c)
 }
 
 // Run accepts and forwards until ctx ends, drains, and returns with every
@@ -253,12 +318,14 @@ func (s *Server) Run(ctx context.Context) error {
 	for _, tend := range []func(context.Context){s.sweep, s.tendCertificates, s.fetchStaples, s.warm} {
 		wg.Go(func() { tend(tending) })
 	}
+	written := s.logs.start()
 	err := s.front.Run(ctx)
 	stop()
 	close(s.ended)
 	s.handlers.Wait()
 	wg.Wait()
 	s.carrier.close()
+	written()
 	return err
 }
 
@@ -266,19 +333,25 @@ func (s *Server) Run(ctx context.Context) error {
 func (s *Server) sweep(ctx context.Context) {
 	ticker := time.NewTicker(sweepEvery)
 	defer ticker.Stop()
-	for {
+	for ticks := 0; ; {
 		select {
 		case <-ctx.Done():
 			return
 		case now := <-ticker.C:
 			s.registry.Sweep(now)
 			s.carrier.sweep(now)
+			if ticks++; ticks%meterSweeps == 0 {
+				s.meters.sweep(s.registry)
+			}
 		}
 	}
 }
 
 // Close frees the sockets of a Server that was never run.
-func (s *Server) Close() error { return s.front.Close() }
+func (s *Server) Close() error {
+	s.logs.closeIdle()
+	return s.front.Close()
+}
 
 // Addrs returns the bound addresses in the order of the listeners.
 func (s *Server) Addrs() []netip.AddrPort { return s.front.Addrs() }
@@ -295,6 +368,7 @@ func (s *Server) Stats() Stats { return s.metrics.stats() }
 // their current request.
 type Change struct {
 	server      *Server
+	listens     []forward.Listen[settings]
 	front       *forward.Change[settings]
 	terminators []*terminator
 	files, old  *fileSet
@@ -314,7 +388,7 @@ func (s *Server) Prepare(listeners []Listener) (*Change, error) {
 	// A plan that needs them may come before Commit.
 	old := s.carrier.files.Load()
 	s.carrier.files.Store(old.and(files))
-	return &Change{s, change, terminators, &files, old}, nil
+	return &Change{s, listens, change, terminators, &files, old}, nil
 }
 
 // Commit puts the change into effect. It cannot fail.
@@ -322,10 +396,15 @@ func (c *Change) Commit() {
 	c.server.terminators.Store(&c.terminators)
 	c.server.carrier.files.Store(c.files)
 	c.front.Commit()
+	c.server.listens.Store(&c.listens)
+	c.server.meters.keepRoutes(c.listens)
+	c.server.logs.keep(c.listens)
+	c.server.logs.reopen()
 }
 
 // Discard frees what Prepare opened.
 func (c *Change) Discard() {
 	c.server.carrier.files.Store(c.old)
 	c.front.Discard()
+	c.server.logs.keep(*c.server.listens.Load())
 }

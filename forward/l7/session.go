@@ -68,6 +68,15 @@ type work struct {
 	status     int       // of the answer; 0 until there is one
 	chunked    bool      // the answer goes to an HTTP/1 client in chunks
 	pump       *pump     // sends the rest of the body; nil if there is none
+
+	// What metrics and the access log want to know.
+	since              time.Time     // when the request began to arrive
+	took               time.Duration // until the end of the answer; 0 = until now
+	gate               *gate         // that it has passed
+	meter              *meter        // of its route
+	upBytes, downBytes int64
+	service, backend   string
+	trouble            string
 }
 
 var works = sync.Pool{New: func() any {
@@ -85,6 +94,8 @@ func (w *work) free() {
 	w.up, w.pump, w.lease, w.upgrade = nil, nil, forward.Lease{}, nil
 	w.server, w.conn, w.set, w.down, w.ends = nil, nil, nil, nil, nil
 	w.rule, w.requestID, w.ask = nil, nil, route.Request{}
+	w.gate, w.meter, w.upBytes, w.downBytes, w.took = nil, nil, 0, 0, 0
+	w.service, w.backend, w.trouble = "", "", ""
 	w.who, w.trusted, w.prefers, w.status = netip.Addr{}, false, 0, 0
 	w.scan, w.sent = headScan{}, false
 	w.req.head, w.req.minor = false, 1 // what a reply to an unread request assumes
@@ -105,7 +116,7 @@ func (w *work) free() {
 func (s *Server) begin(c *forward.Conn[settings], down downstream, e *ends) *work {
 	w := works.Get().(*work)
 	w.server, w.conn, w.set, w.down, w.ends = s, c, c.Settings(), down, e
-	w.who = e.peer.Addr()
+	w.who, w.since = e.peer.Addr(), time.Now()
 	return w
 }
 
@@ -137,6 +148,7 @@ func (s *Server) serveHTTP1(ctx context.Context, c *forward.Conn[settings]) {
 		}
 		w := s.begin(c, &ss, ss.ends)
 		again := ss.request(ctx, w)
+		w.finish()
 		w.free()
 		if !again {
 			return
@@ -199,9 +211,9 @@ func (s *session) readHead(w *work) (n int, f fault, ok bool) {
 		}
 		if s.in.W == forward.BufferSize {
 			if w.scan.line == 0 {
-				return 0, fault{status: 414, text: "request line is too long"}, true
+				return 0, fault{status: 414, text: "request line is too long", shed: shedURI}, true
 			}
-			return 0, fault{status: 431, text: "header fields are too large"}, true
+			return 0, fault{status: 431, text: "header fields are too large", shed: shedHeader}, true
 		}
 		if by.IsZero() {
 			by = time.Now().Add(s.server.opts.HeaderTimeout)
@@ -209,7 +221,7 @@ func (s *session) readHead(w *work) (n int, f fault, ok bool) {
 		s.client.ReadUntil(by)
 		if _, err := s.in.Fill(s.client); err != nil {
 			if errors.Is(err, os.ErrDeadlineExceeded) {
-				return 0, fault{status: 408, text: "request head did not arrive in time"}, true
+				return 0, fault{status: 408, text: "request head did not arrive in time", shed: shedHeaderTime}, true
 			}
 			return 0, fault{}, false
 		}
@@ -225,7 +237,8 @@ func (s *session) refuse(w *work, f fault) bool {
 
 // linger ends the connection so that the client can read what was sent to it,
 // even if it is still sending.
-func (s *session) linger() {
+func (s *session) linger(w *work) {
+	w.took = time.Since(w.since)
 	if s.client.CloseWrite() != nil {
 		return
 	}
@@ -243,6 +256,7 @@ func (s *session) linger() {
 // writeClient writes p to the client.
 func (s *session) writeClient(w *work, p []byte) trouble {
 	w.sent = true
+	w.downBytes += int64(len(p))
 	s.client.WriteWithin(s.server.opts.ResponseTimeout)
 	if _, err := s.client.Write(p); err != nil {
 		return troubleClient
@@ -255,7 +269,11 @@ func (s *session) collect(w *work, n int) (fault, bool) {
 	take := min(n, s.in.W-s.in.R)
 	w.body = append(w.body, s.in.Data[s.in.R:s.in.R+take]...)
 	s.in.R += take
+	since, total := time.Now(), n
 	for n -= take; n > 0; {
+		if w.tooSlow(since, int64(total-n)) {
+			return fault{status: 408, text: "request body came too slowly", shed: shedBodyRate}, true
+		}
 		start := len(w.body)
 		w.body = slices.Grow(w.body, n)[:start+n]
 		s.client.ReadWithin(s.server.opts.BodyTimeout)
@@ -265,7 +283,7 @@ func (s *session) collect(w *work, n int) (fault, bool) {
 		switch {
 		case got > 0:
 		case errors.Is(err, os.ErrDeadlineExceeded):
-			return fault{status: 408, text: "request body did not arrive in time"}, true
+			return fault{status: 408, text: "request body did not arrive in time", shed: shedBodyTime}, true
 		default:
 			return fault{}, false
 		}
@@ -327,7 +345,7 @@ func (s *session) interim(w *work) trouble {
 // ended lets a client that may still be sending read the answer.
 func (s *session) ended(w *work) {
 	if !w.keep && (w.pump != nil || s.in.R < s.in.W || s.conn.Draining()) {
-		s.linger()
+		s.linger(w)
 	}
 }
 

@@ -23,6 +23,8 @@ const (
 	troubleSlow             // the client's body did not come in time
 	troubleRefused          // the backend did nothing about the request
 	troubleNoTunnel         // the backend does not take WebSockets
+	troubleLarge            // the client's body is larger than it may be
+	troubleRate             // it comes too slowly
 )
 
 // fault is what the client is told, if it can still be told.
@@ -37,7 +39,11 @@ func (t trouble) fault(service string) fault {
 	case troubleBody:
 		return malformed("malformed chunked body")
 	case troubleSlow:
-		return fault{status: 408, text: "request body did not arrive in time"}
+		return fault{status: 408, text: "request body did not arrive in time", shed: shedBodyTime}
+	case troubleLarge:
+		return fault{status: 413, text: "request body is too large", shed: shedBody}
+	case troubleRate:
+		return fault{status: 408, text: "request body came too slowly", shed: shedBodyRate}
 	case troubleRefused:
 		return fault{status: 503, text: fmt.Sprintf("backend of service %q took no more requests", service)}
 	case troubleNoTunnel:

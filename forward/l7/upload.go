@@ -37,8 +37,7 @@ func (s *session) receive(p *pump) trouble {
 	if _, err := s.in.Fill(s.client); err != nil {
 		return p.clientTrouble(err)
 	}
-	p.moved.Store(time.Now().UnixNano())
-	return troubleNone
+	return p.grown(0)
 }
 
 func (p *pump) clientTrouble(err error) trouble {
@@ -59,6 +58,9 @@ func (s *session) pumpLength(p *pump) trouble {
 		take := min(p.left, int64(b.W-b.R))
 		if take > 0 {
 			p.left -= take
+			if t := p.grown(take); t != troubleNone {
+				return t
+			}
 			if p.left == 0 {
 				p.last.Store(true)
 			}
@@ -98,8 +100,8 @@ func (s *session) splice(p *pump) trouble {
 		return troubleClient
 	}
 	p.left -= n
-	if n > 0 {
-		p.moved.Store(time.Now().UnixNano())
+	if t := p.grown(n); n > 0 && t != troubleNone {
+		return t
 	}
 	switch {
 	case n == chunk:
@@ -133,6 +135,9 @@ func (s *session) pumpChunked(p *pump) trouble {
 				break
 			}
 			s.in.R += used
+			if t := p.grown(int64(len(payload))); t != troubleNone {
+				return t
+			}
 			p.up.data(p, payload)
 		}
 		if c.done() {

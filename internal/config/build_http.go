@@ -20,6 +20,28 @@ type HTTPListener struct {
 	XForwarded, Forwarded string
 	RequestID             string // a header; "" = none
 	Errors                []ErrorPage
+	AcceptProxy           []netip.Prefix // sources that begin with a PROXY header
+	Limits                HTTPLimits
+	AccessLog             *AccessLog // nil = none
+}
+
+// HTTPLimits are what an HTTP listener takes; 0 = no limit, but for what has a default.
+type HTTPLimits struct {
+	HeaderBytes, HeaderFields, URI, Body, MinRate int
+	Requests, ClientRequests, ClientConnections   int
+	ClientIPv4, ClientIPv6, Clients, Streams      int
+}
+
+// RouteLimits are what a route takes; 0 = no limit, or the listener's.
+type RouteLimits struct{ Requests, Body int }
+
+// An AccessLog is where requests are written down. File has been joined to the folder of
+// the configuration, but for "-", and not been opened.
+type AccessLog struct {
+	File   string
+	Format string // "json", "common" or "combined"
+	Sample float64
+	Query  bool
 }
 
 // An ErrorPage is shown instead of errors of pharos itself. Its files have been joined to
@@ -48,6 +70,7 @@ type Route struct {
 	Rewrite                         Rewrite
 	RequestHeaders, ResponseHeaders HeaderEdit
 	Errors                          []ErrorPage
+	Limits                          RouteLimits
 }
 
 // A Condition is on a header field or a parameter. At most one of its texts is set.
@@ -124,6 +147,9 @@ func (b *builder) buildHTTP(at *value, serve func(string) string) *HTTPListener 
 		Forwarded:      get[string](at, "forwarded"),
 		RequestID:      get[string](at, "request_id"),
 		Errors:         b.errorPages(at),
+		AcceptProxy:    each[netip.Prefix](at.list("accept_proxy")),
+		Limits:         buildHTTPLimits(at.section("limits")),
+		AccessLog:      b.buildAccessLog(at.entry("access_log")),
 	}
 	seen := make(map[string]bool)
 	for _, item := range at.list("routes") {
@@ -140,6 +166,32 @@ func (b *builder) buildHTTP(at *value, serve func(string) string) *HTTPListener 
 		l.Routes = append(l.Routes, route)
 	}
 	return l
+}
+
+func buildHTTPLimits(at *value) HTTPLimits {
+	return HTTPLimits{
+		HeaderBytes: get[int](at, "header_bytes"), HeaderFields: get[int](at, "header_fields"), URI: get[int](at, "uri"),
+		Body: get[int](at, "body"), MinRate: get[int](at, "min_rate"), Requests: get[int](at, "requests"),
+		ClientRequests: get[int](at, "client_requests"), ClientConnections: get[int](at, "client_connections"),
+		ClientIPv4: get[int](at, "client_ipv4"), ClientIPv6: get[int](at, "client_ipv6"),
+		Clients: get[int](at, "clients"), Streams: get[int](at, "streams"),
+	}
+}
+
+func (b *builder) buildAccessLog(at *value) *AccessLog {
+	if at == nil {
+		return nil
+	}
+	a := &AccessLog{Format: formatJSON, Sample: defaultSample}
+	name, short := at.data.(string)
+	if !short {
+		name = get[string](at, "file")
+		a.Format, a.Sample, a.Query = get[string](at, "format"), get[float64](at, "sample"), get[bool](at, "query")
+	}
+	if a.File = name; name != "" && name != "-" {
+		a.File = b.resolve(name)
+	}
+	return a
 }
 
 // isRead reports whether everything in a value was read, or it is absent.
@@ -183,6 +235,7 @@ func (b *builder) buildRoute(at *value, serve func(string) string) Route {
 		Headers: conditionsOf(at.entry("headers")), Query: conditionsOf(at.entry("query")),
 		RequestHeaders: editOf(at.entry("request_headers")), ResponseHeaders: editOf(at.entry("response_headers")),
 		Errors: b.errorPages(at),
+		Limits: RouteLimits{Requests: get[int](at.section("limits"), "requests"), Body: get[int](at.section("limits"), "body")},
 	}
 	if at.entry("exact") != nil || at.entry("pattern") != nil {
 		r.Path = ""

@@ -52,7 +52,13 @@ const (
 	defaultHTTPIdle = time.Minute
 	defaultRedirect = 302
 
-	defaultConnections = 16384
+	defaultConnections  = 16384
+	defaultHeaderBytes  = 16 << 10
+	defaultHeaderFields = 128
+	defaultURI          = 8 << 10
+	defaultMinRate      = 128
+	defaultStreams      = 128
+	defaultSample       = 1.0
 
 	defaultHello     = 5 * time.Second
 	defaultBacklog   = 4096

@@ -159,6 +159,8 @@ func checkConfig(t *testing.T, cfg *config.Config) {
 			continue
 		}
 		must(len(l.HTTP.Routes) > 0 && l.HTTP.Idle > 0, "listener", l)
+		must(l.HTTP.Limits.HeaderBytes >= 256 && l.HTTP.Limits.HeaderFields > 0 && l.HTTP.Limits.URI >= 16 && l.HTTP.Limits.Streams > 0, "limits", l)
+		must(l.HTTP.AccessLog == nil || l.HTTP.AccessLog.File != "" && l.HTTP.AccessLog.Sample > 0, "access log", l)
 		for _, r := range l.HTTP.Routes {
 			paths, actions := 0, 0
 			for _, p := range []string{r.Path, r.Exact, r.Pattern} {
@@ -175,6 +177,7 @@ func checkConfig(t *testing.T, cfg *config.Config) {
 			for _, s := range r.Services() {
 				must(services[s] != nil, "route", r)
 			}
+			must(r.Limits.Requests >= 0 && r.Limits.Body >= 0, "limits", r)
 			must(r.Rewrite == config.Rewrite{} || len(r.Services()) > 0, "rewrite", r)
 		}
 	}

@@ -20,7 +20,51 @@ func httpKeys() *shape {
 		may("request_id", one(ownField()),
 			"A header, like X-Request-ID, with an id for each request: a trusted proxy's, else a new one; passed on and back. Default: none"),
 		may("errors", errorKeys(), "Pages to show instead of errors of pharos itself"),
+		may("accept_proxy", oneOrMore(one(prefix("a source")), 1, maxSources), "Sources whose connections begin with a PROXY header, version 1 or 2: it is demanded of them, and refused from all others"),
+		may("limits", httpLimitKeys(), "What is taken"),
+		may("access_log", accessLogKeys(), "Where requests are written down. Default: nowhere"),
 	)
+}
+
+func httpLimitKeys() *shape {
+	count := func(key string) *shape { return one(integer(key, 1, maxConnections)) }
+	return object(
+		with("header_bytes", one(integer("header_bytes", 256, defaultHeaderBytes)), defaultHeaderBytes, "Bytes of a request's head; more is 431"),
+		with("header_fields", one(integer("header_fields", 1, defaultHeaderFields)), defaultHeaderFields, "Its fields; more is 431"),
+		with("uri", one(integer("uri", 16, defaultURI)), defaultURI, "Bytes of its target; more is 414"),
+		may("body", one(integer("body", 1, maxRequestBody)), "Bytes of its body; more is 413. Default: any number"),
+		with("min_rate", one(integer("min_rate", 0, 1_000_000_000)), defaultMinRate, "Bytes a second that a body of known length has to come at, on average, after 10 s; 408. 0: at any rate"),
+		may("requests", count("requests"), "How many requests are in work at a time; one more gets 503"),
+		may("client_requests", count("client_requests"), "How many requests a second one client may send, with a burst of one second; 429"),
+		may("client_connections", count("client_connections"), "How many connections one client may have"),
+		with("client_ipv4", one(integer("client_ipv4", 8, 32)), 32, "How many bits of an IPv4 address make a client"),
+		with("client_ipv6", one(integer("client_ipv6", 16, 128)), 64, "How many bits of an IPv6 address make a client"),
+		with("clients", one(integer("clients", 64, maxClients)), defaultClients, "How many clients are remembered; one that there is no room for is served and not counted"),
+		with("streams", one(integer("streams", 1, 1000)), defaultStreams, "How many HTTP/2 streams a connection may have open"),
+	)
+}
+
+func routeLimitKeys() *shape {
+	return object(
+		may("requests", one(integer("requests", 1, maxConnections)), "How many requests of the route are in work at a time; one more gets 503"),
+		may("body", one(integer("body", 1, maxRequestBody)), "Bytes of a request's body; more is 413. Default: the listener's"),
+	)
+}
+
+// The formats of an access log.
+const (
+	formatJSON     = "json"
+	formatCommon   = "common"
+	formatCombined = "combined"
+)
+
+func accessLogKeys() *shape {
+	return object(
+		need("file", one(fileName("a file", maxPath)), "The file that lines are appended to, opened anew by a reload; - is the standard output"),
+		with("format", one(enum("a format", formatJSON, formatCommon, formatCombined)), formatJSON, "How a line looks"),
+		with("sample", one(number("sample", 0.000001, 1)), defaultSample, "The share of requests that is written; answers of 500 and more always are"),
+		with("query", one(boolean()), false, "Write queries, which may hold secrets"),
+	).orShort(fileName("a file", maxPath))
 }
 
 // The words of the keys above.
@@ -60,6 +104,7 @@ func routeKeys() *shape {
 		may("request_headers", editKeys(), "Change header fields on the way to the backend"),
 		may("response_headers", editKeys(), "Change header fields of the backend's answer"),
 		may("errors", errorKeys(), "Pages that go before those of the listener"),
+		may("limits", routeLimitKeys(), "What the route takes"),
 	).pick("service", "split", "redirect", "respond").atMostOne("path", "exact", "pattern")
 }
 

@@ -32,7 +32,8 @@ const (
 	maxMethods     = 32     // of a route
 	maxRouteName   = 64     // bytes
 	maxShare       = 1_000_000
-	maxSources     = 256 // that may send a PROXY header
+	maxRequestBody = 1 << 50 // bytes
+	maxSources     = 256     // that may send a PROXY header
 	maxConnections = 10_000_000
 	maxClients     = 10_000_000 // remembered by a listener
 	maxNetworks    = 10_000

@@ -5,6 +5,7 @@ import (
 
 	"github.com/pharos-lb/pharos/forward"
 	"github.com/pharos-lb/pharos/forward/l7"
+	"github.com/pharos-lb/pharos/forward/l7/accesslog"
 	"github.com/pharos-lb/pharos/forward/l7/route"
 	"github.com/pharos-lb/pharos/internal/config"
 )
@@ -17,11 +18,38 @@ func httpListener(c *config.HTTPListener) l7.Listener {
 			Trusted: c.TrustedProxies, ByForwarded: c.TrustedHeader == "forwarded",
 			XForwarded: forwardedMode(c.XForwarded), Forwarded: forwardedMode(c.Forwarded), RequestID: c.RequestID,
 		},
+		AcceptProxy: c.AcceptProxy, Limits: httpLimits(&c.Limits), AccessLog: accessLog(c.AccessLog),
 	}
 	for i := range c.Routes {
 		l.Routes[i] = httpRoute(&c.Routes[i])
 	}
 	return l
+}
+
+func httpLimits(c *config.HTTPLimits) l7.Limits {
+	l := l7.Limits{
+		HeaderBytes: c.HeaderBytes, HeaderFields: c.HeaderFields, URI: c.URI, Body: int64(c.Body), MinRate: c.MinRate,
+		Requests: c.Requests, ClientRequests: c.ClientRequests, ClientConnections: c.ClientConnections,
+		ClientBits4: c.ClientIPv4, ClientBits6: c.ClientIPv6, Clients: c.Clients, Streams: c.Streams,
+	}
+	if c.MinRate == 0 {
+		l.MinRate = -1
+	}
+	return l
+}
+
+func accessLog(c *config.AccessLog) *l7.AccessLog {
+	if c == nil {
+		return nil
+	}
+	a := &l7.AccessLog{File: c.File, Sample: c.Sample, Query: c.Query}
+	switch c.Format {
+	case "common":
+		a.Format = accesslog.Common
+	case "combined":
+		a.Format = accesslog.Combined
+	}
+	return a
 }
 
 func forwardedMode(word string) l7.Mode {
@@ -68,7 +96,10 @@ func httpRoute(c *config.Route) l7.Route {
 	if c.Respond != nil {
 		r.Respond = &route.Response{Status: c.Respond.Status, ContentType: c.Respond.ContentType, Body: c.Respond.Body}
 	}
-	r.Extra = &l7.Extra{Pages: errorPages(c.Errors)}
+	r.Extra = &l7.Extra{
+		Pages:  errorPages(c.Errors),
+		Limits: l7.RouteLimits{Requests: c.Limits.Requests, Body: int64(c.Limits.Body)},
+	}
 	return r
 }
 

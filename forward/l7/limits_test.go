@@ -1,0 +1,307 @@
+package l7
+
+import (
+	"bufio"
+	"encoding/json"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/pharos-lb/pharos/forward"
+	"github.com/pharos-lb/pharos/forward/l7/accesslog"
+	"github.com/pharos-lb/pharos/forward/proxyproto"
+)
+
+// holding answers a request only when told to.
+func holding(t testing.TB) (backend netip.AddrPort, came, release chan struct{}) {
+	came, release = make(chan struct{}, 16), make(chan struct{})
+	return rawBackend(t, func(c *net.TCPConn, r *bufio.Reader) {
+		for {
+			for {
+				line, err := r.ReadString('\n')
+				if err != nil {
+					return
+				}
+				if line == "\r\n" {
+					break
+				}
+			}
+			came <- struct{}{}
+			<-release
+			fmt.Fprint(c, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+		}
+	}), came, release
+}
+
+func TestHeadLimits(t *testing.T) {
+	f := start(t, Options{Listeners: []Listener{{Routes: anyRoute, Limits: Limits{HeaderBytes: 400, HeaderFields: 5, URI: 100, Body: 10}}}}, echoHead(t))
+	for _, tt := range []struct {
+		name, head string
+		status     int
+		reason     string
+	}{
+		{"fine", "GET /x HTTP/1.1\nHost: a", 200, ""},
+		{"uri", "GET /" + strings.Repeat("x", 100) + " HTTP/1.1\nHost: a", 414, "uri"},
+		{"fields", "GET / HTTP/1.1\nHost: a\nA: 1\nB: 1\nC: 1\nD: 1\nE: 1", 431, "header"},
+		{"bytes", "GET / HTTP/1.1\nHost: a\nA: " + strings.Repeat("x", 400), 431, "header"},
+		{"body", "POST / HTTP/1.1\nHost: a\nContent-Length: 11", 413, "body"},
+	} {
+		before := f.Stats().Refusals[tt.reason]
+		if got := f.ask(t, tt.head).StatusCode; got != tt.status {
+			t.Errorf("%s: got %d, want %d", tt.name, got, tt.status)
+		}
+		if got := f.Stats().Refusals[tt.reason]; tt.reason != "" && got != before+1 {
+			t.Errorf("%s: counted %d as %s, want 1", tt.name, got-before, tt.reason)
+		}
+	}
+	w := dial(t, f.addr)
+	w.send("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n6\r\nabcdef\r\n6\r\nabcdef\r\n")
+	if got := w.read("POST").StatusCode; got != 413 {
+		t.Errorf("chunked body: got %d, want 413", got)
+	}
+	w.wantEnd()
+	if _, err := New(Options{Registry: f.registry, Listeners: []Listener{{Routes: anyRoute, Limits: Limits{HeaderBytes: 1 << 20}}}}); err == nil {
+		t.Error("a header of 1 MiB was allowed")
+	}
+}
+
+func TestRequestLimits(t *testing.T) {
+	backend, came, release := holding(t)
+	f := start(t, Options{Listeners: []Listener{{
+		Routes: []Route{
+			{Path: "/few", Service: "web", Extra: &Extra{Limits: RouteLimits{Requests: 1}}},
+			{Service: "web"},
+		},
+		Limits: Limits{Requests: 2},
+	}}}, backend)
+	a := dial(t, f.addr)
+	a.send("GET /few HTTP/1.1\r\nHost: a\r\n\r\n")
+	<-came
+	refused := f.ask(t, "GET /few HTTP/1.1\nHost: a")
+	if refused.StatusCode != 503 || refused.Header.Get("Retry-After") != "1" || f.Stats().Refusals["route_requests"] != 1 {
+		t.Errorf("route: got %d %v", refused.StatusCode, refused.Header)
+	}
+	b := dial(t, f.addr)
+	b.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+	<-came
+	if got := f.ask(t, "GET / HTTP/1.1\nHost: a"); got.StatusCode != 503 || f.Stats().Refusals["requests"] != 1 {
+		t.Errorf("listener: got %d, %v", got.StatusCode, f.Stats().Refusals)
+	}
+	close(release)
+	for _, w := range []*wire{a, b} {
+		if got := w.read("GET").StatusCode; got != 200 {
+			t.Errorf("got %d, want 200", got)
+		}
+	}
+	if got := f.ask(t, "GET /few HTTP/1.1\nHost: a").StatusCode; got != 200 {
+		t.Errorf("afterwards: got %d, want 200", got)
+	}
+}
+
+func TestClientLimits(t *testing.T) {
+	f := start(t, Options{Listeners: []Listener{{
+		Routes: anyRoute, Limits: Limits{ClientRequests: 3, ClientConnections: 2},
+		Origin: Origin{Trusted: []netip.Prefix{netip.MustParsePrefix("127.0.0.1/32")}},
+	}}}, echoHead(t))
+	w := dial(t, f.addr)
+	ask := func(client string) int {
+		t.Helper()
+		w.send("GET / HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: " + client + "\r\n\r\n")
+		return w.read("GET").StatusCode
+	}
+	refused := 0
+	for range 5 {
+		if ask("192.0.2.1") == 429 {
+			refused++
+		}
+	}
+	if refused == 0 || refused > 2 || f.Stats().Refusals["client_requests"] != uint64(refused) {
+		t.Errorf("%d of 5 refused, %v", refused, f.Stats().Refusals)
+	}
+	if got := ask("192.0.2.2"); got != 200 {
+		t.Errorf("another client: got %d", got)
+	}
+	second := dial(t, f.addr)
+	second.send("GET / HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 192.0.2.3\r\n\r\n")
+	second.read("GET")
+	// served reports whether a new connection is.
+	served := func() bool {
+		c, err := net.Dial("tcp", f.addr)
+		if err != nil {
+			return false // the reset may come that soon
+		}
+		defer c.Close()
+		c.SetDeadline(time.Now().Add(10 * time.Second))
+		fmt.Fprint(c, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+		n, _ := c.Read(make([]byte, 1))
+		return n == 1
+	}
+	if served() {
+		t.Error("a third connection was served")
+	}
+	if got := f.Stats().Refusals["client_connections"]; got != 1 {
+		t.Errorf("client_connections: %d, want 1", got)
+	}
+	second.Close()
+	until(t, "a connection is free again", served)
+}
+
+// TestGateOutlivesReload: a reload forgives nobody.
+func TestGateOutlivesReload(t *testing.T) {
+	f := start(t, Options{Listeners: []Listener{{Routes: anyRoute, Limits: Limits{ClientRequests: 1}}}}, echoHead(t))
+	address := f.Addrs()[0]
+	f.ask(t, "GET / HTTP/1.1\nHost: a")
+	for i, want := range []int{200, 429} { // port 0 makes the first reload a new listener to the gate
+		change, err := f.Prepare([]Listener{{Address: address, Routes: anyRoute, Limits: Limits{ClientRequests: 1}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		change.Commit()
+		if got := f.ask(t, "GET / HTTP/1.1\nHost: a").StatusCode; got != want {
+			t.Errorf("after reload %d: got %d, want %d", i+1, got, want)
+		}
+	}
+}
+
+func TestAcceptProxy(t *testing.T) {
+	loopback := []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}
+	f := start(t, Options{
+		HeaderTimeout: 200 * time.Millisecond,
+		Listeners:     []Listener{{Routes: anyRoute, AcceptProxy: loopback}, {Routes: anyRoute}},
+	}, echoHead(t))
+	source, destination := netip.MustParseAddrPort("192.0.2.9:4444"), netip.MustParseAddrPort("198.51.100.1:443")
+	v2 := proxyproto.AppendBinary(nil, source, destination, nil, true)
+	const request = "GET / HTTP/1.1\r\nHost: a\r\n\r\n"
+	for name, header := range map[string]string{
+		"v1": "PROXY TCP4 192.0.2.9 198.51.100.1 4444 443\r\n", "v2": string(v2),
+	} {
+		for _, cut := range []int{0, 1, len(header) / 2, len(header) - 1} {
+			w := dial(t, f.addr)
+			w.SetNoDelay(true)
+			w.send(header[:cut])
+			w.send(header[cut:] + request)
+			a := w.read("GET")
+			for _, want := range []string{"X-Forwarded-For: 192.0.2.9", "X-Forwarded-Port: 443"} {
+				if !strings.Contains(a.body, want) {
+					t.Errorf("%s, cut at %d: %q is missing in\n%s", name, cut, want, a.body)
+				}
+			}
+		}
+	}
+	for name, sent := range map[string]string{"none": request, "bad": "PROXY TCP4 x y 1 2\r\n" + request} {
+		w := dial(t, f.addr)
+		w.Write([]byte(sent))
+		if _, err := w.r.ReadByte(); err == nil {
+			t.Errorf("%s: served", name)
+		}
+	}
+	w := dial(t, f.addr)
+	w.send("PROXY TCP4 ")
+	w.r.ReadByte()
+	s := f.Stats().Refusals
+	if s["proxy_invalid"] != 2 || s["proxy_timeout"] != 1 {
+		t.Errorf("got %v", s)
+	}
+	plain := dial(t, f.Addrs()[1].String())
+	plain.send("PROXY TCP4 192.0.2.9 198.51.100.1 4444 443\r\n" + request)
+	if got := plain.read("GET").StatusCode; got != 400 {
+		t.Errorf("a PROXY header from anybody: got %d, want 400", got)
+	}
+}
+
+func TestAccessLog(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "access.log")
+	listener := Listener{
+		Routes:    []Route{{Name: "api", Path: "/api", Service: "web"}, {Path: "/down", Service: "down"}},
+		AccessLog: &AccessLog{File: file},
+		Origin:    Origin{RequestID: "X-Id"},
+	}
+	f := start(t, Options{Listeners: []Listener{listener}}, echoHead(t))
+	head := "GET /api/x?secret=1 HTTP/1.1\nHost: a.test\nUser-Agent: me\nReferer: http://b/?token=2\nCookie: c=3\nAuthorization: Basic 4"
+	id := f.ask(t, head).Header.Get("X-Id")
+	f.ask(t, "GET /down HTTP/1.1\nHost: a")
+	f.ask(t, "GET /none HTTP/1.1\nHost: a")
+	f.ask(t, "BAD\nHost: a")
+	listener.Address = f.Addrs()[0]
+	sampled := listener
+	sampled.AccessLog = &AccessLog{File: file, Sample: 1e-9, Query: true, Format: accesslog.Combined}
+	change, err := f.Prepare([]Listener{sampled})
+	if err != nil {
+		t.Fatal(err)
+	}
+	change.Commit()
+	f.ask(t, head) // not drawn
+	f.ask(t, "GET /down?q HTTP/1.1\nHost: a")
+	f.stop()
+	data, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines := strings.Split(strings.TrimSpace(string(data)), "\n")
+	if len(lines) != 5 {
+		t.Fatalf("got %d lines, want 5:\n%s", len(lines), data)
+	}
+	var first map[string]any
+	if err := json.Unmarshal([]byte(lines[0]), &first); err != nil {
+		t.Fatal(err)
+	}
+	for key, want := range map[string]any{
+		"client": "127.0.0.1", "method": "GET", "path": "/api/x", "host": "a.test", "status": 200.0, "route": "api",
+		"service": "web", "user_agent": "me", "referer": "http://b/", "request_id": id, "listener": "127.0.0.1:0",
+	} {
+		if first[key] != want {
+			t.Errorf("%s: got %v, want %v", key, first[key], want)
+		}
+	}
+	for _, secret := range []string{"secret", "token", "c=3", "Basic"} {
+		if strings.Contains(lines[0], secret) {
+			t.Errorf("%q is in %s", secret, lines[0])
+		}
+	}
+	for _, want := range []string{`"status":503`, `"status":404`, `"status":400`, `"GET /down?q HTTP/1.1" 503`} {
+		if strings.Count(string(data), want) != 1 {
+			t.Errorf("%q is not once in\n%s", want, data)
+		}
+	}
+}
+
+// TestMetersAreBounded: however many routes there are, so many are counted by name.
+func TestMetersAreBounded(t *testing.T) {
+	var m meters
+	for i := range 3 * maxMeters {
+		m.route(fmt.Sprint(i))
+	}
+	if len(m.routes) != maxMeters+1 || m.route("x") != m.routes[otherName] {
+		t.Errorf("%d routes are counted by name", len(m.routes))
+	}
+	for range 3 * maxMeters {
+		m.backend(new(forward.Backend))
+	}
+	if n := m.known.Load(); n != maxMeters {
+		t.Errorf("%d backends are counted by name", n)
+	}
+}
+
+// TestMetersCount: a route's meter counts what its requests were, and nothing stays in work.
+func TestMetersCount(t *testing.T) {
+	f := start(t, Options{Listeners: []Listener{{Routes: []Route{{Name: "all", Service: "web"}, {Path: "/down", Name: "bad", Service: "down"}}}}}, echoHead(t))
+	w := dial(t, f.addr)
+	w.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n")
+	w.send("hello")
+	w.read("POST")
+	f.ask(t, "GET /down HTTP/1.1\nHost: a")
+	w.Close()
+	all, bad := f.meters.route("all"), f.meters.route("bad")
+	until(t, "requests are over", func() bool { return all.inFlight.Load() == 0 && bad.inFlight.Load() == 0 })
+	if all.classes[2].Load() != 1 || bad.classes[5].Load() != 1 || all.up.Load() != 5 || all.down.Load() == 0 {
+		t.Errorf("got %d 2xx, %d 5xx, %d up, %d down", all.classes[2].Load(), bad.classes[5].Load(), all.up.Load(), all.down.Load())
+	}
+	if n, sum, _ := all.histogram(); n != 1 || sum <= 0 {
+		t.Errorf("histogram: %d, %v", n, sum)
+	}
+}
