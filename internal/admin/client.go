@@ -230,11 +230,14 @@ func (c *Client) do(req *http.Request, into any) error {
 	return nil
 }
 
+// ErrNotRunning is nobody behind the socket.
+var ErrNotRunning = errors.New("no node is running")
+
 // explainDial turns the two ways a socket fails into what to do about it.
 func (c *Client) explainDial(err error) error {
 	switch {
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
-		return fmt.Errorf("no node is running behind %s; start one with `pharos run`, or name its socket with --socket", c.socket)
+		return fmt.Errorf("%w behind %s; start one with `pharos run`, or name its socket with --socket", ErrNotRunning, c.socket)
 	case errors.Is(err, context.DeadlineExceeded):
 		return fmt.Errorf("the node behind %s does not answer; is its process stopped or overloaded?", c.socket)
 	case errors.Is(err, fs.ErrPermission):

@@ -53,6 +53,7 @@ var house = []floor{
 	{"internal/admin", 4},
 	{"internal/node", 5},
 	{"internal/demo", 6},
+	{"internal/doctor", 6},
 	{"internal/lab", 6},
 	{"cmd", 7},
 	{"internal/tidy", 7},
