@@ -15,7 +15,7 @@ import (
 
 // Wire is the version of what parent and child tell each other. A parent adopts a child only
 // if it speaks the same.
-const Wire = 1
+const Wire = 2
 
 // A Leash is what a parent holds a running child by: what another process needs to become its
 // parent, without a session or a route that changes.

@@ -70,7 +70,9 @@ type child struct {
 	lease  *time.Timer
 	dead   *fuse
 	routes []RouteStatus
-	errors map[netip.Addr]string // of peers that could not be added
+	due    dues
+	errors map[netip.Addr]string  // of peers that could not be added
+	closed map[netip.Prefix]error // of those that stand for many
 	seen   []Sighting
 	looked time.Time // when seen was read
 }
@@ -108,6 +110,10 @@ func (c *child) run(ctx context.Context, in io.Reader, out io.Writer) error {
 		case <-ctx.Done():
 			return nil
 		case o, ok := <-orders:
+			if !ok && c.state.Config.Restart > 0 {
+				// The routers are to keep the routes for whoever comes next.
+				c.die("the parent is gone, and the routers wait for another (graceful restart)")
+			}
 			if !ok || o.Kind == orderStop {
 				return nil
 			}
@@ -231,7 +237,7 @@ func (c *child) lapse(server withdrawer) error {
 		return fmt.Errorf("%d routes are left after withdrawing all", len(left))
 	}
 	c.disarm()
-	c.routes = nil
+	c.routes, c.due = nil, dues{}
 	return nil
 }
 
@@ -245,7 +251,7 @@ func (c *child) apply(o order) error {
 	if err != nil {
 		return err
 	}
-	c.routes = routes
+	c.routes, c.due = routes, newDues(desired, routes)
 	c.live.set(o.Peers)
 	c.applyPeers(o.Peers)
 	return nil
@@ -254,11 +260,12 @@ func (c *child) apply(o order) error {
 // applyPeers makes the neighbors equal to peers. One that fails stops no other.
 func (c *child) applyPeers(peers []Peer) {
 	c.errors = map[netip.Addr]string{}
+	c.admit(peers)
 	have := c.engine.Neighbors()
 	want := make(map[netip.Addr]engine.Neighbor, len(peers))
 	for _, p := range peers {
-		if !c.live.holds(p) {
-			want[p.Address] = neighbor(p)
+		if !c.live.holds(p) && !p.From.IsValid() {
+			want[p.Address] = neighbor(c.state.Config, p)
 		}
 	}
 	for a, n := range have {
@@ -275,7 +282,7 @@ func (c *child) applyPeers(peers []Peer) {
 		}
 	}
 	for _, p := range peers {
-		if c.live.holds(p) || have[p.Address] == want[p.Address] || c.errors[p.Address] != "" {
+		if p.From.IsValid() || c.live.holds(p) || have[p.Address] == want[p.Address] || c.errors[p.Address] != "" {
 			continue
 		}
 		if err := c.engine.Add(want[p.Address]); err != nil {
@@ -285,8 +292,29 @@ func (c *child) applyPeers(peers []Peer) {
 	}
 }
 
-func neighbor(p Peer) engine.Neighbor {
+// admit makes the ranges of neighbors those of peers.
+func (c *child) admit(peers []Peer) {
+	var ranges []engine.Range
+	var barred []netip.Addr
+	for _, p := range peers {
+		if !p.From.IsValid() {
+			continue
+		}
+		ranges = append(ranges, engine.Range{
+			Prefix: p.From, Local: p.LocalAddress, ASN: p.ASN, Password: p.Password, Hold: p.Hold, Multihop: p.Multihop,
+			TTLSecurity: p.TTLSecurity, MaxPrefixes: p.MaxPrefixes, Most: p.Most,
+		})
+		barred = append(barred, p.Barred...)
+	}
+	c.closed = c.engine.Admit(ranges, barred)
+	for in, err := range c.closed {
+		c.log.Warn("cannot admit peers", "from", in, "error", err)
+	}
+}
+
+func neighbor(c Config, p Peer) engine.Neighbor {
 	return engine.Neighbor{
+		Restart: c.Restart,
 		Address: p.Address, Local: p.LocalAddress, ASN: p.ASN, Port: p.Port, Password: p.Password,
 		Hold: p.Hold, Multihop: p.Multihop, TTLSecurity: p.TTLSecurity, Passive: p.Passive, MaxPrefixes: p.MaxPrefixes,
 	}
@@ -294,29 +322,31 @@ func neighbor(p Peer) engine.Neighbor {
 
 // failing reports whether something of the state is not in force.
 func (c *child) failing() bool {
-	return len(c.errors) > 0 || len(c.live.errors) > 0 || slices.ContainsFunc(c.routes, func(r RouteStatus) bool { return r.Error != "" })
+	return len(c.errors) > 0 || len(c.closed) > 0 || len(c.live.errors) > 0 || slices.ContainsFunc(c.routes, func(r RouteStatus) bool { return r.Error != "" })
 }
 
 func (c *child) report() report {
 	r := report{
 		Generation: c.state.Generation, Lapsed: c.lapsed, Routes: c.routes,
-		Seen: c.look(), Strangers: c.engine.Strangers(),
+		Seen: c.look(), Strangers: c.engine.Strangers(), Refused: c.engine.Refused(),
 	}
 	seen, live := map[netip.Addr]bool{}, c.live.status()
 	for _, s := range c.engine.Sessions() {
 		seen[s.Address] = true
 		p := PeerStatus{
-			Address: s.Address, ASN: s.ASN, State: s.State, Since: s.Since, Sent: s.Sent, Sent4: s.Sent4, BFD: live[s.Address],
+			Address: s.Address, From: s.From, ASN: s.ASN, State: s.State, Since: s.Since, Sent: s.Sent, Sent4: s.Sent4, BFD: live[s.Address],
 			Received: s.Received, RouterID: s.RouterID, Hold: s.Hold, IPv4: s.IPv4, IPv6: s.IPv6, Refresh: s.Refresh,
 			LastError: cmp.Or(c.errors[s.Address], s.LastError),
 		}
 		if why := c.live.reason(s); why != "" {
 			p.LastError = why
 		}
+		p.Unsent = c.due.unsent(c.engine, s)
 		r.Peers = append(r.Peers, p)
 	}
+	r.Ranges = c.ranges()
 	for _, p := range c.state.Peers {
-		if !seen[p.Address] {
+		if !seen[p.Address] && !p.From.IsValid() {
 			why := c.errors[p.Address]
 			if why == "" && c.live.holds(p) {
 				why = "waits for BFD (strict)"
@@ -327,6 +357,25 @@ func (c *child) report() report {
 		}
 	}
 	return r
+}
+
+// ranges are the peers that stand for many.
+func (c *child) ranges() (out []RangeStatus) {
+	have := map[netip.Prefix]engine.RangeState{}
+	for _, r := range c.engine.Ranges() {
+		have[r.Prefix] = r
+	}
+	for _, p := range c.state.Peers {
+		if !p.From.IsValid() {
+			continue
+		}
+		r := RangeStatus{From: p.From, ASN: p.ASN, Most: p.Most, Sessions: have[p.From].Sessions, Full: have[p.From].Full}
+		if err := c.closed[p.From]; err != nil {
+			r.Error = err.Error()
+		}
+		out = append(out, r)
+	}
+	return out
 }
 
 // lookEvery is how often what peers sent is looked at.

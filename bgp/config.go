@@ -16,8 +16,10 @@ const (
 	MaxRoutes       = 4096 // per node; further ones are reported, not announced
 	MaxCommunities  = 64   // of all kinds, per route, peer and override
 	MaxOverrides    = 16   // per route
-	MaxPassword     = 80   // bytes; TCP MD5 cuts longer keys silently
-	DefaultPort     = 179  // RFC 4271
+	MaxFrom         = 256  // that may connect from one Peer.From
+	DefaultFrom     = 16
+	MaxPassword     = 80  // bytes; TCP MD5 cuts longer keys silently
+	DefaultPort     = 179 // RFC 4271
 	DefaultLease    = 3 * time.Second
 	DefaultHold     = 9 * time.Second
 	minLease        = 100 * time.Millisecond
@@ -25,6 +27,7 @@ const (
 	minHold         = 3 * time.Second // RFC 4271, section 4.2
 	maxHold         = 65535 * time.Second
 	maxMultihopHops = 255
+	maxRestart      = 4095 * time.Second // twelve bits
 )
 
 // A Config is the speaker itself.
@@ -56,6 +59,12 @@ type Config struct {
 	// line, questions only; empty = none.
 	Socket string
 
+	// Restart has peers keep our routes for so long when their session is lost without a
+	// word (graceful restart, RFC 4724): of the child when it dies, and of it all when the
+	// parent does. Only for nodes whose traffic outlives both. Whole seconds, 1 s to 4095 s;
+	// 0 = off: they withdraw at once. Peers with From have none.
+	Restart time.Duration
+
 	// Watch are prefixes to look for in what peers with Look send.
 	Watch []netip.Prefix
 
@@ -68,6 +77,13 @@ type Config struct {
 type Peer struct {
 	Address netip.Addr
 	ASN     uint32
+
+	// From, instead of Address, stands for every router of AS ASN that connects from
+	// one of its addresses, at most Most of them at a time; 0 = 16. Such a peer never
+	// dials, has no BFD and no Look. Barred ones are refused.
+	From   netip.Prefix
+	Most   int
+	Barred []netip.Addr
 
 	// LocalAddress is our side of the session; zero = Config's address of
 	// the family of Address, which must then have one.
@@ -91,23 +107,40 @@ type Peer struct {
 }
 
 // key is the peer among prefixes.
-func (p Peer) key() netip.Prefix { return netip.PrefixFrom(p.Address, p.Address.BitLen()) }
+func (p Peer) key() netip.Prefix {
+	if p.From.IsValid() {
+		return p.From
+	}
+	return netip.PrefixFrom(p.Address, p.Address.BitLen())
+}
+
+// is4 reports whether sessions run over IPv4.
+func (p Peer) is4() bool { return p.key().Addr().Is4() }
 
 func (p Peer) equal(o Peer) bool {
 	return p.Address == o.Address && p.ASN == o.ASN && p.LocalAddress == o.LocalAddress && p.Port == o.Port &&
 		p.Password == o.Password && p.Hold == o.Hold && p.Multihop == o.Multihop && p.TTLSecurity == o.TTLSecurity && p.Passive == o.Passive &&
+		p.From == o.From && p.Most == o.Most && slices.Equal(p.Barred, o.Barred) &&
 		p.MaxPrefixes == o.MaxPrefixes && p.BFD == o.BFD && p.Look == o.Look && p.Attributes.equal(o.Attributes)
 }
 
 // String leaves the password out.
-func (p Peer) String() string { return fmt.Sprintf("%s AS%d", p.Address, p.ASN) }
+func (p Peer) String() string { return fmt.Sprintf("%s AS%d", p.name(), p.ASN) }
+
+// name is its address, or the prefix that it stands for.
+func (p Peer) name() string {
+	if p.From.IsValid() {
+		return p.From.String()
+	}
+	return p.Address.String()
+}
 
 // GoString leaves the password out.
 func (p Peer) GoString() string { return p.String() }
 
 // LogValue leaves the password out.
 func (p Peer) LogValue() slog.Value {
-	return slog.GroupValue(slog.String("address", p.Address.String()), slog.Uint64("asn", uint64(p.ASN)))
+	return slog.GroupValue(slog.String("address", p.name()), slog.Uint64("asn", uint64(p.ASN)))
 }
 
 // A Route is one prefix to announce.
@@ -142,21 +175,37 @@ func normalize(c Config, peers []Peer) (Config, []Peer, error) {
 		errs = append(errs, fmt.Errorf("bgp: %d peers, at most %d", len(peers), MaxPeers))
 	}
 	out := make([]Peer, 0, len(peers))
-	seen := make(map[netip.Addr]bool, len(peers))
 	for _, p := range peers {
 		p, err := normalizePeer(c, p)
-		if err == nil && seen[p.Address] {
-			err = fmt.Errorf("bgp: peer %s appears twice", p.Address)
-		}
 		errs = append(errs, err)
-		seen[p.Address] = true
 		out = append(out, p)
 	}
+	errs = append(errs, overlaps(out))
 	if err := errors.Join(errs...); err != nil {
 		return Config{}, nil, err
 	}
-	slices.SortFunc(out, func(a, b Peer) int { return a.Address.Compare(b.Address) })
+	slices.SortFunc(out, func(a, b Peer) int { return cmp.Or(a.Address.Compare(b.Address), a.From.Compare(b.From)) })
 	return c, out, nil
+}
+
+// overlaps returns which peers stand for the same router.
+func overlaps(peers []Peer) error {
+	var errs []error
+	sorted := slices.Clone(peers)
+	slices.SortFunc(sorted, func(a, b Peer) int { return a.key().Compare(b.key()) })
+	for i, p := range sorted {
+		if i == 0 || !p.key().IsValid() || !sorted[i-1].key().IsValid() {
+			continue
+		}
+		switch before := sorted[i-1]; {
+		case p.key() == before.key():
+			errs = append(errs, fmt.Errorf("bgp: peer %s appears twice", p.name()))
+		case p.key().Overlaps(before.key()):
+			errs = append(errs, fmt.Errorf("bgp: peer %s is also in %s", p.name(), before.name()))
+			sorted[i] = before // what follows may be in it, too
+		}
+	}
+	return errors.Join(errs...)
 }
 
 func normalizeConfig(c Config) (Config, error) {
@@ -186,6 +235,9 @@ func normalizeConfig(c Config) (Config, error) {
 	}
 	if c.Lease < minLease || c.Lease > maxLease {
 		bad("lease %s is not %s to %s", c.Lease, minLease, maxLease)
+	}
+	if c.Restart < 0 || c.Restart > maxRestart || c.Restart%time.Second != 0 {
+		bad("graceful restart of %s is not whole seconds, at most %s", c.Restart, maxRestart)
 	}
 	if c.NextHop4.IsValid() && (!c.NextHop4.Is4() || !usable(c.NextHop4)) {
 		bad("IPv4 next hop %s is not an IPv4 unicast address", c.NextHop4)
@@ -218,19 +270,22 @@ func (c Config) local(is4 bool) netip.Addr {
 func normalizePeer(c Config, p Peer) (Peer, error) {
 	var errs []error
 	bad := func(format string, args ...any) {
-		errs = append(errs, fmt.Errorf("bgp: peer %s: "+format, append([]any{p.Address}, args...)...))
+		errs = append(errs, fmt.Errorf("bgp: peer %s: "+format, append([]any{p.name()}, args...)...))
 	}
-	p.Address, p.LocalAddress = p.Address.Unmap(), p.LocalAddress.Unmap()
+	p.Address, p.LocalAddress, p.From = p.Address.Unmap(), p.LocalAddress.Unmap(), p.From.Masked()
+	if p.From.IsValid() {
+		errs = append(errs, normalizeFrom(&p))
+	}
 	p.Port = cmp.Or(p.Port, DefaultPort)
 	p.Hold = cmp.Or(p.Hold, DefaultHold)
 	inherited := !p.LocalAddress.IsValid()
 	if inherited {
-		p.LocalAddress = c.local(p.Address.Is4())
+		p.LocalAddress = c.local(p.is4())
 		if !p.LocalAddress.IsValid() {
 			p.LocalAddress = c.LocalAddress // of the other family, which is said below
 		}
 	}
-	if !usable(p.Address) {
+	if !p.From.IsValid() && !usable(p.Address) {
 		bad("not a unicast address")
 	}
 	if p.ASN == 0 {
@@ -239,7 +294,7 @@ func normalizePeer(c Config, p Peer) (Peer, error) {
 	switch {
 	case !usable(p.LocalAddress) && !inherited:
 		bad("local address %s is not a unicast address", p.LocalAddress)
-	case p.Address.Is4() != p.LocalAddress.Is4():
+	case p.is4() != p.LocalAddress.Is4():
 		bad("local address %s is of the other family; set one for this peer", p.LocalAddress)
 	case p.Address == p.LocalAddress:
 		bad("peer and local address are the same")
@@ -269,7 +324,34 @@ func normalizePeer(c Config, p Peer) (Peer, error) {
 	if p.Passive && c.ListenPort < 0 {
 		bad("passive, but the speaker listens on no port")
 	}
+	if c.Restart > 0 && p.BFD.Interval > 0 {
+		bad("BFD ends with the BGP process, and the router then does not wait for graceful restart")
+	}
 	return p, errors.Join(errs...)
+}
+
+// normalizeFrom is what is special of a peer that stands for many.
+func normalizeFrom(p *Peer) error {
+	var errs []error
+	bad := func(format string, args ...any) {
+		errs = append(errs, fmt.Errorf("bgp: peer %s: "+format, append([]any{p.From}, args...)...))
+	}
+	p.Most, p.Passive = cmp.Or(p.Most, DefaultFrom), true
+	switch {
+	case p.Address.IsValid():
+		bad("has an address, too: %s", p.Address)
+	case p.From.Bits() == 0:
+		bad("would let everybody in")
+	case !usable(p.From.Addr()):
+		bad("not unicast addresses")
+	}
+	if p.Most < 1 || p.Most > MaxFrom {
+		bad("at most %d of them is not 1 to %d", p.Most, MaxFrom)
+	}
+	if p.BFD != (BFD{}) || p.Look {
+		bad("BFD and looking are for peers with an address")
+	}
+	return errors.Join(errs...)
 }
 
 func usable(a netip.Addr) bool {

@@ -130,7 +130,7 @@ func TestPasswordNeverPrints(t *testing.T) {
 	slog.New(slog.NewTextHandler(&b, nil)).Info("peer", "peer", p)
 	slog.New(slog.NewJSONHandler(&b, nil)).Info("peer", "peer", p)
 	fmt.Fprintf(&b, "%v %+v %#v %s %v", p, p, p, p, []Peer{p})
-	n := neighbor(p)
+	n := neighbor(Config{}, p)
 	slog.New(slog.NewJSONHandler(&b, nil)).Info("peer", "peer", n)
 	fmt.Fprintf(&b, "%v %+v %#v", n, n, n)
 	if strings.Contains(b.String(), "hunter2") {
@@ -168,8 +168,8 @@ func TestMetricsAreFreed(t *testing.T) {
 			t.Fatal(err)
 		}
 		families, err := r.Gather()
-		if err != nil || len(families) != 14 {
-			t.Errorf("%d metrics (%v), want 14", len(families), err)
+		if err != nil || len(families) != 16 {
+			t.Errorf("%d metrics (%v), want 16", len(families), err)
 		}
 		if _, err := New(o); err == nil {
 			t.Error("two speakers share a registerer")

@@ -10,8 +10,8 @@
 // the parent is hung (no renewal for Config.Lease) or dead (the pipe closes), the child withdraws everything, and
 // announces again only after the parent handed it the state anew. A withdrawal is thus what happens by default.
 //
-// The package accepts no route from anybody, exports only the routes it was given, keeps graceful restart off (with it
-// a crash would not withdraw), and touches neither the kernel's routing table nor the VIPs' interfaces. It decides
+// The package accepts no route from anybody, exports only the routes it was given, keeps graceful restart off unless
+// Config.Restart says otherwise (with it a crash does not withdraw), and touches neither the kernel's routing table nor the VIPs' interfaces. It decides
 // nothing: which prefix is announced, and why, is the steering plan's business. Passwords travel to the child through a
 // pipe and appear in no log, status or error.
 //

@@ -7,6 +7,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/pharos-lb/pharos/bgp/internal/engine"
 )
 
 // hint says what is likely wrong with a session that is not up, for a person who looks at it.
@@ -29,6 +31,8 @@ func hint(c Config, p Peer, s PeerStatus, md5 md5Watch) string {
 		return "the AS number configured here is not the one that it has: " + s.LastError
 	case has("bad peer as"):
 		return fmt.Sprintf("the AS numbers disagree: here AS%d is expected from it and AS%d is said to it", p.ASN, c.ASN)
+	case s.LastError == engine.RefusedOpen:
+		return fmt.Sprintf("most likely it expects another AS number than AS%d of %s; `pharos doctor` asks it", c.ASN, p.LocalAddress)
 	case has("bad bgp identifier"):
 		return fmt.Sprintf("both sides have the router ID %s", c.RouterID)
 	case has("unacceptable hold time"):

@@ -17,6 +17,8 @@ type metrics struct {
 	logDropped  prometheus.Counter
 	peers       prometheus.Gauge
 	established prometheus.Gauge
+	guests      prometheus.Gauge
+	strangers   prometheus.Counter
 	bfdSessions prometheus.Gauge
 	bfdUp       prometheus.Gauge
 	bfdFailures prometheus.Counter
@@ -42,6 +44,8 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 		logDropped:  counter("log_dropped_total", "Log lines of the BGP child that were not logged."),
 		peers:       gauge("peers", "Peers configured."),
 		established: gauge("peers_established", "Peers with an established session."),
+		guests:      gauge("dynamic_peers_established", "Established sessions of routers that connected from a prefix of peers."),
+		strangers:   counter("strangers_total", "Connections refused because they came from no peer, or from a prefix of peers that was full."),
 		bfdSessions: gauge("bfd_sessions", "BFD sessions configured."),
 		bfdUp:       gauge("bfd_sessions_up", "BFD sessions that are up."),
 		bfdFailures: counter("bfd_failures_total", "Times a BFD session that was up failed, and its BGP session was reset."),
@@ -66,7 +70,7 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 
 func (m *metrics) all() []prometheus.Collector {
 	return []prometheus.Collector{
-		m.up, m.restarts, m.lapses, m.states, m.logDropped, m.peers, m.established, m.bfdSessions, m.bfdUp, m.bfdFailures,
+		m.up, m.restarts, m.lapses, m.states, m.logDropped, m.peers, m.established, m.guests, m.strangers, m.bfdSessions, m.bfdUp, m.bfdFailures,
 		m.desired, m.installed, m.refused, m.quarantined,
 	}
 }

@@ -3,6 +3,7 @@ package bgp
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 )
 
@@ -42,6 +43,9 @@ func (s *Speaker) blame(culprit netip.Addr, reason string, now time.Time) bool {
 func (s *Speaker) admitted(now time.Time) []Peer {
 	var out []Peer
 	for _, p := range s.peers {
+		if p.From.IsValid() {
+			p.Barred = s.barred(p.From, now)
+		}
 		if !s.quarantined[p.Address].until.After(now) {
 			out = append(out, p)
 		}
@@ -49,15 +53,31 @@ func (s *Speaker) admitted(now time.Time) []Peer {
 	return out
 }
 
+// barred are the routers of a prefix that are in quarantine. The caller holds mu.
+func (s *Speaker) barred(in netip.Prefix, now time.Time) (out []netip.Addr) {
+	for a, q := range s.quarantined {
+		if in.Contains(a) && q.until.After(now) {
+			out = append(out, a)
+		}
+	}
+	slices.SortFunc(out, netip.Addr.Compare)
+	return out
+}
+
 // forgive lets the peers that an operator changed in again. The caller holds mu.
 func (s *Speaker) forgive(old, peers []Peer) {
-	before := map[netip.Addr]Peer{}
+	before := map[netip.Prefix]Peer{}
 	for _, p := range old {
-		before[p.Address] = p
+		before[p.key()] = p
 	}
 	for _, p := range peers {
-		if was, ok := before[p.Address]; !ok || !was.equal(p) {
-			delete(s.quarantined, p.Address)
+		if was, ok := before[p.key()]; ok && was.equal(p) {
+			continue
+		}
+		for a := range s.quarantined {
+			if p.key().Contains(a) {
+				delete(s.quarantined, a)
+			}
 		}
 	}
 }

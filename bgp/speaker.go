@@ -84,7 +84,8 @@ type Speaker struct {
 	running   bool
 	heardLast time.Time
 
-	bfdFailures uint64 // that this child has reported
+	bfdFailures uint64 // that this child has reported, as strange
+	strange     uint64
 	quarantined map[netip.Addr]quarantine
 	md5         md5Watch
 }
@@ -396,7 +397,13 @@ func (s *Speaker) current() (Config, []Peer) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	admitted := s.admitted(time.Now())
-	s.metrics.quarantined.Set(float64(len(s.peers) - len(admitted)))
+	away := 0
+	for _, q := range s.quarantined {
+		if q.until.After(time.Now()) {
+			away++
+		}
+	}
+	s.metrics.quarantined.Set(float64(away))
 	return s.config, admitted
 }
 
@@ -411,8 +418,9 @@ func (s *Speaker) setChild(state string, pid int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.child.State, s.child.PID, s.child.Since = state, pid, time.Now()
-	s.reported, s.heardLast, s.bfdFailures = nil, time.Now(), 0
+	s.reported, s.heardLast, s.bfdFailures, s.strange = nil, time.Now(), 0, 0
 	s.metrics.established.Set(0)
+	s.metrics.guests.Set(0)
 	s.metrics.bfdUp.Set(0)
 	s.metrics.installed.Set(0)
 	s.signal()

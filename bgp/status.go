@@ -2,13 +2,15 @@ package bgp
 
 import (
 	"net/netip"
+	"slices"
 	"time"
 )
 
 // A Status is what the speaker knows at one moment. It is a copy: the caller's.
 type Status struct {
 	Child  ChildStatus
-	Peers  []PeerStatus  // sorted by Address
+	Peers  []PeerStatus  // sorted by Address, then those of Ranges, sorted by Address
+	Ranges []RangeStatus // peers that stand for many
 	Routes []RouteStatus // desired, installed or refused; sorted by Prefix
 
 	// Seen is what peers with Look send of Config.Watch.
@@ -38,9 +40,20 @@ type ChildStatus struct {
 	LastError string // of its last death; empty = none
 }
 
+// RangeStatus is one Peer with From.
+type RangeStatus struct {
+	From     netip.Prefix
+	ASN      uint32
+	Most     int
+	Sessions int    // established
+	Full     bool   // no further router is let in
+	Error    string // why nobody can connect; empty = they can
+}
+
 // PeerStatus is the session with one peer.
 type PeerStatus struct {
 	Address   netip.Addr
+	From      netip.Prefix // the Peer.From that it connected from; zero = it is a peer itself
 	ASN       uint32
 	State     string // established, idle, connect, active, opensent, openconfirm; down while no child runs; quarantined
 	Since     time.Time
@@ -48,12 +61,13 @@ type PeerStatus struct {
 	Sent      int        // routes sent on this session (adj-RIB-out); accepted or not is the peer's business
 	BFD       *BFDStatus // nil = none
 
-	Hint     string        // what is likely wrong and where to look; empty = nothing to say
-	Sent4    int           // of Sent, IPv4
-	Received int           // prefixes that it sends
-	RouterID netip.Addr    // its own; zero before it said so, as are the rest
-	Hold     time.Duration // agreed
-	IPv4     bool          // it takes IPv4 prefixes
+	Hint     string         // what is likely wrong and where to look; empty = nothing to say
+	Sent4    int            // of Sent, IPv4
+	Unsent   []netip.Prefix // installed routes that it should hear, of a family that it takes, and is not sent; at most 1000
+	Received int            // prefixes that it sends
+	RouterID netip.Addr     // its own; zero before it said so, as are the rest
+	Hold     time.Duration  // agreed
+	IPv4     bool           // it takes IPv4 prefixes
 	IPv6     bool
 	Refresh  bool // it can ask for all routes again (RFC 2918)
 }
@@ -70,9 +84,8 @@ type RouteStatus struct {
 type RoutePeerStatus struct {
 	Address netip.Addr
 	Wanted  bool // false: the configuration denies it
-	// Sent: the session is up, takes the family, and the child counts as many
-	// routes of the family sent on it as are wanted. Whether the peer accepts
-	// it BGP does not tell.
+	// Sent: the session is up, takes the family, and carries the route (it is in
+	// the Adj-RIB-Out). Whether the peer accepts it BGP does not tell.
 	Sent bool
 	// What it says there.
 	NextHop     netip.Addr
@@ -109,7 +122,12 @@ func (s *Speaker) Status() Status {
 			byRoute[r.Prefix] = r
 		}
 	}
+	who := make([]Peer, 0, len(s.peers)) // as out.Peers
 	for _, p := range s.peers {
+		if p.From.IsValid() {
+			continue
+		}
+		who = append(who, p)
 		got, ok := byPeer[p.Address]
 		if !ok {
 			got = PeerStatus{Address: p.Address, State: "down", Since: s.child.Since}
@@ -121,6 +139,7 @@ func (s *Speaker) Status() Status {
 		got.Hint = hint(s.config, p, got, s.md5)
 		out.Peers = append(out.Peers, got)
 	}
+	who = s.addGuests(&out, who)
 	for _, r := range s.wanted {
 		got, ok := byRoute[r.Prefix]
 		if !ok {
@@ -134,27 +153,51 @@ func (s *Speaker) Status() Status {
 	}
 	out.Routes = append(out.Routes, s.refused...)
 	sortRoutes(out.Routes)
-	s.addPeers(out.Routes, out.Peers)
+	s.addPeers(out.Routes, out.Peers, who)
 	return out
 }
 
-// addPeers fills in what each peer hears of each wanted route. The caller holds mu.
-func (s *Speaker) addPeers(routes []RouteStatus, peers []PeerStatus) {
-	type count struct{ four, six int }
-	wanted := make([]count, len(s.peers))
-	rows := make(map[netip.Prefix][]RoutePeerStatus, len(s.wanted))
-	installed := map[netip.Prefix]bool{}
-	for _, r := range routes {
-		installed[r.Prefix] = r.Installed
-	}
-	for _, r := range s.wanted {
-		for i, p := range s.peers {
-			a, ok := s.config.export(r, p)
-			if ok && installed[r.Prefix] && r.Prefix.Addr().Is4() {
-				wanted[i].four++
-			} else if ok && installed[r.Prefix] {
-				wanted[i].six++
+// addGuests adds the peers that stand for many and the routers that came. It returns who, which are the peers of out.Peers,
+// with those. The caller holds mu.
+func (s *Speaker) addGuests(out *Status, who []Peer) []Peer {
+	for _, p := range s.peers {
+		if !p.From.IsValid() {
+			continue
+		}
+		r := RangeStatus{From: p.From, ASN: p.ASN, Most: p.Most, Error: "no BGP process runs"}
+		if s.reported != nil {
+			for _, got := range s.reported.Ranges {
+				if got.From == p.From {
+					r = got
+				}
 			}
+			for _, got := range s.reported.Peers {
+				if got.From == p.From {
+					p.Address = got.Address
+					got.Hint = hint(s.config, p, got, s.md5)
+					out.Peers, who = append(out.Peers, got), append(who, p)
+				}
+			}
+		}
+		for a, q := range s.quarantined {
+			if p.From.Contains(a) && q.until.After(time.Now()) {
+				p.Address = a
+				out.Peers, who = append(out.Peers, PeerStatus{
+					Address: a, From: p.From, ASN: p.ASN, State: "quarantined", Since: q.last, LastError: q.text(),
+				}), append(who, p)
+			}
+		}
+		out.Ranges = append(out.Ranges, r)
+	}
+	return who
+}
+
+// addPeers fills in what each peer, who are those of peers, hears of each wanted route. The caller holds mu.
+func (s *Speaker) addPeers(routes []RouteStatus, peers []PeerStatus, who []Peer) {
+	rows := make(map[netip.Prefix][]RoutePeerStatus, len(s.wanted))
+	for _, r := range s.wanted {
+		for _, p := range who {
+			a, ok := s.config.export(r, p)
 			rows[r.Prefix] = append(rows[r.Prefix], RoutePeerStatus{
 				Address: p.Address, Wanted: ok, NextHop: a.NextHop, MED: a.MED, LocalPref: a.LocalPref, Prepend: a.Prepend,
 				Communities: a.Communities, Large: a.Large, Extended: a.Extended,
@@ -165,12 +208,12 @@ func (s *Speaker) addPeers(routes []RouteStatus, peers []PeerStatus) {
 		r := &routes[i]
 		r.Peers = rows[r.Prefix]
 		for k := range r.Peers {
-			p, of, row := &peers[k], wanted[k], &r.Peers[k]
-			takes, sent := p.IPv4 && p.Sent4 == of.four, r.Prefix.Addr().Is4()
-			if !sent {
-				takes = p.IPv6 && p.Sent-p.Sent4 == of.six
+			p, row := &peers[k], &r.Peers[k]
+			takes := p.IPv4
+			if r.Prefix.Addr().Is6() {
+				takes = p.IPv6
 			}
-			row.Sent = row.Wanted && r.Installed && p.State == "established" && takes
+			row.Sent = row.Wanted && r.Installed && p.State == "established" && takes && !slices.Contains(p.Unsent, r.Prefix)
 		}
 	}
 }
@@ -187,10 +230,13 @@ func (s *Speaker) signal() {
 
 // count brings the gauges up to date.
 func (s *Speaker) count(r report) {
-	established, installed, sessions, up := 0, 0, 0, 0
+	established, guests, installed, sessions, up := 0, 0, 0, 0, 0
 	failures := uint64(0)
 	for _, p := range r.Peers {
-		if p.State == "established" {
+		switch {
+		case p.State == "established" && p.From.IsValid():
+			guests++
+		case p.State == "established":
 			established++
 		}
 		if p.BFD != nil {
@@ -207,11 +253,16 @@ func (s *Speaker) count(r report) {
 		}
 	}
 	s.metrics.established.Set(float64(established))
+	s.metrics.guests.Set(float64(guests))
 	s.metrics.installed.Set(float64(installed))
 	s.metrics.bfdSessions.Set(float64(sessions))
 	s.metrics.bfdUp.Set(float64(up))
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if r.Refused > s.strange {
+		s.metrics.strangers.Add(float64(r.Refused - s.strange))
+	}
+	s.strange = r.Refused
 	if failures > s.bfdFailures {
 		s.metrics.bfdFailures.Add(float64(failures - s.bfdFailures))
 	}

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/pharos-lb/pharos/bgp/bed"
+	"github.com/pharos-lb/pharos/bgp/internal/engine"
 )
 
 // A town is two speakers at two routers that speak with each other: "near" announces to an FRR, "far" only looks at what
@@ -114,7 +115,7 @@ func TestRouterSettings(t *testing.T) {
 	b := bed.New(t)
 	us, them := b.Namespace("us"), b.Namespace("them")
 	b.Link(us, "10.9.5.1/24 2001:db8:5::1/64", them, "10.9.5.2/24 2001:db8:5::2/64")
-	them.FRR(`router bgp 64496
+	router := them.FRR(`router bgp 64496
  bgp router-id 10.9.5.2
  no bgp ebgp-requires-policy
  neighbor 10.9.5.1 remote-as 64500
@@ -153,6 +154,15 @@ exit
 	g.await("the AS numbers to be named", func(s Status) bool {
 		return s.Peers[1].State != "established" && (contains(s.Peers[1].Hint, "AS number configured here") || contains(s.Peers[1].Hint, "AS numbers disagree"))
 	})
+	// The AS number that FRR expects of us is another: of that GoBGP says nothing.
+	router.Load("router bgp 64496\n neighbor 2001:db8:5::1 remote-as 64501\nexit\n")
+	if err := g.Reconfigure(c, []Peer{four, six}); err != nil {
+		t.Fatal(err)
+	}
+	g.await("the refusal of our OPEN", func(s Status) bool {
+		return s.Peers[1].State != "established" && s.Peers[1].LastError == engine.RefusedOpen && contains(s.Peers[1].Hint, "another AS number")
+	})
+	router.Load("router bgp 64496\n neighbor 2001:db8:5::1 remote-as 64500\nexit\n")
 	// The password is wrong.
 	wrong = four
 	wrong.Password = "hunter3"
@@ -254,6 +264,7 @@ func TestHints(t *testing.T) {
 		{p, "active", "connect: dial tcp: i/o timeout", md5Watch{}, "firewall"},
 		{secret, "active", "connect: dial tcp: i/o timeout", failing, "passwords likely differ"},
 		{p, "idle", "refused it: code 2(open message error) subcode 2(bad peer as)", md5Watch{}, "AS numbers disagree"},
+		{p, "idle", engine.RefusedOpen, md5Watch{}, "another AS number than AS64500"},
 		{p, "idle", "it refused: code 6(cease) subcode 5(connection rejected)", md5Watch{}, "does not know us"},
 		{p, "established", "", md5Watch{}, "takes no IPv4"},
 	} {

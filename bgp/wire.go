@@ -43,6 +43,8 @@ type report struct {
 	Routes     []RouteStatus
 	Seen       []Sighting
 	Strangers  []netip.Addr
+	Refused    uint64 // connections of strangers since it started
+	Ranges     []RangeStatus
 }
 
 // writeMessage writes one message: its length as four bytes, big-endian, then JSON.

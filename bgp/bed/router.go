@@ -72,8 +72,13 @@ type FRR struct {
 	daemons map[string]*daemon
 }
 
-// FRR starts FRR and has vtysh load a configuration, as its own scripts do.
-func (ns *Namespace) FRR(config string) *FRR {
+// FRR starts FRR and has vtysh load a configuration, as its own scripts do. Its routes stay in FRR.
+func (ns *Namespace) FRR(config string) *FRR { return ns.frr(config, "-n") }
+
+// ForwardingFRR is FRR whose routes go into the machine's own table.
+func (ns *Namespace) ForwardingFRR(config string) *FRR { return ns.frr(config) }
+
+func (ns *Namespace) frr(config string, flags ...string) *FRR {
 	t := ns.bed.t
 	t.Helper()
 	dir := t.TempDir()
@@ -88,7 +93,7 @@ func (ns *Namespace) FRR(config string) *FRR {
 		case "bfdd":
 			args = append(args, "--bfdctl", filepath.Join(dir, "bfdd.sock"))
 		case "bgpd":
-			args = append(args, "-n") // no routes in the kernel
+			args = append(args, flags...)
 		}
 		f.daemons[name] = ns.start(filepath.Join(dir, name+".log"), args...)
 		Await(t, name+" to start", func() bool {

@@ -95,7 +95,17 @@ func printPeerConfig(cmd *cobra.Command, cfg *config.Config, kind, format string
 
 // peerRouter is one peer as the router sees the session; false = it was not asked for.
 func peerRouter(cfg *config.Config, p config.Peer, only selection) (peerconfig.Router, bool) {
-	if only.site != "" && p.Site != only.site || only.peer != "" && p.Address.String() != only.peer {
+	if only.site != "" && p.Site != only.site {
+		return peerconfig.Router{}, false
+	}
+	if p.From.IsValid() { // one of its routers can be asked for
+		a, err := netip.ParseAddr(only.peer)
+		if err != nil || !p.From.Contains(a) {
+			return peerconfig.Router{}, false
+		}
+		p.Address, p.Port = a, 179
+	}
+	if only.peer != "" && p.Address.String() != only.peer {
 		return peerconfig.Router{}, false
 	}
 	r := peerconfig.Router{
@@ -125,7 +135,7 @@ func peerRouter(cfg *config.Config, p config.Peer, only selection) (peerconfig.R
 // denied reports whether a peer never hears of a prefix: the first `to` that means it says so.
 func denied(prefix config.Prefix, p config.Peer) bool {
 	for _, to := range prefix.To {
-		if slices.ContainsFunc(to.Peers, func(in netip.Prefix) bool { return in.Contains(p.Address) }) {
+		if slices.ContainsFunc(to.Peers, func(in netip.Prefix) bool { return in.Bits() <= p.Within().Bits() && in.Contains(p.Address) }) {
 			return to.Deny
 		}
 	}

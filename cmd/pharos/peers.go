@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"fmt"
 	"io"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -87,18 +89,30 @@ func printPeers(out io.Writer, st *admin.Status, now time.Time) (fine bool, err 
 		}
 		fmt.Fprintf(w, "%s\t%d\t%s\t%s\t%s\t%s\t%s\t%d\t%s\n", p.Address, p.ASN, p.State, since(p.Since, now), state, detects, failures, p.Sent, why)
 	}
+	for _, r := range st.Speaker.Ranges {
+		why := cmp.Or(r.Error, "routers may connect from it")
+		if r.Full {
+			why = "no more are let in (max_peers)"
+		}
+		fine = fine && r.Error == ""
+		fmt.Fprintf(w, "%s\t%d\t%d of %d\t–\t–\t–\t–\t–\t%s\n", r.From, r.ASN, r.Sessions, r.MaxPeers, why)
+	}
 	return fine, w.Flush()
 }
 
 func newRoutes() *cobra.Command {
 	return statusVerb(&cobra.Command{
 		Use:   "routes",
-		Short: "Show what this node announces, and why",
+		Short: "Show what this node announces to whom, and why",
 		Long: `Routes shows every prefix of the configuration at this node: whether the plan wants it
-announced, whether the speaker holds it, to how many routers it is sent, and the reason.
-Whether a router accepted it, BGP does not tell. Exit code 2 means that a prefix is
-wanted and not sent to every router.`,
-		Example: "  pharos routes\n  pharos routes -o json",
+announced, whether the speaker holds it, and the reason. Below, for each router: whether it
+is to hear of the prefix, whether it was sent (the Adj-RIB-Out), whether the router took it,
+and who sees it elsewhere. BGP does not tell what a router took: that is known only where
+nodes look at other routers (look: true at a peer); else it says unknown.
+
+Exit code 2 means that a prefix is wanted and not sent to a router that should hear it, or
+that a router does not take it.`,
+		Example: "  pharos routes\n  pharos routes -o json | jq '.[].peers'",
 	}, func(st *admin.Status) any {
 		if st.Routes == nil {
 			return []admin.RouteStatus{}
@@ -108,18 +122,9 @@ wanted and not sent to every router.`,
 }
 
 func printRoutes(out io.Writer, st *admin.Status, _ time.Time) (fine bool, err error) {
-	established, peers := 0, 0
-	if st.Speaker != nil {
-		peers = len(st.Speaker.Peers)
-		for _, p := range st.Speaker.Peers {
-			if p.State == "established" {
-				established++
-			}
-		}
-	}
 	fine = true
 	w := newTable(out)
-	fmt.Fprintln(w, "PREFIX\tWANTED\tHELD\tSESSIONS UP\tWHY")
+	fmt.Fprintln(w, "PREFIX\tWANTED\tHELD\tSENT\tWHY")
 	for _, r := range st.Routes {
 		why := r.Why.String()
 		switch {
@@ -133,8 +138,72 @@ func printRoutes(out io.Writer, st *admin.Status, _ time.Time) (fine bool, err e
 		if r.Blame != "" {
 			why = "service " + r.Blame + ": " + why
 		}
-		fine = fine && (!r.Announce || r.Installed && r.Error == "" && established == peers)
-		fmt.Fprintf(w, "%s\t%s\t%s\t%d of %d\t%s\n", r.Prefix, yesNo(r.Announce), yesNo(r.Installed), established, peers, with(why, r.Override))
+		wanted, sent := 0, 0
+		for _, p := range r.Peers {
+			if p.Wanted {
+				wanted++
+			}
+			if p.Sent {
+				sent++
+			}
+			fine = fine && p.Accepted != admin.AcceptedNo
+		}
+		fine = fine && (!r.Announce || r.Installed && r.Error == "" && sent == wanted)
+		fmt.Fprintf(w, "%s\t%s\t%s\t%d of %d\t%s\n", r.Prefix, yesNo(r.Announce), yesNo(r.Installed), sent, wanted, with(why, r.Override))
 	}
-	return fine, w.Flush()
+	if err := w.Flush(); err != nil {
+		return fine, err
+	}
+	return fine, printRoutePeers(out, st.Routes)
+}
+
+// printRoutePeers shows each prefix at each router.
+func printRoutePeers(out io.Writer, routes []admin.RouteStatus) error {
+	if !slices.ContainsFunc(routes, func(r admin.RouteStatus) bool { return len(r.Peers) > 0 }) {
+		return nil
+	}
+	fmt.Fprintln(out)
+	w := newTable(out)
+	fmt.Fprintln(w, "PREFIX\tPEER\tWANTED\tSENT\tACCEPTED\tSEEN BY\tSAYS")
+	for _, r := range routes {
+		for _, p := range r.Peers {
+			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", r.Prefix, p.Address, yesNo(p.Wanted), yesNo(p.Sent), p.Accepted, seenBy(p), says(p))
+		}
+	}
+	return w.Flush()
+}
+
+// seenBy are the nodes whose routers have a prefix through a router.
+func seenBy(p admin.RoutePeerStatus) string {
+	switch {
+	case p.Seen == admin.SeenNot:
+		return "nobody"
+	case len(p.SeenBy) == 0:
+		return "–"
+	}
+	var nodes []string
+	for _, s := range p.SeenBy {
+		nodes = append(nodes, s.Node)
+	}
+	return strings.Join(slices.Compact(nodes), ", ")
+}
+
+// says is what a prefix says of itself at a router.
+func says(p admin.RoutePeerStatus) string {
+	if !p.Wanted {
+		return "–"
+	}
+	var out []string
+	add := func(name string, n uint32) {
+		if n > 0 {
+			out = append(out, fmt.Sprintf("%s %d", name, n))
+		}
+	}
+	if p.NextHop.IsValid() {
+		out = append(out, "via "+p.NextHop.String())
+	}
+	add("med", p.MED)
+	add("local_pref", p.LocalPref)
+	add("prepend", uint32(p.Prepend))
+	return strings.Join(append(out, p.Communities...), ", ")
 }

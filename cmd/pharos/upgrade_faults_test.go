@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/pharos-lb/pharos/bgp"
 	"github.com/pharos-lb/pharos/internal/admin"
 	"github.com/pharos-lb/pharos/internal/handover"
 )
@@ -33,7 +34,7 @@ func badSuccessor(step string, hangs bool) func() {
 		if step == "protocol" {
 			protocol = 99
 		}
-		conn.Send("hello", map[string]any{"Protocol": protocol, "Version": "bad", "BGPWire": 1}, nil, time.Second)
+		conn.Send("hello", map[string]any{"Protocol": protocol, "Version": "bad", "BGPWire": bgp.Wire}, nil, time.Second)
 		if _, err := conn.Receive(time.Minute); err != nil || step == "offer" {
 			stop()
 		}

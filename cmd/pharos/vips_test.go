@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"net"
@@ -47,6 +48,8 @@ type vipNode struct {
 	cmd      *exec.Cmd
 	done     chan struct{}
 	announce func() bool
+	router   *bed.BIRD
+	name     string // of the node; "" = fra1
 }
 
 func newVIPNode(t *testing.T) *vipNode {
@@ -67,6 +70,7 @@ protocol bgp pharos {
 	ipv4 { import all; export none; };
 }
 `, link))
+	n.router = r
 	n.announce = func() bool { return strings.Contains(r.Birdc("show route"), "198.18.0.0/24") }
 	n.backend()
 	n.interfaceOn()
@@ -107,7 +111,7 @@ func (n *vipNode) start() {
 	if err != nil {
 		n.t.Fatal(err)
 	}
-	n.cmd = n.us.Command(pharos, "run", "--config", filepath.Join(n.dir, "pharos.yaml"), "--node", "fra1",
+	n.cmd = n.us.Command(pharos, "run", "--config", filepath.Join(n.dir, "pharos.yaml"), "--node", cmp.Or(n.name, "fra1"),
 		"--state-dir", filepath.Join(n.dir, "state"), "--socket", n.socket())
 	n.cmd.Env = nodeEnv()
 	log, err := os.OpenFile(filepath.Join(n.dir, "log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)

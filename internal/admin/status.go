@@ -178,13 +178,22 @@ const (
 	SeenUnknown = "unknown"  // BGP does not tell, and nobody looks who could
 )
 
+// What is known of a router's decision on a prefix.
+const (
+	AcceptedYes     = "yes"     // others have it through the router's AS
+	AcceptedNo      = "no"      // others would have it if the router had taken it
+	AcceptedUnknown = "unknown" // BGP does not tell
+)
+
 // RoutePeerStatus is one prefix at one peer.
 type RoutePeerStatus struct {
 	Address netip.Addr `json:"address"`
 	// Wanted is false when the configuration denies the prefix to the peer.
 	Wanted bool `json:"wanted"`
-	// Sent: the session is up and carries it.
+	// Sent: the session is up and carries it (it is in the Adj-RIB-Out).
 	Sent bool `json:"sent"`
+	// Accepted is what can be known of the router's own decision: "yes", "no" or "unknown".
+	Accepted string `json:"accepted"`
 	// Seen is "seen", "not_seen" or "unknown".
 	Seen   string   `json:"seen"`
 	SeenBy []SeenBy `json:"seen_by,omitempty"`
@@ -231,12 +240,27 @@ type SpeakerStatus struct {
 	Peers     []PeerStatus `json:"peers"`
 	// Strangers connected without being a peer: a router with another address than configured, or somebody else.
 	Strangers []netip.Addr `json:"strangers,omitempty"`
+	// Ranges are the prefixes from which any router may connect.
+	Ranges []RangeStatus `json:"ranges,omitempty"`
+}
+
+// RangeStatus is one prefix of peers. The routers that came are among the peers.
+type RangeStatus struct {
+	From     netip.Prefix `json:"from"`
+	ASN      uint32       `json:"asn"`
+	MaxPeers int          `json:"max_peers"`
+	Sessions int          `json:"sessions"`
+	// Full: so many came that no more are let in.
+	Full  bool   `json:"full,omitempty"`
+	Error string `json:"error,omitempty"`
 }
 
 // PeerStatus is the session with one router.
 type PeerStatus struct {
 	Address netip.Addr `json:"address"`
-	ASN     uint32     `json:"asn"`
+	// From is the prefix of peers that it connected from; absent = it is configured itself.
+	From netip.Prefix `json:"from,omitzero"`
+	ASN  uint32       `json:"asn"`
 	// State is "established" or how far the session has come.
 	State string    `json:"state"`
 	Since time.Time `json:"since"`

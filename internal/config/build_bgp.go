@@ -30,6 +30,7 @@ func (b *builder) buildBGP() {
 	b.cfg.BGP.Depreference = Depreference{
 		Prepend: get[int](d, "prepend"), MED: get[uint32](d, "med"), LocalPref: get[uint32](d, "local_pref"),
 	}
+	b.cfg.BGP.Restart = b.restart(at.entry("graceful_restart"))
 	groups := b.groups(at)
 	peered := make(map[string]bool)
 	for site, at := range at.entry("peers").chosen {
@@ -37,7 +38,7 @@ func (b *builder) buildBGP() {
 		b.peersOf(site, at, groups)
 	}
 	slices.SortFunc(b.cfg.BGP.Peers, func(x, y Peer) int {
-		return cmp.Or(strings.Compare(x.Site, y.Site), x.Address.Compare(y.Address), cmp.Compare(x.Port, y.Port))
+		return cmp.Or(strings.Compare(x.Site, y.Site), x.Address.Compare(y.Address), comparePrefixes(x.From, y.From), cmp.Compare(x.Port, y.Port))
 	})
 	seen := make(map[netip.Prefix]*value)
 	for _, item := range at.list("prefixes") {
@@ -47,6 +48,42 @@ func (b *builder) buildBGP() {
 		}
 		seen[prefix.Prefix] = item
 		b.cfg.BGP.Prefixes = append(b.cfg.BGP.Prefixes, prefix)
+	}
+	b.refuseRestart(at.entry("graceful_restart"))
+}
+
+// restart reads graceful restart, which is a promise about what pharos cannot see.
+func (b *builder) restart(at *value) time.Duration {
+	if at == nil {
+		return 0
+	}
+	d := get[time.Duration](at, "time")
+	if !get[bool](at, "traffic_outlives_pharos") {
+		b.refuse(at, refuse("routers would go on sending here when pharos has died: that is right only where what answers on the announced addresses goes on without it; if it does, say traffic_outlives_pharos: true"))
+	}
+	return d
+}
+
+// refuseRestart refuses graceful restart where the promise is plainly not kept, or of no use.
+func (b *builder) refuseRestart(at *value) {
+	if at == nil || b.cfg.BGP.Restart == 0 {
+		return
+	}
+	for _, p := range b.cfg.BGP.Prefixes {
+		for _, c := range b.claims {
+			for _, a := range slices.SortedFunc(maps.Keys(c.addresses), netip.Addr.Compare) {
+				if c.bind.Host != bindNode && p.Prefix.IsValid() && p.Prefix.Contains(a) {
+					b.refuse(at, refuse("pharos itself listens on %s, which is in %s (%s): nobody answers there when it dies", a, p.Prefix, c.at.path()))
+					return
+				}
+			}
+		}
+	}
+	for _, p := range b.cfg.BGP.Peers {
+		if p.BFD.Interval > 0 {
+			b.refuse(at, refuse("peer %s has bfd, which ends with pharos: the router then drops the routes at once; take one of the two out", p.Address))
+			return
+		}
 	}
 }
 
@@ -76,29 +113,58 @@ func (b *builder) peerPassword(at *value) Secret {
 
 // peersOf reads the peers of one site.
 func (b *builder) peersOf(site string, at *value, groups map[string]*peerGroup) {
-	seen := make(map[netip.Addr]bool)
+	var seen []netip.Prefix
 	for _, item := range at.items {
 		peer := b.peer(site, item, groups)
-		if peer.Address.IsValid() && seen[peer.Address] {
-			b.refuse(item.entry("address"), refuse("%s is already a peer of %s", peer.Address, site))
+		where := item.entry("address")
+		if where == nil {
+			where = item.entry("from")
 		}
-		seen[peer.Address] = true
-		b.refuseOtherFamily(item, peer)
+		b.refuseShared(where, site, peer.Within(), seen)
+		if peer.Within().Bits() > 0 { // else it is refused for that
+			seen = append(seen, peer.Within())
+		}
+		b.refuseOtherFamily(item, where, peer)
 		b.cfg.BGP.Peers = append(b.cfg.BGP.Peers, peer)
 	}
 }
 
+// refuseShared refuses a peer that stands for a router which another one stands for.
+func (b *builder) refuseShared(at *value, site string, within netip.Prefix, seen []netip.Prefix) {
+	if within.Bits() <= 0 {
+		return
+	}
+	for _, other := range seen {
+		switch {
+		case within == other && within.IsSingleIP():
+			b.refuse(at, refuse("%s is already a peer of %s", within.Addr(), site))
+			return
+		case within.Overlaps(other):
+			b.refuse(at, refuse("%s and %s have addresses in common: each router can be one peer only", shortPrefix(within), shortPrefix(other)))
+			return
+		}
+	}
+}
+
+// shortPrefix writes a prefix of one address as that address.
+func shortPrefix(p netip.Prefix) string {
+	if p.IsSingleIP() {
+		return p.Addr().String()
+	}
+	return p.String()
+}
+
 // refuseOtherFamily refuses a peer that a node of its site has no address to speak with.
-func (b *builder) refuseOtherFamily(at *value, peer Peer) {
+func (b *builder) refuseOtherFamily(at, where *value, peer Peer) {
 	i := slices.IndexFunc(b.cfg.Sites, func(s Site) bool { return s.Name == peer.Site })
-	if i < 0 || !peer.Address.IsValid() {
+	if i < 0 || !peer.Within().IsValid() {
 		return
 	}
 	for _, n := range b.cfg.Sites[i].Nodes {
-		if n.Of(peer.Address.Is4()).IsValid() {
+		if n.Of(peer.Is4()).IsValid() {
 			continue
 		}
-		b.refuse(at.entry("address"), refuse("node %s has no %s address to speak with it: give it a second_address", n.Name, familyName(peer.Address)))
+		b.refuse(where, refuse("node %s has no %s address to speak with it: give it a second_address", n.Name, familyName(peer.Within().Addr())))
 		return
 	}
 }
@@ -122,7 +188,7 @@ func (n Node) Of(is4 bool) netip.Addr {
 }
 
 func (b *builder) peer(site string, at *value, groups map[string]*peerGroup) Peer {
-	peer := Peer{Site: site, Address: get[netip.Addr](at, "address"), Group: get[string](at, "group"), Password: b.peerPassword(at)}
+	peer := Peer{Site: site, Address: get[netip.Addr](at, "address"), From: get[netip.Prefix](at, "from"), Group: get[string](at, "group"), Password: b.peerPassword(at)}
 	group := groups[peer.Group]
 	if peer.Group != "" && group == nil {
 		p := refuse("there is no group %s in bgp.groups", peer.Group)
@@ -160,8 +226,37 @@ func (b *builder) peer(site string, at *value, groups map[string]*peerGroup) Pee
 	if group != nil {
 		peer.Attributes = peer.over(attributes(group.at))
 	}
+	b.checkFrom(at, in, &peer)
 	b.checkPeer(at, in, &peer)
 	return peer
+}
+
+// checkFrom is what is special of a prefix of peers.
+func (b *builder) checkFrom(at *value, in func(string) *value, peer *Peer) {
+	if at.entry("from") == nil {
+		if at.entry("max_peers") != nil {
+			b.refuse(at.entry("max_peers"), refuse("is for a prefix of peers: it goes with from"))
+		}
+		return
+	}
+	peer.MaxPeers = defaultMaxPeers
+	if at.entry("max_peers") != nil {
+		peer.MaxPeers = get[int](at, "max_peers")
+	}
+	if from := peer.From; from.IsValid() && from.Bits() == 0 {
+		b.refuse(at.entry("from"), refuse("%s would let everybody in: write the network that the routers are in", from))
+	}
+	peer.Passive = true
+	if !b.cfg.BGP.Listen {
+		b.refuse(at.entry("from"), refuse("its routers can never connect: bgp.listen is false"))
+		peer.Passive = false // said
+	}
+	for _, key := range []string{"bfd", "look", "port", "passive"} {
+		if where := in(key).entry(key); where != nil {
+			b.refuse(where, refuse("is for a peer with an address, and this is a prefix of peers (from)"))
+		}
+	}
+	peer.BFD, peer.Look = BFD{}, false
 }
 
 // checkPeer refuses keys of a peer that do not go together.
@@ -305,8 +400,9 @@ func (b *builder) peersNamed(name string) (out []netip.Prefix) {
 		in, err = netip.PrefixFrom(a, a.BitLen()), nil
 	}
 	for _, p := range b.cfg.BGP.Peers {
-		if err == nil && in.Contains(p.Address) || err != nil && p.Group == name {
-			out = append(out, netip.PrefixFrom(p.Address, p.Address.BitLen()))
+		within := p.Within()
+		if err == nil && in.Bits() <= within.Bits() && in.Contains(within.Addr()) || err != nil && p.Group == name {
+			out = append(out, within)
 		}
 	}
 	return out

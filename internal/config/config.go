@@ -293,6 +293,9 @@ type BGP struct {
 	// Socket is a unix socket for the gobgp command line, joined to the folder of
 	// the configuration if it was relative; "" = none.
 	Socket string
+	// Restart is how long the routers keep the routes of a node that dies without a word;
+	// 0 = they withdraw them at once.
+	Restart time.Duration
 	// Depreference is how a site that is not preferred says so.
 	Depreference Depreference
 }
@@ -389,8 +392,12 @@ type Community struct{ High, Low uint16 }
 
 // A Peer is one router of a site.
 type Peer struct {
-	Site     string
-	Address  netip.Addr
+	Site    string
+	Address netip.Addr
+	// From, instead of Address, is a prefix from which any router of AS ASN may connect,
+	// at most MaxPeers (1 … 256; default 16) of them at a time.
+	From     netip.Prefix
+	MaxPeers int
 	ASN      uint32
 	Port     uint16
 	Password Secret        // TCP MD5; from password_file or ${ENV}
@@ -405,6 +412,22 @@ type Peer struct {
 	Group string
 	BFD   BFD
 	Attributes
+}
+
+// Is4 reports whether its sessions run over IPv4.
+func (p Peer) Is4() bool {
+	if p.From.IsValid() {
+		return p.From.Addr().Is4()
+	}
+	return p.Address.Is4()
+}
+
+// Within is the peer among prefixes: its address, or From.
+func (p Peer) Within() netip.Prefix {
+	if p.From.IsValid() {
+		return p.From
+	}
+	return netip.PrefixFrom(p.Address, p.Address.BitLen())
 }
 
 // BFD is bidirectional forwarding detection beside a BGP session.

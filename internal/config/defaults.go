@@ -73,8 +73,11 @@ const (
 	defaultBFDMultiplier = 3
 	defaultHold          = 9 * time.Second
 
+	defaultRestart = time.Minute // graceful restart, where there is one
+
 	defaultMaxPrefixes = 10_000
-	defaultPrepend     = 3 // of a site that is not preferred
+	defaultMaxPeers    = 16 // that connect from a prefix of peers
+	defaultPrepend     = 3  // of a site that is not preferred
 	defaultMED         = uint32(100)
 	defaultLocalPref   = uint32(50)
 

@@ -10,11 +10,20 @@ func bgpKeys() *shape {
 		with("lease", one(duration("lease", minLease, maxLease, time.Millisecond)), defaultLease,
 			"When the BGP process withdraws everything because the rest of pharos is silent"),
 		may("gobgp_socket", one(fileName("a socket's name", maxSocket)), "A unix socket on which the gobgp command line can ask the BGP process; changes are refused. Default: none"),
+		may("graceful_restart", restartKeys(), "Routers keep the routes for a while when pharos dies without a word (RFC 4724). Default: they withdraw at once"),
 		may("depreference", depreferenceKeys(), "What a site adds to a route while another site should be taken"),
 		may("prefixes", list(prefixKeys(), 0, maxPrefixes), "What is announced"),
 		may("groups", dict(label("a group of peers"), object(sessionKeys()...).atMostOne("password_file", "password"), 0, maxGroups),
 			"What several peers share, by name"),
 		may("peers", dict(siteName(), list(peerKeys(), 1, maxPeers), 0, maxSites), "The routers, by site"),
+	)
+}
+
+func restartKeys() *shape {
+	return object(
+		with("time", one(duration("time", time.Second, maxRestart, time.Second)), defaultRestart, "For how long"),
+		with("traffic_outlives_pharos", one(boolean()), false,
+			"Must be true: what answers on the announced addresses goes on when pharos dies. Else the routers would send into nothing"),
 	)
 }
 
@@ -87,9 +96,11 @@ func bfdKeys() *shape {
 
 func peerKeys() *shape {
 	return object(append([]field{
-		need("address", one(address("a peer's address")), "The router's address"),
+		may("address", one(address("a peer's address")), "The router's address"),
+		may("from", one(prefix("a prefix of peers")), "Instead of address: every router of the AS that connects from this prefix is a peer"),
+		may("max_peers", one(integer("max_peers", 1, maxFrom)), "How many routers of `from` at a time; further ones are refused. Default: 16"),
 		may("group", one(label("a group of peers")), "The group of bgp.groups whose keys it takes where it has none of its own"),
-	}, sessionKeys()...)...).atMostOne("password_file", "password")
+	}, sessionKeys()...)...).atMostOne("password_file", "password").pick("address", "from")
 }
 
 // announced is a prefix that may be announced: never a default route.

@@ -196,6 +196,7 @@ func (n *Node) markPeers(routes []admin.RouteStatus, st bgp.Status) {
 				if p.Sent && heard != nil && now.Sub(heard.at) < outlookLasts {
 					peer := peers[p.Address]
 					row.Seen, row.SeenBy = judgeSeen(r.Prefix, peer.ASN, asn, now.Sub(peer.Since), heard.heard)
+					row.Accepted = accepted(row.Seen)
 				}
 				routes[i].Peers = append(routes[i].Peers, row)
 			}
@@ -205,10 +206,21 @@ func (n *Node) markPeers(routes []admin.RouteStatus, st bgp.Status) {
 
 func routePeer(p bgp.RoutePeerStatus) admin.RoutePeerStatus {
 	return admin.RoutePeerStatus{
-		Address: p.Address, Wanted: p.Wanted, Sent: p.Sent, Seen: admin.SeenUnknown,
+		Address: p.Address, Wanted: p.Wanted, Sent: p.Sent, Accepted: admin.AcceptedUnknown, Seen: admin.SeenUnknown,
 		NextHop: p.NextHop, MED: p.MED, LocalPref: p.LocalPref, Prepend: p.Prepend,
 		Communities: bgp.CommunityTexts(p.Communities, p.Large, p.Extended),
 	}
+}
+
+// accepted is what a sighting says of the router's decision.
+func accepted(seen string) string {
+	switch seen {
+	case admin.SeenYes:
+		return admin.AcceptedYes
+	case admin.SeenNot:
+		return admin.AcceptedNo
+	}
+	return admin.AcceptedUnknown
 }
 
 // judgeSeen says whether others see what a peer was sent.

@@ -62,6 +62,9 @@ func Load(file, name string) (*Setup, error) {
 	var zoneErr, steerErr error
 	s.Zones, s.Warnings, zoneErr = compileZones(cfg)
 	s.Warnings = append(s.Warnings, s.Geo.Warnings()...)
+	if d := cfg.BGP.Restart; d > 0 {
+		s.Warnings = append(s.Warnings, fmt.Sprintf("bgp.graceful_restart: routers keep sending here for %s after pharos has died", d))
+	}
 	s.Topology, steerErr = steer.Compile(cfg, s.Geo, name)
 	if err := errors.Join(zoneErr, steerErr); err != nil {
 		return nil, err

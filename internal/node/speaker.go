@@ -18,7 +18,7 @@ func (s *Setup) speakerConfig() (cfg bgp.Config, peers []bgp.Peer, ok bool) {
 			continue
 		}
 		peers = append(peers, bgp.Peer{
-			Address: p.Address, ASN: p.ASN, Port: p.Port, Password: p.Password.Reveal(),
+			Address: p.Address, From: p.From, Most: p.MaxPeers, ASN: p.ASN, Port: p.Port, Password: p.Password.Reveal(),
 			Hold: p.Hold, Multihop: p.Multihop, TTLSecurity: p.TTLSecurity, Passive: p.Passive,
 			MaxPrefixes: p.MaxPrefixes, Look: p.Look, BFD: bgp.BFD(p.BFD), Attributes: attributes(p.Attributes),
 		})
@@ -36,8 +36,8 @@ func (s *Setup) speakerConfig() (cfg bgp.Config, peers []bgp.Peer, ok bool) {
 	}
 	return bgp.Config{
 		Socket: b.Socket, Watch: watch,
-		ASN: b.ASN, RouterID: routerID(s.Self.Node), LocalAddress: s.Self.Node.Address, SecondAddress: s.Self.Node.Second,
-		ListenPort: port, Lease: b.Lease,
+		ASN: b.ASN, RouterID: RouterID(s.Self.Node), LocalAddress: s.Self.Node.Address, SecondAddress: s.Self.Node.Second,
+		ListenPort: port, Lease: b.Lease, Restart: b.Restart,
 		Depreference: bgp.Depreference{
 			Prepend: b.Depreference.Prepend, MED: b.Depreference.MED, LocalPref: b.Depreference.LocalPref,
 		},
@@ -100,9 +100,9 @@ func attributes(a config.Attributes) bgp.Attributes {
 	return out
 }
 
-// routerID is the node's IPv4 address, or for an IPv6-only node four bytes
+// RouterID is the node's IPv4 address, or for an IPv6-only node four bytes
 // derived from its address (RFC 6286 asks only that it be unique and not zero).
-func routerID(n config.Node) netip.Addr {
+func RouterID(n config.Node) netip.Addr {
 	if n.Address.Is4() {
 		return n.Address
 	}

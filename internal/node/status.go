@@ -253,6 +253,14 @@ func degraded(st *admin.Status, s *Setup) []string {
 		if st.Speaker.State != "running" {
 			out = append(out, fmt.Sprintf("BGP speaker is %s: %s", st.Speaker.State, st.Speaker.LastError))
 		}
+		for _, r := range st.Speaker.Ranges {
+			switch {
+			case r.Error != "":
+				out = append(out, fmt.Sprintf("no BGP peer can connect from %s: %s", r.From, r.Error))
+			case r.Full:
+				out = append(out, fmt.Sprintf("%d BGP peers connected from %s, and no more are let in (max_peers)", r.MaxPeers, r.From))
+			}
+		}
 		for _, p := range st.Speaker.Peers {
 			if p.State != "established" {
 				text := fmt.Sprintf("BGP peer %s is %s", p.Address, p.State)
@@ -281,11 +289,14 @@ func speakerStatus(s bgp.Status) *admin.SpeakerStatus {
 	out := &admin.SpeakerStatus{State: s.Child.State, PID: s.Child.PID, Restarts: s.Child.Restarts, LastError: s.Child.LastError, Strangers: s.Strangers}
 	for _, p := range s.Peers {
 		out.Peers = append(out.Peers, admin.PeerStatus{
-			Address: p.Address, ASN: p.ASN, State: p.State, Since: p.Since, Sent: p.Sent, LastError: p.LastError,
+			Address: p.Address, From: p.From, ASN: p.ASN, State: p.State, Since: p.Since, Sent: p.Sent, LastError: p.LastError,
 			Hint: p.Hint, Received: p.Received, RouterID: p.RouterID, HoldSeconds: p.Hold.Seconds(),
 			Families: familiesOf(p), RouteRefresh: p.Refresh,
 			BFD: bfdStatus(p.BFD),
 		})
+	}
+	for _, r := range s.Ranges {
+		out.Ranges = append(out.Ranges, admin.RangeStatus{From: r.From, ASN: r.ASN, MaxPeers: r.Most, Sessions: r.Sessions, Full: r.Full, Error: r.Error})
 	}
 	return out
 }

@@ -2,7 +2,7 @@
 //
 // An Engine is either a sender (Options.Receive false: it accepts nothing from anybody and exports only what Announce
 // put in its table) or a receiver (Receive true: it keeps what neighbors send and exports nothing). Both speak IPv4 and
-// IPv6 unicast with graceful restart off, listen only on the addresses given, and dial again soon after a
+// IPv6 unicast with graceful restart off unless a Neighbor asks for it, listen only on the addresses given, and dial again soon after a
 // session is lost instead of after GoBGP's fixed five idle seconds.
 //
 // It never reads configuration, never decides what is announced, and never writes to the kernel's routing table.

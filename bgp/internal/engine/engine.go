@@ -54,6 +54,10 @@ type Engine struct {
 
 	mu    sync.Mutex // guards the rest
 	peers map[netip.Addr]*peer
+
+	halls  map[netip.Prefix]*hall
+	guests map[netip.Addr]*peer // who came from a range, as long as GoBGP has them
+	barred map[netip.Addr]bool
 }
 
 // unicast are the two address families spoken.
@@ -77,6 +81,9 @@ func Start(opts Options) (*Engine, error) {
 		plans:   map[string]*plan{},
 		tags:    map[uint32]*plan{},
 		peers:   map[netip.Addr]*peer{},
+		halls:   map[netip.Prefix]*hall{},
+		guests:  map[netip.Addr]*peer{},
+		barred:  map[netip.Addr]bool{},
 	}
 	options, err := socketOptions(opts.Socket)
 	if err != nil {
@@ -193,18 +200,20 @@ func (e *Engine) Run(ctx context.Context) {
 	}
 }
 
-// Sessions returns every neighbor's session, sorted by address.
+// Sessions returns every neighbor's session, sorted by address, those from a Range among them.
 func (e *Engine) Sessions() []Session {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.refresh(time.Now(), true)
 	out := make([]Session, 0, len(e.peers))
-	for _, p := range e.peers {
-		s := p.session
-		if s.State != "established" {
-			s.LastError = e.journal.lastError(s.Address)
+	for _, list := range []map[netip.Addr]*peer{e.peers, e.guests} {
+		for _, p := range list {
+			s := p.session
+			if s.State != "established" {
+				s.LastError = e.journal.lastError(s.Address)
+			}
+			out = append(out, s)
 		}
-		out = append(out, s)
 	}
 	slices.SortFunc(out, func(a, b Session) int { return a.Address.Compare(b.Address) })
 	return out

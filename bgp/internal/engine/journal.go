@@ -27,6 +27,7 @@ type journal struct {
 	reasons map[netip.Addr]string
 	keys    map[netip.Addr]string // MD5 keys that the listener refused
 
+	refused   uint64       // connections of strangers
 	strangers []netip.Addr // who connected without being a neighbor; the newest last
 }
 
@@ -36,6 +37,7 @@ const maxStrangers = 16
 func (j *journal) stranger(a netip.Addr) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
+	j.refused++
 	j.strangers = append(slices.DeleteFunc(j.strangers, func(b netip.Addr) bool { return a == b }), a)
 	if len(j.strangers) > maxStrangers {
 		j.strangers = j.strangers[1:]
@@ -47,6 +49,13 @@ func (e *Engine) Strangers() []netip.Addr {
 	e.journal.mu.Lock()
 	defer e.journal.mu.Unlock()
 	return slices.Clone(e.journal.strangers)
+}
+
+// Refused counts the connections of strangers.
+func (e *Engine) Refused() uint64 {
+	e.journal.mu.Lock()
+	defer e.journal.mu.Unlock()
+	return e.journal.refused
 }
 
 // maxReasons bounds the journal; more neighbors than this keep no reason.
@@ -116,11 +125,16 @@ func (j *journal) takeKeyFailure(a netip.Addr) string {
 func (j *journal) observe(message string, fields gobgplog.Fields) {
 	key, _ := fields["Key"].(string)
 	a, err := netip.ParseAddr(key)
+	if in, errPrefix := netip.ParsePrefix(key); err != nil && errPrefix == nil {
+		j.observeRange(message, in, fields)
+	}
 	if err != nil {
 		return
 	}
 	mark(key)
 	switch message {
+	case "Accepted a new dynamic neighbor":
+		j.started()
 	case "freed fsm.h":
 		j.mu.Lock()
 		j.alive--
@@ -139,7 +153,7 @@ func (j *journal) observe(message string, fields gobgplog.Fields) {
 	case "failed to connect":
 		j.note(a, fmt.Sprintf("connect: %v", fields["Error"]))
 	case "sent notification":
-		j.note(a, fmt.Sprintf("refused it: %v", fields["Data"]))
+		j.note(a, sentNotification(fields))
 	case "received notification":
 		code, _ := fields["Code"].(uint8)
 		subcode, _ := fields["Subcode"].(uint8)
@@ -156,6 +170,31 @@ func (j *journal) observe(message string, fields gobgplog.Fields) {
 		j.note(a, fmt.Sprintf("malformed message: %v", fields["Error"]))
 	case "Session will be reset due to malformed BGP update message":
 		j.note(a, fmt.Sprintf("malformed update: %v", fields["error"]))
+	}
+}
+
+// sentNotification says why we ended a session: GoBGP tells it in two ways.
+func sentNotification(fields gobgplog.Fields) string {
+	code, ok := fields["Code"].(uint8)
+	subcode, _ := fields["Subcode"].(uint8)
+	switch {
+	case !ok:
+		return fmt.Sprintf("refused it: %v", fields["Data"])
+	case code == bgp.BGP_ERROR_HOLD_TIMER_EXPIRED:
+		return "hold timer expired"
+	}
+	return "refused it: " + bgp.NewNotificationErrorCode(code, subcode).String()
+}
+
+// observeRange keeps what a message says about a range.
+func (j *journal) observeRange(message string, in netip.Prefix, fields gobgplog.Fields) {
+	if message != "failed to set md5" {
+		return
+	}
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if len(j.keys) < maxReasons {
+		j.keys[in.Addr()] = fmt.Sprint(fields["Err"])
 	}
 }
 

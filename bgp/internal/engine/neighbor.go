@@ -37,6 +37,10 @@ type Neighbor struct {
 	TTLSecurity int           // eBGP: hops that it may be away; 0 = not checked
 	Passive     bool          // never dial
 	MaxPrefixes int           // per family; more ends the session; 0 = DefaultMaxPrefixes
+
+	// Restart has it keep our routes for so long when the session is lost without a word
+	// (RFC 4724), whole seconds; 0 = it withdraws them at once.
+	Restart time.Duration
 }
 
 // LogValue leaves the password out.
@@ -56,10 +60,11 @@ type Session struct {
 	ASN       uint32 // configured
 	State     string // idle, connect, active, opensent, openconfirm, established
 	Since     time.Time
-	LastError string // why it is not established, if known
-	Sent      int    // paths exported to it
-	Sent4     int    // of them IPv4
-	Received  int    // paths it sent
+	LastError string       // why it is not established, if known
+	From      netip.Prefix // the Range that let it in; zero = it was added
+	Sent      int          // paths exported to it
+	Sent4     int          // of them IPv4
+	Received  int          // paths it sent
 
 	// What the two agreed on; zero before.
 	RouterID netip.Addr
@@ -67,6 +72,7 @@ type Session struct {
 	IPv4     bool // it takes IPv4 prefixes
 	IPv6     bool
 	Refresh  bool // it can be asked, and ask, for all routes again
+	restarts bool // it knows graceful restart
 }
 
 // peer is what the Engine remembers of one neighbor. Guarded by Engine.mu.
@@ -76,6 +82,14 @@ type peer struct {
 	failures int       // lost sessions in a row
 	redialAt time.Time // zero = not waiting
 	stale    bool      // GoBGP has an older neighbor
+
+	notified uint64 // NOTIFICATIONs that it has sent
+
+	from netip.Prefix // of a guest: its range
+
+	// renew: GoBGP says no longer that this process has restarted, which the neighbor
+	// still has to hear.
+	renew bool
 }
 
 // ErrPassword is returned by Add when the listener would accept sessions without the password. Besides kernels without
@@ -161,7 +175,7 @@ func (e *Engine) Remove(a netip.Addr) error {
 func (e *Engine) Reset(a netip.Addr, reason string) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if _, ok := e.peers[a]; !ok {
+	if e.peers[a] == nil && e.guests[a] == nil {
 		return fmt.Errorf("no neighbor %s", a)
 	}
 	err := e.server.ResetPeer(context.Background(), &api.ResetPeerRequest{Address: a.String(), Communication: reason})
@@ -177,10 +191,14 @@ func (e *Engine) Reset(a netip.Addr, reason string) error {
 func (e *Engine) deleteAll() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	for _, h := range e.halls {
+		e.closeHall(h)
+	}
+	e.bar(nil)
 	for a := range e.peers {
 		_ = e.server.DeletePeer(context.Background(), &api.DeletePeerRequest{Address: a.String()})
 	}
-	e.peers = map[netip.Addr]*peer{}
+	e.peers, e.halls = map[netip.Addr]*peer{}, map[netip.Prefix]*hall{}
 }
 
 // add hands a neighbor to GoBGP and takes it back when its password cannot be enforced.
@@ -221,8 +239,7 @@ func apiPeer(n Neighbor) *api.Peer {
 			RemotePort:   uint32(n.Port),
 			PassiveMode:  n.Passive,
 		},
-		// With graceful restart a crash would not withdraw.
-		GracefulRestart: &api.GracefulRestart{Enabled: false},
+		GracefulRestart: gracefulRestart(n.Restart),
 	}
 	if n.Multihop > 0 {
 		p.EbgpMultihop = &api.EbgpMultihop{Enabled: true, MultihopTtl: uint32(n.Multihop)}
@@ -232,52 +249,110 @@ func apiPeer(n Neighbor) *api.Peer {
 	}
 	for _, f := range unicast() {
 		p.AfiSafis = append(p.AfiSafis, &api.AfiSafi{
-			Config:       &api.AfiSafiConfig{Family: f, Enabled: true},
-			PrefixLimits: &api.PrefixLimit{Family: f, MaxPrefixes: uint32(limit)},
+			Config:            &api.AfiSafiConfig{Family: f, Enabled: true},
+			PrefixLimits:      &api.PrefixLimit{Family: f, MaxPrefixes: uint32(limit)},
+			MpGracefulRestart: &api.MpGracefulRestart{Config: &api.MpGracefulRestartConfig{Enabled: n.Restart > 0}},
 		})
 	}
 	return p
 }
 
+// restartDeferral is how long a session waits for the end of what a neighbor sends before it is sent anything, where
+// graceful restart is on.
+const restartDeferral = 5 * time.Second
+
+// gracefulRestart is off unless asked for: with it a crash does not withdraw. Each session begins as that of a process which
+// has restarted and goes on forwarding, because a neighbor drops what it has kept where that is not said.
+func gracefulRestart(d time.Duration) *api.GracefulRestart {
+	if d == 0 {
+		return &api.GracefulRestart{Enabled: false}
+	}
+	return &api.GracefulRestart{
+		Enabled: true, RestartTime: uint32(d / time.Second), DeferralTime: uint32(restartDeferral / time.Second), LocalRestarting: true,
+	}
+}
+
+// renewOthers has neighbors that have no session yet added again: GoBGP takes all of them for restarted as soon as one has
+// heard everything. The caller holds mu.
+func (e *Engine) renewOthers(done *peer) {
+	if done.neighbor.Restart == 0 {
+		return
+	}
+	for _, p := range e.peers {
+		if p != done && p.neighbor.Restart > 0 && !p.handshaking() {
+			p.renew = true
+		}
+	}
+}
+
+// handshaking reports whether a session is up, or about to be.
+func (p *peer) handshaking() bool {
+	return p.session.State == "established" || p.session.State == "opensent" || p.session.State == "openconfirm"
+}
+
 // refresh reads the sessions from GoBGP, and what each was sent only if count is true: that judges every route for every
 // neighbor. The caller holds mu.
 func (e *Engine) refresh(now time.Time, count bool) {
+	seen := make(map[netip.Addr]bool, len(e.peers)+len(e.guests))
 	_ = e.server.ListPeer(context.Background(), &api.ListPeerRequest{EnableAdvertised: count}, func(got *api.Peer) {
 		a, err := netip.ParseAddr(got.GetState().GetNeighborAddress())
 		if err != nil {
 			return
 		}
-		p, ok := e.peers[a]
-		if !ok {
+		seen[a] = true
+		p := e.peers[a]
+		if p == nil {
+			p = e.guest(a, now)
+		}
+		if p == nil {
 			return
 		}
 		sent, sent4, received := 0, 0, 0
+		p.session.agreed(got)
 		for _, f := range got.AfiSafis {
-			sent += int(f.GetState().GetAdvertised())
+			advertised := int(f.GetState().GetAdvertised())
+			if p.session.restarts && p.neighbor.Restart > 0 && advertised > 0 {
+				advertised-- // GoBGP counts the End-of-RIB, which is sent then
+			}
+			sent += advertised
 			received += int(f.GetState().GetReceived())
 			if f.GetConfig().GetFamily().GetAfi() == api.Family_AFI_IP {
-				sent4 += int(f.GetState().GetAdvertised())
+				sent4 += advertised
 			}
 		}
 		p.session.Received = received
 		if count {
 			p.session.Sent, p.session.Sent4 = sent, sent4
 		}
-		p.session.agreed(got)
 		state := strings.ToLower(got.GetState().GetSessionState().String())
 		if state != "established" {
 			p.session.Sent, p.session.Sent4 = 0, 0
 		}
+		e.hearRefusal(p, got)
 		capped := got.GetState().GetAdminState() == api.PeerState_PFX_CT
 		e.enter(p, state, capped, now)
 	})
+	e.keepHouse(seen, now)
+}
+
+// RefusedOpen is the LastError of a session that the neighbor ended by a NOTIFICATION before it was established. GoBGP says
+// nothing of those, so all that is known is that there was one.
+const RefusedOpen = "it refused our OPEN"
+
+// hearRefusal notices such a NOTIFICATION. The caller holds mu.
+func (e *Engine) hearRefusal(p *peer, got *api.Peer) {
+	n := got.GetState().GetMessages().GetReceived().GetNotification()
+	if n > p.notified && p.session.State != "established" {
+		e.journal.note(p.neighbor.Address, RefusedOpen)
+	}
+	p.notified = n
 }
 
 // agreed reads what the two sides said of themselves.
 func (s *Session) agreed(got *api.Peer) {
 	s.RouterID, _ = netip.ParseAddr(got.GetState().GetRouterId())
 	s.Hold = time.Duration(got.GetTimers().GetState().GetNegotiatedHoldTime()) * time.Second
-	s.IPv4, s.IPv6, s.Refresh = false, false, false
+	s.IPv4, s.IPv6, s.Refresh, s.restarts = false, false, false, false
 	for _, packed := range got.GetState().GetRemoteCap() {
 		message, err := packed.UnmarshalNew()
 		if err != nil {
@@ -290,6 +365,8 @@ func (s *Session) agreed(got *api.Peer) {
 			s.IPv6 = s.IPv6 || unicast && c.GetFamily().GetAfi() == api.Family_AFI_IP6
 		case *api.RouteRefreshCapability:
 			s.Refresh = true
+		case *api.GracefulRestartCapability:
+			s.restarts = true
 		}
 	}
 }
@@ -305,7 +382,8 @@ func (e *Engine) enter(p *peer, state string, capped bool, now time.Time) {
 	switch {
 	case state == "established":
 		e.journal.forget(p.neighbor.Address)
-		p.redialAt = time.Time{}
+		p.redialAt, p.renew = time.Time{}, false
+		e.renewOthers(p)
 		e.opts.Log.Info("BGP session established", "peer", p.neighbor.Address, "asn", p.neighbor.ASN)
 	case state == "idle":
 		if old == "established" && lived >= stableAfter {
@@ -335,6 +413,14 @@ func (e *Engine) redial(now time.Time) time.Duration {
 	e.refresh(now, false)
 	next := redialLook
 	for a, p := range e.peers {
+		if p.renew && !p.handshaking() {
+			p.renew, p.redialAt = false, time.Time{}
+			_ = e.server.DeletePeer(context.Background(), &api.DeletePeerRequest{Address: a.String()})
+			if err := e.add(p.neighbor); err != nil {
+				e.journal.note(a, err.Error())
+			}
+			continue
+		}
 		if p.redialAt.IsZero() {
 			continue
 		}

@@ -24,6 +24,11 @@ type Path struct {
 	ASPath []uint32
 }
 
+// Reaches reports whether neighbors that are named so hear a local path.
+func (p Path) Reaches(neighbors netip.Prefix) bool {
+	return slices.ContainsFunc(p.Exports, func(x Export) bool { return slices.Contains(x.Neighbors, neighbors) })
+}
+
 // Equal reports whether two local paths are the same.
 func (p Path) Equal(o Path) bool {
 	return p.Prefix == o.Prefix && slices.EqualFunc(p.Exports, o.Exports, Export.Equal)
@@ -121,6 +126,23 @@ func (e *Engine) Paths() ([]Path, error) {
 		return nil, failed
 	}
 	slices.SortFunc(out, comparePaths)
+	return out, nil
+}
+
+// SentTo returns the prefixes that a neighbor with a session is sent (its Adj-RIB-Out).
+func (e *Engine) SentTo(neighbor netip.Addr) (map[netip.Prefix]bool, error) {
+	out := map[netip.Prefix]bool{}
+	for _, f := range unicast() {
+		request := &api.ListPathRequest{TableType: api.TableType_ADJ_OUT, Family: f, Name: neighbor.String()}
+		err := e.server.ListPath(context.Background(), request, func(d *api.Destination) {
+			if prefix, err := netip.ParsePrefix(d.Prefix); err == nil && len(d.Paths) > 0 {
+				out[prefix] = true
+			}
+		})
+		if err != nil {
+			return nil, fmt.Errorf("list what %s is sent: %w", neighbor, err)
+		}
+	}
 	return out, nil
 }
 
