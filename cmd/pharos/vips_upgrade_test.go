@@ -13,15 +13,15 @@ import (
 	"github.com/pharos-lb/pharos/bgp/bed"
 )
 
-// An addressWatch is what the kernel says of addresses on a machine, from the moment it was made.
-type addressWatch struct {
+// An kernelWatch is what the kernel says of addresses or routes on a machine, from the moment it was made.
+type kernelWatch struct {
 	mu    sync.Mutex
 	lines []string
 }
 
-func watchAddresses(t *testing.T, ns *bed.Namespace) *addressWatch {
+func watchKernel(t *testing.T, ns *bed.Namespace, what string) *kernelWatch {
 	t.Helper()
-	cmd := ns.Command("ip", "-o", "monitor", "address")
+	cmd := ns.Command("ip", "-o", "monitor", what)
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -29,7 +29,7 @@ func watchAddresses(t *testing.T, ns *bed.Namespace) *addressWatch {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	w := &addressWatch{}
+	w := &kernelWatch{}
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -47,13 +47,13 @@ func watchAddresses(t *testing.T, ns *bed.Namespace) *addressWatch {
 	return w
 }
 
-func (w *addressWatch) all() []string {
+func (w *kernelWatch) all() []string {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return slices.Clone(w.lines)
 }
 
-func (w *addressWatch) text() string { return strings.Join(w.all(), "\n") }
+func (w *kernelWatch) text() string { return strings.Join(w.all(), "\n") }
 
 // TestUpgradeKeepsVIPs: a node whose VIPs are its own business hands over to a new process twice. No address leaves the
 // interface for a moment, and the router sees no withdrawal and one session.
@@ -62,7 +62,7 @@ func TestUpgradeKeepsVIPs(t *testing.T) {
 	n := newVIPNode(t)
 	n.start()
 	n.await("the announcement", n.announce)
-	watch := watchAddresses(t, n.us)
+	watch := watchKernel(t, n.us, "address")
 	// The watch hears what happens: a test address goes and comes.
 	n.await("the watch to hear", func() bool {
 		_ = n.us.Command("ip", "addr", "del", "10.9.8.1/32", "dev", "vips0").Run()

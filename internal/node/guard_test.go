@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/pharos-lb/pharos/geo"
 	"github.com/pharos-lb/pharos/internal/admin"
 	"github.com/pharos-lb/pharos/internal/config"
 	"github.com/pharos-lb/pharos/internal/steer"
@@ -61,7 +62,15 @@ func parse(t *testing.T, text string) *Setup {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &Setup{Config: cfg, Self: self}
+	db, err := geo.Embedded()
+	if err != nil {
+		t.Fatal(err)
+	}
+	topology, err := steer.Compile(cfg, db, "a1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &Setup{Config: cfg, Self: self, Topology: topology}
 }
 
 // edit replaces each old text, which must be there once, by the one after it.
