@@ -92,10 +92,29 @@ func kindOf(name []byte) kind {
 			return kindForwardedOther
 		}
 	}
+	if bytes.IndexByte(name, '_') >= 0 && poses(name) {
+		return kindHop
+	}
 	if len(name) >= 5 && lowered(name[0]) == 'p' && is(name[:5], "proxy") && (len(name) == 5 || name[5] == '-') {
 		return kindHop
 	}
 	return kindOther
+}
+
+// poses reports whether a name looks like one of ours to a backend that does not tell
+// underscores from hyphens, as everything that hands headers on as variables (CGI, WSGI).
+func poses(name []byte) bool {
+	var space [32]byte
+	if len(name) > len(space) {
+		return false
+	}
+	plain := append(space[:0], name...)
+	for i, c := range plain {
+		if c == '_' {
+			plain[i] = '-'
+		}
+	}
+	return kindOf(plain) != kindOther
 }
 
 // A field is one header field; its slices point into the message's buffer.

@@ -3,8 +3,9 @@ package route
 import "bytes"
 
 // CheckPath says what is wrong with a path, "" if nothing is: bad escapes and dot
-// segments, plain or escaped. Proxies and backends disagree about what they mean, so a
-// route chosen by one would not be the file served by the other.
+// segments, plain or escaped, between slashes that may be escaped or backslashes. Proxies
+// and backends disagree about what they mean, so a route chosen by one would not be the
+// file served by the other.
 func CheckPath(path []byte) string {
 	dots, segment := 0, 0 // dots of the segment's characters so far
 	for i := 0; i < len(path); i++ {
@@ -18,11 +19,8 @@ func CheckPath(path []byte) string {
 				return "escaped NUL in the request target"
 			}
 			i += 2
-			if c == '/' {
-				c = 'x' // stays escaped, does not end the segment
-			}
 		}
-		if c == '/' {
+		if c == '/' || c == '\\' {
 			if dots == segment && (dots == 1 || dots == 2) {
 				return "dot segment in the request target"
 			}
