@@ -21,13 +21,30 @@ const (
 // connection is fit for another request.
 func (w *work) deliver() (keepBackend bool, t trouble) {
 	w.editAnswer()
+	w.announce()
 	frame := w.res.framing(w.req.head)
-	if w.conn.Draining() || w.pump != nil && !w.pump.settled() {
+	if w.draining() || w.pump != nil && !w.pump.settled() {
 		w.keep = false
 	}
 	w.down.head(w, frame)
 	return w.up.deliver(w, frame)
 }
+
+// announce says in an answer over TCP that HTTP/3 is spoken too (RFC 7838). What the backend says of itself is
+// not for this client then.
+func (w *work) announce() {
+	if w.set.altSvc == nil || w.req.version == 3 {
+		return
+	}
+	for i := range w.res.fields {
+		if f := &w.res.fields[i]; is(f.name, "alt-svc") {
+			f.drop = true
+		}
+	}
+	w.res.fields = append(w.res.fields, field{name: nameAltSvc, value: w.set.altSvc})
+}
+
+var nameAltSvc = []byte("alt-svc")
 
 // deliver passes the body on.
 func (u *upstream1) deliver(w *work, frame framing) (keep bool, t trouble) {

@@ -44,7 +44,7 @@ func (w *work) exchange(ctx context.Context, service string) bool {
 		}
 	}
 	terms := forward.Terms{
-		Connect: w.server.opts.Connect, Reuse: true, Shard: uint32(w.conn.ID), Key: key,
+		Connect: w.server.opts.Connect, Reuse: true, Shard: w.shard, Key: key,
 		Carrier: w.server.carrier, Client: &w.ends.whom,
 	}
 	var err error

@@ -49,9 +49,11 @@ func (d *stream2) request(ctx context.Context, w *work) {
 	case w.req.length < 0:
 		w.req.chunked = true
 	}
-	if extended != nil && !d.asUpgrade(w, extended) {
-		w.reply(fault{status: 501, text: "only WebSocket can be connected to"})
-		return
+	if extended != nil {
+		if d.key = w.connect(extended); d.key == nil {
+			w.reply(fault{status: 501, text: "only WebSocket can be connected to"})
+			return
+		}
 	}
 	w.dispatch(ctx)
 }

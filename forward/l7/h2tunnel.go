@@ -11,15 +11,15 @@ import (
 	"github.com/pharos-lb/pharos/forward/l7/h2"
 )
 
-// asUpgrade makes an HTTP/1.1 upgrade of an extended CONNECT (RFC 8441); false if it is
-// for another protocol than WebSocket.
-func (d *stream2) asUpgrade(w *work, protocol []byte) bool {
+// connect makes an HTTP/1.1 upgrade of an extended CONNECT (RFC 8441, RFC 9220), with the key that is returned;
+// nil if it is for another protocol than WebSocket.
+func (w *work) connect(protocol []byte) (key []byte) {
 	if !is(protocol, "websocket") {
-		return false
+		return nil
 	}
 	var nonce [16]byte
 	rand.Read(nonce[:])
-	d.key = base64.StdEncoding.AppendEncode(nil, nonce[:])
+	key = base64.StdEncoding.AppendEncode(nil, nonce[:])
 	r := &w.req
 	r.method, r.protocol, r.upgrade, r.upgrades = []byte("GET"), protocol, true, 1
 	r.chunked, r.length = false, -1
@@ -29,16 +29,16 @@ func (d *stream2) asUpgrade(w *work, protocol []byte) bool {
 			fields = append(fields, f)
 		}
 	}
-	r.fields = append(fields, field{name: []byte("sec-websocket-key"), value: d.key})
-	return true
+	r.fields = append(fields, field{name: []byte("sec-websocket-key"), value: key})
+	return key
 }
 
-// accepts reports whether a backend's answer proves that it has understood the handshake.
-func (d *stream2) accepts(r *response) bool {
-	want := websocketAccept(d.key)
+// proves reports whether a backend's answer proves that it has understood the handshake with key.
+func (r *response) proves(key []byte) bool {
+	want := websocketAccept(key)
 	for i := range r.fields {
 		if is(r.fields[i].name, "sec-websocket-accept") {
-			r.fields[i].drop = true // HTTP/2 has none
+			r.fields[i].drop = true // later versions have none
 			return string(r.fields[i].value) == want
 		}
 	}
@@ -55,7 +55,7 @@ func websocketAccept(key []byte) string {
 func (d *stream2) tunnel(ctx context.Context, w *work) {
 	m := w.server.metrics
 	defer w.lease.Release(false)
-	if !d.accepts(&w.res) {
+	if !w.res.proves(d.key) {
 		w.lease.Backend.ReportAnswer(forward.OutcomeProtocol)
 		w.up.Abort()
 		w.reply(fault{status: 502, text: "the backend did not accept the WebSocket"})

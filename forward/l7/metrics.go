@@ -21,6 +21,9 @@ type Stats struct {
 	Retries, Cut, Upgrades uint64
 	// HTTP2 counts connections that speak HTTP/2.
 	HTTP2 uint64
+	// HTTP3 counts connections that speak HTTP/3, Refused3 those that were too many; Active3 are open.
+	HTTP3, Refused3 uint64
+	Active3         int64
 	// Handshakes counts TLS handshakes: full, resumed, failed.
 	Handshakes [handshakeKinds]uint64
 	// RefusedCertificates counts changed certificate files that could not be used,
@@ -64,6 +67,9 @@ type metrics struct {
 	cut      atomic.Uint64
 	upgrades atomic.Uint64
 	http2    atomic.Uint64
+	http3    atomic.Uint64
+	refused3 atomic.Uint64
+	active3  atomic.Int64
 
 	handshakes   [handshakeKinds]atomic.Uint64
 	certificates atomic.Uint64 // files that were refused
@@ -107,6 +113,11 @@ func newMetrics(server *Server) *metrics {
 	add(counter, "cut_responses_total", "Answers that broke off after part of them had been sent.",
 		func(s Stats) uint64 { return s.Cut })
 	add(counter, "http2_connections_total", "Client connections that speak HTTP/2.", func(s Stats) uint64 { return s.HTTP2 })
+	add(counter, "http3_connections_total", "Client connections that speak HTTP/3.", func(s Stats) uint64 { return s.HTTP3 })
+	add(counter, "http3_refused_connections_total", "Client connections of HTTP/3 refused because there were too many.",
+		func(s Stats) uint64 { return s.Refused3 })
+	add(prometheus.GaugeValue, "http3_active_connections", "Client connections of HTTP/3 open.",
+		func(s Stats) uint64 { return uint64(max(s.Active3, 0)) })
 	add(counter, "refused_certificates_total", "Certificate, CA and revocation files that changed and could not be used.",
 		func(s Stats) uint64 { return s.RefusedCertificates })
 	add(counter, "staple_failures_total", "OCSP responses that could not be fetched.",
@@ -126,7 +137,7 @@ func (m *metrics) stats() Stats {
 	s := Stats{
 		FrontStats:          m.server.front.Stats(),
 		RefusedCertificates: m.certificates.Load(), StapleFailures: m.server.stapler.Failures(),
-		Retries: m.retries.Load(), Cut: m.cut.Load(), Upgrades: m.upgrades.Load(), HTTP2: m.http2.Load(),
+		Retries: m.retries.Load(), Cut: m.cut.Load(), Upgrades: m.upgrades.Load(), HTTP2: m.http2.Load(), HTTP3: m.http3.Load(), Refused3: m.refused3.Load(), Active3: m.active3.Load(),
 	}
 	for i := range m.classes {
 		s.Answered[i] = m.classes[i].Load()

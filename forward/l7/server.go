@@ -51,6 +51,8 @@ type Listener struct {
 	Origin Origin
 	// Pages are shown instead of errors of our own.
 	Pages []Page
+	// HTTP3 speaks HTTP/3 too, on the UDP port of the same number, and says so in answers over TCP. It needs TLS.
+	HTTP3 bool
 	// Transports are those of the services that Routes name: the files that they need are read.
 	Transports []forward.Transport
 	// Limits bound what is taken.
@@ -118,6 +120,7 @@ type settings struct {
 	extras       []extra // by the index of the route
 	idle         time.Duration
 	tls          *terminator // nil = plain text
+	altSvc       []byte      // says where HTTP/3 is spoken; nil if it is not
 	origin       Origin
 	requestIDLow string // Origin.RequestID in lower case
 	pages        pages
@@ -144,6 +147,7 @@ type Server struct {
 	metrics  *metrics
 	stapler  *cert.Stapler
 	carrier  *carrier
+	fronts3  *fronts3
 	secret   [32]byte // for tickets of listeners that share theirs with nobody
 
 	terminators atomic.Pointer[[]*terminator] // in force
@@ -187,25 +191,31 @@ func New(opts Options) (*Server, error) {
 		opts: opts, registry: opts.Registry, stapler: cert.NewStapler(), secret: newSecret(),
 		streams: make(chan job), ended: make(chan struct{}), logs: logs{log: opts.Log},
 	}
-	s.carrier = newCarrier(s)
+	s.carrier, s.fronts3 = newCarrier(s), &fronts3{server: s}
 	listens, terminators, files, err := s.settle(opts.Listeners)
 	if err != nil {
 		return nil, err
 	}
 	s.carrier.files.Store(&files)
+	s.metrics = newMetrics(s)
+	quic, err := s.fronts3.prepare(opts.Listeners, listens)
+	if err != nil {
+		return nil, fmt.Errorf("l7: %w", err)
+	}
 	s.front, err = forward.NewFront(forward.FrontOptions[settings]{
 		Listeners: listens, MaxConns: opts.MaxConns, Intake: opts.Registry.Intake(), Drain: opts.Drain, Log: opts.Log,
 		Serve: s.serve,
 	})
 	if err != nil {
+		quic.discard()
 		return nil, fmt.Errorf("l7: %w", err)
 	}
+	quic.commit()
 	s.terminators.Store(&terminators)
 	s.listens.Store(&listens)
-	s.metrics = newMetrics(s)
 	if opts.Registerer != nil {
 		if err := opts.Registerer.Register(s.metrics); err != nil {
-			_ = s.front.Close()
+			_ = s.Close()
 			return nil, fmt.Errorf("register l7 metrics: %w", err)
 		}
 	}
@@ -319,7 +329,10 @@ func (s *Server) Run(ctx context.Context) error {
 		wg.Go(func() { tend(tending) })
 	}
 	written := s.logs.start()
+	var quic sync.WaitGroup
+	quic.Go(func() { s.fronts3.run(ctx) })
 	err := s.front.Run(ctx)
+	quic.Wait()
 	stop()
 	close(s.ended)
 	s.handlers.Wait()
@@ -350,8 +363,18 @@ func (s *Server) sweep(ctx context.Context) {
 // Close frees the sockets of a Server that was never run.
 func (s *Server) Close() error {
 	s.logs.closeIdle()
+	s.fronts3.close()
 	return s.front.Close()
 }
+
+// maxConns is how many client connections there may be, over TCP and over QUIC each.
+func (s *Server) maxConns() int64 { return int64(cmp.Or(s.opts.MaxConns, forward.DefaultMaxConns)) }
+
+// drain is how long what is open may take to end.
+func (s *Server) drain() time.Duration { return max(cmp.Or(s.opts.Drain, forward.DefaultDrain), 0) }
+
+// Addrs3 returns the UDP addresses at which HTTP/3 is spoken, in the order of the listeners that do.
+func (s *Server) Addrs3() []netip.AddrPort { return s.fronts3.addrs() }
 
 // Addrs returns the bound addresses in the order of the listeners.
 func (s *Server) Addrs() []netip.AddrPort { return s.front.Addrs() }
@@ -372,6 +395,7 @@ type Change struct {
 	front       *forward.Change[settings]
 	terminators []*terminator
 	files, old  *fileSet
+	quic        *change3
 }
 
 // Prepare compiles the routes of listeners, reads their certificates and binds the
@@ -381,20 +405,26 @@ func (s *Server) Prepare(listeners []Listener) (*Change, error) {
 	if err != nil {
 		return nil, err
 	}
+	quic, err := s.fronts3.prepare(listeners, listens)
+	if err != nil {
+		return nil, fmt.Errorf("l7: %w", err)
+	}
 	change, err := s.front.Prepare(listens)
 	if err != nil {
+		quic.discard()
 		return nil, fmt.Errorf("l7: %w", err)
 	}
 	// A plan that needs them may come before Commit.
 	old := s.carrier.files.Load()
 	s.carrier.files.Store(old.and(files))
-	return &Change{s, listens, change, terminators, &files, old}, nil
+	return &Change{s, listens, change, terminators, &files, old, quic}, nil
 }
 
 // Commit puts the change into effect. It cannot fail.
 func (c *Change) Commit() {
 	c.server.terminators.Store(&c.terminators)
 	c.server.carrier.files.Store(c.files)
+	c.quic.commit()
 	c.front.Commit()
 	c.server.listens.Store(&c.listens)
 	c.server.meters.keepRoutes(c.listens)
@@ -405,6 +435,7 @@ func (c *Change) Commit() {
 // Discard frees what Prepare opened.
 func (c *Change) Discard() {
 	c.server.carrier.files.Store(c.old)
+	c.quic.discard()
 	c.front.Discard()
 	c.server.logs.keep(*c.server.listens.Load())
 }

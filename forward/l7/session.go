@@ -42,7 +42,8 @@ type work struct {
 
 	// What it belongs to.
 	server *Server
-	conn   *forward.Conn[settings]
+	conn   *forward.Conn[settings] // nil without TCP
+	shard  uint32
 	set    *settings // those in force when the request came
 	down   downstream
 	ends   *ends
@@ -114,8 +115,18 @@ func (w *work) free() {
 
 // begin takes space for a request that has begun to arrive.
 func (s *Server) begin(c *forward.Conn[settings], down downstream, e *ends) *work {
+	w := s.beginWith(c.Settings(), down, e)
+	w.conn, w.shard = c, uint32(c.ID)
+	return w
+}
+
+// draining reports whether the client's connection is to end after this.
+func (w *work) draining() bool { return w.conn != nil && w.conn.Draining() }
+
+// beginWith is begin for what did not come over a connection of TCP.
+func (s *Server) beginWith(set *settings, down downstream, e *ends) *work {
 	w := works.Get().(*work)
-	w.server, w.conn, w.set, w.down, w.ends = s, c, c.Settings(), down, e
+	w.server, w.set, w.down, w.ends = s, set, down, e
 	w.who, w.since = e.peer.Addr(), time.Now()
 	return w
 }

@@ -13,6 +13,7 @@ import (
 type HTTPListener struct {
 	Routes []Route // in file order
 	Idle   time.Duration
+	HTTP3  bool // on the UDP port of the same number; only with TLS
 	// TrustedProxies are believed about the client, in TrustedHeader: "x-forwarded-for" or "forwarded".
 	TrustedProxies []netip.Prefix
 	TrustedHeader  string
@@ -141,6 +142,7 @@ func (r *Route) IsPlain() bool {
 func (b *builder) buildHTTP(at *value, serve func(string) string) *HTTPListener {
 	l := &HTTPListener{
 		Idle:           get[time.Duration](at, "idle"),
+		HTTP3:          get[bool](at, "http3"),
 		TrustedProxies: each[netip.Prefix](at.list("trusted_proxies")),
 		TrustedHeader:  get[string](at, "trusted_header"),
 		XForwarded:     get[string](at, "x_forwarded"),

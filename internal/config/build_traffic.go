@@ -83,6 +83,12 @@ func (b *builder) buildListener(at *value) {
 	}
 	if http := at.entry("http"); http != nil {
 		listener.HTTP = b.buildHTTP(http, serve)
+		if listener.HTTP.HTTP3 {
+			over |= overUDP
+			if at.entry("tls") == nil && !at.isMeant("tls") {
+				b.refuseKey(http.entry("http3"), refuse("HTTP/3 is spoken over TLS only: give the listener tls"))
+			}
+		}
 	}
 	if tls := at.entry("tls"); tls != nil {
 		listener.TLS = b.buildTLS(tls)

@@ -11,6 +11,7 @@ func httpKeys() *shape {
 		need("routes", list(routeKeys(), 1, maxRoutes),
 			"Where requests go: of those that a request meets, the one with the most specific host, then path, then conditions"),
 		with("idle", one(duration("idle", minIdle, maxIdle, time.Millisecond)), defaultHTTPIdle, "How long a connection may wait for its next request"),
+		with("http3", one(boolean()), false, "Speak HTTP/3 too, on the UDP port of the same number, and say so in answers (Alt-Svc); needs tls"),
 		may("trusted_proxies", oneOrMore(one(prefix("a source")), 1, maxSources),
 			"Proxies in front: what they say of the client is believed. Nobody else's word is"),
 		with("trusted_header", one(enum("a header", headerXForwardedFor, headerForwarded)), headerXForwardedFor, "What trusted proxies say it in"),

@@ -13,7 +13,7 @@ import (
 // httpListener is a configured listener but for its address and TLS.
 func httpListener(c *config.HTTPListener) l7.Listener {
 	l := l7.Listener{
-		Idle: c.Idle, Pages: errorPages(c.Errors), Routes: make([]l7.Route, len(c.Routes)),
+		Idle: c.Idle, HTTP3: c.HTTP3, Pages: errorPages(c.Errors), Routes: make([]l7.Route, len(c.Routes)),
 		Origin: l7.Origin{
 			Trusted: c.TrustedProxies, ByForwarded: c.TrustedHeader == "forwarded",
 			XForwarded: forwardedMode(c.XForwarded), Forwarded: forwardedMode(c.Forwarded), RequestID: c.RequestID,

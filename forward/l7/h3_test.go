@@ -1,0 +1,490 @@
+package l7
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/pharos-lb/pharos/forward"
+	"github.com/pharos-lb/pharos/forward/l7/certtest"
+	"github.com/quic-go/qpack"
+	"github.com/quic-go/quic-go"
+	"github.com/quic-go/quic-go/http3"
+	"github.com/quic-go/quic-go/quicvarint"
+)
+
+// client3 speaks HTTP/3 to one address, whatever the URL says.
+func client3(t testing.TB, ca *certtest.CA, addr string) (*http.Client, *http3.Transport) {
+	t.Helper()
+	tr := &http3.Transport{
+		TLSClientConfig:    &tls.Config{RootCAs: ca.Pool(), ServerName: "a.test"},
+		DisableCompression: true,
+		Dial: func(ctx context.Context, _ string, tc *tls.Config, qc *quic.Config) (*quic.Conn, error) {
+			return quic.DialAddrEarly(ctx, addr, tc, qc)
+		},
+	}
+	t.Cleanup(func() { tr.Close() })
+	return &http.Client{Transport: tr, Timeout: 30 * time.Second}, tr
+}
+
+func listener3(ca *certtest.CA) []Listener {
+	return []Listener{{Routes: anyRoute, TLS: secure(ca, "a.test"), HTTP3: true}}
+}
+
+// TestHTTP3 asks the same over HTTP/3 of backends of every protocol.
+func TestHTTP3(t *testing.T) {
+	ca := certtest.New(t)
+	big := bytes.Repeat([]byte("0123456789abcdef"), 1<<15)
+	handler := func(w http.ResponseWriter, r *http.Request) {
+		switch r.URL.Path {
+		case "/big":
+			w.Header().Set("Content-Length", fmt.Sprint(len(big)))
+			w.Write(big)
+		case "/stream":
+			w.Header().Set("Trailer", "X-Sum")
+			for i := 0; i < len(big); i += 1000 {
+				w.Write(big[i:min(i+1000, len(big))])
+			}
+			w.Header().Set("X-Sum", "all")
+		case "/echo":
+			b, err := io.ReadAll(r.Body)
+			if err != nil {
+				return
+			}
+			w.Header().Set("X-Length", fmt.Sprint(r.ContentLength))
+			w.Header().Set("Trailer", "X-Sum")
+			w.Write(b)
+			w.Header().Set("X-Sum", r.Trailer.Get("X-Sum"))
+		case "/early":
+			w.Header().Set("Link", "</style.css>")
+			w.WriteHeader(103)
+			w.Header().Del("Link")
+			fmt.Fprint(w, "late")
+		case "/empty":
+			w.WriteHeader(204)
+		case "/bare":
+			w.Header()["Date"], w.Header()["Content-Type"] = nil, nil
+			w.Write([]byte("<html>"))
+		case "/fail":
+			w.WriteHeader(500)
+			fmt.Fprint(w, "broken")
+		default:
+			fmt.Fprint(w, r.Method, " ", r.Host, " ", strings.Join(r.Header["Cookie"], "|"), " ", r.Header.Get("X-Forwarded-For"),
+				" ", r.Header.Get("X-Forwarded-Proto"), " ", r.RequestURI, " ", r.ContentLength, " ", r.TransferEncoding, " ", r.Header.Get("Early-Data"))
+		}
+	}
+	for _, p := range []forward.Protocol{forward.HTTP1, forward.H2C} {
+		t.Run(p.String(), func(t *testing.T) {
+			backend := protocolBackend(t, p, nil, handler)
+			f := startVia(t, forward.Transport{Protocol: p}, Options{Listeners: listener3(ca)}, backend.addr)
+			c, _ := client3(t, ca, f.Addrs3()[0].String())
+			const url = "https://a.test"
+			res, err := c.Get(url + "/")
+			slurp(t, res, err)
+			var wg sync.WaitGroup
+			for range 4 {
+				wg.Go(func() {
+					req, _ := http.NewRequest("GET", url+"/a?b=c", nil)
+					req.Header["Cookie"] = []string{"a=1; b=2"}
+					res, err := c.Do(req)
+					if got, want := slurp(t, res, err), "GET a.test a=1; b=2 127.0.0.1 https /a?b=c 0 [] "; got != want || res.ProtoMajor != 3 {
+						t.Errorf("got %q over %s, want %q", got, res.Proto, want)
+					}
+					if res.Header.Get("Alt-Svc") != "" {
+						t.Error("HTTP/3 announces itself")
+					}
+					for _, path := range []string{"/big", "/stream"} {
+						res, err := c.Get(url + path)
+						if got := slurp(t, res, err); got != string(big) || path == "/stream" && res.Trailer.Get("X-Sum") != "all" {
+							t.Errorf("%s has %d bytes, and trailers %v", path, len(got), res.Trailer)
+						}
+					}
+					for _, n := range []int{0, 1, 16 << 10, 16<<10 + 1, len(big)} {
+						res, err := c.Post(url+"/echo", "text/plain", bytes.NewReader(big[:n]))
+						if got := slurp(t, res, err); got != string(big[:n]) || res.Header.Get("X-Length") != fmt.Sprint(n) && n > 0 {
+							t.Errorf("echo of %d bytes gave %d, of length %s", n, len(got), res.Header.Get("X-Length"))
+						}
+						req, _ := http.NewRequest("POST", url+"/echo", io.MultiReader(bytes.NewReader(big[:n])))
+						req.Trailer = http.Header{"X-Sum": {fmt.Sprint("sum", n)}}
+						res, err = c.Do(req)
+						if got := slurp(t, res, err); got != string(big[:n]) || res.Trailer.Get("X-Sum") != fmt.Sprint("sum", n) {
+							t.Errorf("echo of %d bytes of unknown length gave %d with trailer %q", n, len(got), res.Trailer)
+						}
+					}
+					for path, want := range map[string]string{"/early": "200 late", "/empty": "204 ", "/fail": "500 broken"} {
+						res, err = c.Get(url + path)
+						if got := slurp(t, res, err); fmt.Sprint(res.StatusCode, " ", got) != want {
+							t.Errorf("%s: got %d %q, want %s", path, res.StatusCode, got, want)
+						}
+					}
+					res, err = c.Get(url + "/bare")
+					if got := slurp(t, res, err); got != "<html>" || res.Header.Get("Content-Type") != "" {
+						t.Errorf("what the backend did not say was made up: %v", res.Header)
+					}
+					res, err = c.Head(url + "/big")
+					if slurp(t, res, err); res.ContentLength != int64(len(big)) {
+						t.Errorf("HEAD says %d bytes", res.ContentLength)
+					}
+				})
+			}
+			wg.Wait()
+			if s := f.Stats(); s.HTTP3 != 1 || s.Active3 != 1 {
+				t.Errorf("%d connections of HTTP/3, %d open, want one", s.HTTP3, s.Active3)
+			}
+		})
+	}
+}
+
+// TestAltSvc: answers over TCP say where HTTP/3 is spoken, instead of what the backend says.
+func TestAltSvc(t *testing.T) {
+	ca := certtest.New(t)
+	f := start(t, Options{Listeners: listener3(ca)}, webBackend(t, func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Alt-Svc", `h3=":1"`)
+	}))
+	want := fmt.Sprintf(`h3=":%d"; ma=86400`, f.Addrs3()[0].Port())
+	for _, h2 := range []bool{false, true} {
+		c := client(t)
+		tr := c.Transport.(*http.Transport)
+		tr.TLSClientConfig, tr.ForceAttemptHTTP2 = &tls.Config{RootCAs: ca.Pool(), ServerName: "a.test"}, h2
+		res, err := c.Get("https://" + f.addr + "/")
+		if slurp(t, res, err); len(res.Header["Alt-Svc"]) != 1 || res.Header.Get("Alt-Svc") != want {
+			t.Errorf("over %s: got %q, want %q", res.Proto, res.Header["Alt-Svc"], want)
+		}
+	}
+}
+
+// TestHTTP3Trouble: what goes wrong behind or before us is an error, or a stream that is reset; the connection goes on.
+func TestHTTP3Trouble(t *testing.T) {
+	ca := certtest.New(t)
+	left := make(chan struct{}, 1)
+	f := start(t, Options{Listeners: listener3(ca), ResponseTimeout: 2 * time.Second}, rawBackend(t, func(c *net.TCPConn, r *bufio.Reader) {
+		for {
+			req, err := http.ReadRequest(r)
+			if err != nil {
+				return
+			}
+			switch req.URL.Path {
+			case "/garbage":
+				io.WriteString(c, "garbage\r\n\r\n")
+			case "/closes":
+				return
+			case "/silent":
+				io.Copy(io.Discard, r)
+				return
+			case "/hangs":
+				io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc")
+				io.Copy(io.Discard, r)
+				left <- struct{}{}
+				return
+			case "/short":
+				io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc")
+				return
+			default:
+				io.Copy(io.Discard, req.Body)
+				io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+			}
+		}
+	}))
+	c, _ := client3(t, ca, f.Addrs3()[0].String())
+	for path, want := range map[string]int{"/garbage": 502, "/closes": 502, "/silent": 504, "/a/../b": 400} {
+		req, _ := http.NewRequest("POST", "https://a.test"+path, strings.NewReader("x"))
+		req.URL.Opaque = "//a.test" + path // as it is
+		res, err := c.Do(req)
+		if slurp(t, res, err); res.StatusCode != want {
+			t.Errorf("%s: got %d, want %d", path, res.StatusCode, want)
+		}
+		if n := f.Stats().HTTP3; n != 1 {
+			t.Errorf("%s: %d connections", path, n)
+		}
+	}
+	res, err := c.Get("https://a.test/short")
+	if err == nil {
+		if b, err := io.ReadAll(res.Body); err == nil {
+			t.Errorf("a short answer was taken for whole: %q", b)
+		}
+		res.Body.Close()
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	req, _ := http.NewRequestWithContext(ctx, "GET", "https://a.test/hangs", nil)
+	hangs, err := c.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cancel()
+	defer hangs.Body.Close()
+	select {
+	case <-left:
+	case <-time.After(time.Second):
+		t.Error("the backend does not see that the client has gone")
+	}
+	res, err = c.Get("https://a.test/")
+	if got := slurp(t, res, err); got != "ok" {
+		t.Errorf("then got %q", got)
+	}
+}
+
+// TestDowngrade3: what HTTP/3 can carry and HTTP/1 would read as something else never reaches a backend.
+func TestDowngrade3(t *testing.T) {
+	ca := certtest.New(t)
+	var reached atomic.Int64
+	f := start(t, Options{Listeners: listener3(ca)}, webBackend(t, func(http.ResponseWriter, *http.Request) { reached.Add(1) }))
+	plain := []string{":method", "GET", ":scheme", "https", ":path", "/", ":authority", "a.test"}
+	with := func(fields ...string) []string { return append(append([]string(nil), plain...), fields...) }
+	change := func(name, value string) []string {
+		out := append([]string(nil), plain...)
+		for i := 0; i < len(out); i += 2 {
+			if out[i] == name {
+				out[i+1] = value
+			}
+		}
+		return out
+	}
+	for name, tt := range map[string]struct {
+		fields []string
+		want   string // statuses, or "reset"
+	}{
+		"plain":                {plain, "200"},
+		"transfer-encoding":    {with("transfer-encoding", "chunked"), "reset"},
+		"connection":           {with("connection", "close"), "reset"},
+		"upgrade":              {with("upgrade", "websocket"), "reset"},
+		"te":                   {with("te", "gzip"), "reset"},
+		"CRLF in a value":      {with("x", "a\r\ntransfer-encoding: chunked"), "reset"},
+		"NUL in a value":       {with("x", "a\x00b"), "reset"},
+		"space before a value": {with("x", " a"), "reset"},
+		"colon in a name":      {with("x:y", "a"), "reset"},
+		"CRLF in a name":       {with("x\r\ny", "a"), "reset"},
+		"upper case in a name": {with("X", "a"), "reset"},
+		"CRLF in the path":     {change(":path", "/ HTTP/1.1\r\nHost: b\r\n\r\n"), "400 reset"},
+		"space in the path":    {change(":path", "/a b"), "400 reset"},
+		"absolute path":        {change(":path", "http://b.test/"), "400 reset"},
+		"dot segment":          {change(":path", "/a/../b"), "400"},
+		"escaped dot segment":  {change(":path", "/a/%2e%2e/b"), "400"},
+		"space in the method":  {change(":method", "GET /x"), "reset 400"},
+		"CRLF in the method":   {change(":method", "GET / HTTP/1.1\r\n\r\n"), "reset 400"},
+		"CONNECT":              {[]string{":method", "CONNECT", ":authority", "a.test:443"}, "405 400"},
+		"TRACE":                {change(":method", "TRACE"), "405"},
+		"bad authority":        {change(":authority", "a.test/../"), "400 reset"},
+		"user in authority":    {change(":authority", "u@a.test"), "400 reset"},
+		"two hosts":            {with("host", "b.test"), "400 reset"},
+		"length twice":         {with("content-length", "0", "content-length", "5"), "reset"},
+		"length odd":           {with("content-length", "+0"), "reset"},
+		"length and no body":   {with("content-length", "5"), "reset 408"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			before := reached.Load()
+			got := ask3(t, ca, f.Addrs3()[0].String(), tt.fields)
+			if !strings.Contains(tt.want, got) {
+				t.Errorf("got %s, want %s", got, tt.want)
+			}
+			if n := reached.Load() - before; (n > 0) != (tt.want == "200") {
+				t.Errorf("%d requests reached the backend", n)
+			}
+		})
+	}
+}
+
+// ask3 sends a request of name, value, name, value … without a body and returns the status, or "reset".
+func ask3(t *testing.T, ca *certtest.CA, addr string, fields []string) string {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	c, err := quic.DialAddr(ctx, addr, &tls.Config{RootCAs: ca.Pool(), ServerName: "a.test", NextProtos: []string{"h3"}}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.CloseWithError(0x100, "")
+	control, err := c.OpenUniStream()
+	if err != nil {
+		t.Fatal(err)
+	}
+	control.Write([]byte{0, 4, 0}) // a control stream, and SETTINGS without any
+	s, err := c.OpenStreamSync(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var block bytes.Buffer
+	enc := qpack.NewEncoder(&block)
+	for i := 0; i < len(fields); i += 2 {
+		enc.WriteField(qpack.HeaderField{Name: fields[i], Value: fields[i+1]})
+	}
+	frame := quicvarint.Append([]byte{1}, uint64(block.Len()))
+	s.Write(append(frame, block.Bytes()...))
+	s.Close()
+	s.SetReadDeadline(time.Now().Add(5 * time.Second))
+	r := quicvarint.NewReader(s)
+	for {
+		kind, err := quicvarint.Read(r)
+		if err != nil {
+			return "reset"
+		}
+		n, err := quicvarint.Read(r)
+		if err != nil {
+			return "reset"
+		}
+		payload := make([]byte, n)
+		if _, err := io.ReadFull(r, payload); err != nil {
+			return "reset"
+		}
+		if kind != 1 {
+			continue
+		}
+		next := qpack.NewDecoder().Decode(payload)
+		for h, err := next(); err == nil; h, err = next() {
+			if h.Name == ":status" {
+				return h.Value
+			}
+		}
+	}
+}
+
+// TestEarlyData: a safe request of 0-RTT is passed on at once and marked; any other waits for the handshake.
+func TestEarlyData(t *testing.T) {
+	ca := certtest.New(t)
+	f := start(t, Options{Listeners: listener3(ca)}, webBackend(t, func(w http.ResponseWriter, r *http.Request) {
+		fmt.Fprint(w, r.Method, " early=", r.Header.Get("Early-Data"))
+	}))
+	sessions := tls.NewLRUClientSessionCache(10)
+	ask := func(method string) (string, bool) {
+		c, tr := client3(t, ca, f.Addrs3()[0].String())
+		tr.TLSClientConfig.ClientSessionCache = sessions
+		req, _ := http.NewRequest(method, "https://a.test/", nil)
+		res, err := c.Do(req)
+		got := slurp(t, res, err)
+		tr.Close()
+		return got, res.TLS.DidResume
+	}
+	if got, _ := ask(http.MethodGet); got != "GET early=" {
+		t.Fatalf("got %q", got)
+	}
+	until(t, "0-RTT", func() bool { got, resumed := ask(http3.MethodGet0RTT); return resumed && got == "GET early=1" })
+	if got, _ := ask(http.MethodPost); got != "POST early=" {
+		t.Errorf("got %q", got)
+	}
+}
+
+// TestReload3: new settings count for requests on open connections; one whose listener is gone ends in order.
+func TestReload3(t *testing.T) {
+	ca := certtest.New(t)
+	release := make(chan struct{})
+	backend := webBackend(t, func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/slow" {
+			w.(http.Flusher).Flush()
+			<-release
+		}
+		fmt.Fprint(w, "ok")
+	})
+	f := start(t, Options{Listeners: listener3(ca)}, backend)
+	c, _ := client3(t, ca, f.Addrs3()[0].String())
+	status := func(path string) int {
+		res, err := c.Get("https://a.test" + path)
+		if err != nil {
+			return 0
+		}
+		slurp(t, res, nil)
+		return res.StatusCode
+	}
+	if got := status("/"); got != 200 {
+		t.Fatalf("got %d", got)
+	}
+	l := listener3(ca)
+	l[0].Address = f.Addrs()[0]
+	l[0].Routes = []Route{{Path: "/slow", Service: "web"}}
+	bad := append([]Listener(nil), l...)
+	bad[0].TLS = nil
+	if _, err := f.Prepare(bad); err == nil {
+		t.Error("HTTP/3 without TLS was taken")
+	}
+	// The listener that asked for port 0 is another one: what it has is drained, and the new one is bound beside it.
+	slow, err := c.Get("https://a.test/slow")
+	if err != nil {
+		t.Fatal(err)
+	}
+	change, err := f.Prepare(l)
+	if err != nil {
+		t.Fatal(err)
+	}
+	change.Commit()
+	c2, _ := client3(t, ca, f.Addrs3()[0].String())
+	res, err := c2.Get("https://a.test/")
+	if slurp(t, res, err); res.StatusCode != 404 {
+		t.Errorf("the new settings do not count: got %d", res.StatusCode)
+	}
+	l[0].Routes = anyRoute
+	if change, err = f.Prepare(l); err != nil {
+		t.Fatal(err)
+	}
+	change.Commit()
+	res, err = c2.Get("https://a.test/")
+	if slurp(t, res, err); res.StatusCode != 200 {
+		t.Errorf("on an open connection got %d", res.StatusCode)
+	}
+	close(release)
+	if got := slurp(t, slow, nil); got != "ok" {
+		t.Errorf("the open request got %q", got)
+	}
+	if n := f.Stats().HTTP3; n != 2 {
+		t.Errorf("%d connections, want 2", n)
+	}
+}
+
+// TestDrain3: a stop lets what is open end, and tells clients to go elsewhere.
+func TestDrain3(t *testing.T) {
+	ca := certtest.New(t)
+	release, at := make(chan struct{}), make(chan struct{})
+	f := start(t, Options{Listeners: listener3(ca), Drain: time.Minute}, webBackend(t, func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/slow" {
+			close(at)
+			<-release
+		}
+		fmt.Fprint(w, "done")
+	}))
+	c, _ := client3(t, ca, f.Addrs3()[0].String())
+	idle, _ := client3(t, ca, f.Addrs3()[0].String())
+	res, err := idle.Get("https://a.test/")
+	slurp(t, res, err)
+	got := make(chan string, 1)
+	go func() {
+		res, err := c.Get("https://a.test/slow")
+		if err != nil {
+			got <- err.Error()
+			return
+		}
+		b, err := io.ReadAll(res.Body)
+		res.Body.Close()
+		got <- fmt.Sprint(string(b), " ", err)
+	}()
+	<-at
+	addr := f.Addrs3()[0].String()
+	stopped := make(chan struct{})
+	began := time.Now()
+	go func() { defer close(stopped); f.stop() }()
+	until(t, "new connections are refused", func() bool {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		c, err := quic.DialAddr(ctx, addr, &tls.Config{RootCAs: ca.Pool(), ServerName: "a.test", NextProtos: []string{"h3"}}, nil)
+		if err == nil {
+			c.CloseWithError(0x100, "")
+		}
+		var refused *quic.TransportError
+		return errors.As(err, &refused) && refused.ErrorCode == quic.ConnectionRefused
+	})
+	close(release)
+	if got := <-got; got != "done <nil>" {
+		t.Errorf("the open request got %q", got)
+	}
+	<-stopped
+	if took := time.Since(began); took > 20*time.Second {
+		t.Errorf("stopping took %s, though nothing was left", took)
+	}
+}

@@ -1,0 +1,370 @@
+package l7
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/pharos-lb/pharos/forward"
+	"github.com/pharos-lb/pharos/internal/handover"
+	"github.com/quic-go/quic-go"
+	"github.com/quic-go/quic-go/http3"
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// altSvcFor is how long clients remember that HTTP/3 is spoken.
+	altSvcFor = 24 * time.Hour
+	// connWindow3 is how much of a connection is received and not yet passed on, streamWindow3 of a stream.
+	connWindow3   = 1 << 20
+	streamWindow3 = 256 << 10
+	// farewell3 is how long clients have to leave by themselves when nothing is open any more.
+	farewell3 = 250 * time.Millisecond
+)
+
+// errBusy3 refuses a connection.
+var errBusy3 = errors.New("too many connections")
+
+// A front3 is one address at which HTTP/3 is spoken.
+type front3 struct {
+	// Immutable.
+	server    *Server
+	asked     netip.AddrPort
+	conn      *net.UDPConn
+	transport *quic.Transport
+	listener  *quic.EarlyListener
+	http      *http3.Server
+
+	settings atomic.Pointer[settings]
+	active   atomic.Int64   // requests
+	left     atomic.Bool    // clients are told to go elsewhere
+	serving  sync.WaitGroup // of the accept loop, and what ends the rest
+	started  bool           // guarded by fronts3.mu
+}
+
+// A link3 is a client's connection.
+type link3 struct {
+	conn *quic.Conn
+	ends *ends
+}
+
+type link3Key struct{}
+
+// newFront3 binds an address. It serves nothing yet.
+func newFront3(s *Server, address netip.AddrPort, set *settings) (*front3, error) {
+	f := &front3{server: s, asked: address}
+	f.settings.Store(set)
+	var err error
+	if f.conn, err = bindUDP(address); err != nil {
+		return nil, err
+	}
+	f.transport = &quic.Transport{Conn: f.conn, ConnContext: f.admit, VerifySourceAddress: f.doubts}
+	f.http = &http3.Server{
+		Handler: http.HandlerFunc(f.serve), MaxHeaderBytes: maxHead3, IdleTimeout: set.idle,
+		ConnContext: func(ctx context.Context, c *quic.Conn) context.Context {
+			l := &link3{conn: c, ends: newEnds3(c)}
+			context.AfterFunc(c.Context(), l.ends.whom.Gone)
+			return context.WithValue(ctx, link3Key{}, l)
+		},
+	}
+	config := http3.ConfigureTLSConfig(&tls.Config{
+		GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) { return f.settings.Load().tls.config.Load(), nil },
+	})
+	f.listener, err = f.transport.ListenEarly(config, &quic.Config{
+		Allow0RTT: true, MaxIncomingStreams: int64(set.gate.limits.Streams), MaxIdleTimeout: set.idle,
+		HandshakeIdleTimeout:           s.opts.HeaderTimeout / 2,
+		InitialStreamReceiveWindow:     streamWindow3,
+		MaxStreamReceiveWindow:         streamWindow3,
+		InitialConnectionReceiveWindow: connWindow3,
+		MaxConnectionReceiveWindow:     connWindow3,
+	})
+	if err != nil {
+		_ = f.conn.Close()
+		return nil, fmt.Errorf("listen on %s/udp: %w", address, err)
+	}
+	return f, nil
+}
+
+// bindUDP opens a socket that another process may share the address of, so that one can take over from another.
+func bindUDP(address netip.AddrPort) (*net.UDPConn, error) {
+	network, text := "udp", address.String()
+	if address.Addr() == netip.IPv6Unspecified() {
+		text = fmt.Sprintf(":%d", address.Port())
+	}
+	if address.Port() != 0 && !handover.Has("udp", address.String()) {
+		probe, err := net.ListenPacket(network, text) // without sharing: who is there already would get half of all
+		if err != nil {
+			return nil, fmt.Errorf("listen on %s/udp: %w", address, err)
+		}
+		_ = probe.Close()
+	}
+	config := net.ListenConfig{Control: reusePort}
+	c, err := config.ListenPacket(context.Background(), network, text)
+	if err != nil {
+		return nil, fmt.Errorf("listen on %s/udp: %w", address, err)
+	}
+	return c.(*net.UDPConn), nil
+}
+
+// newEnds3 are the ends of a client's connection.
+func newEnds3(c *quic.Conn) *ends {
+	e := &ends{peer: addrPort(c.RemoteAddr()), local: addrPort(c.LocalAddr()), secure: true}
+	e.from = e.peer.Addr().AppendTo(nil)
+	e.to = e.local.AppendTo(nil)
+	e.whom.Source, e.whom.Destination = e.peer, e.local
+	state := c.ConnectionState().TLS
+	e.whom.Authority, e.whom.ALPN = state.ServerName, http3.NextProtoH3
+	return e
+}
+
+// admit counts a connection, or refuses it.
+func (f *front3) admit(ctx context.Context, info *quic.ClientInfo) (context.Context, error) {
+	m := f.server.metrics
+	who := addrPort(info.RemoteAddr).Addr()
+	table := f.settings.Load().gate.connections
+	counted, err := table.Enter(who)
+	switch {
+	case f.left.Load():
+		err = errBusy3
+	case err != nil:
+		m.shed[shedClientConnections].Add(1)
+	case m.active3.Load() >= f.server.maxConns():
+		m.refused3.Add(1)
+		err = errBusy3
+	default:
+		m.active3.Add(1)
+		m.http3.Add(1)
+		context.AfterFunc(ctx, func() {
+			m.active3.Add(-1)
+			if counted {
+				table.Leave(who)
+			}
+		})
+		return ctx, nil
+	}
+	if counted {
+		table.Leave(who)
+	}
+	return nil, err
+}
+
+// doubts asks clients to show that they have the address that they claim, once there are so many that some may not.
+func (f *front3) doubts(net.Addr) bool {
+	return f.server.metrics.active3.Load() > f.server.maxConns()/4
+}
+
+// start accepts connections.
+func (f *front3) start() {
+	f.serving.Go(func() { _ = f.http.ServeListener(f.listener) })
+}
+
+// stop tells clients to go elsewhere (GOAWAY), lets what is open end within limit, and ends the rest. It returns
+// when nothing is left.
+func (f *front3) stop(limit time.Duration) {
+	until, cancel := context.WithTimeout(context.Background(), max(limit, 0))
+	defer cancel()
+	var leaving sync.WaitGroup
+	leaving.Go(func() { _ = f.http.Shutdown(until) })
+	f.left.Store(true) // who connects now is refused
+	ticker := time.NewTicker(farewell3 / 5)
+	defer ticker.Stop()
+	for quiet := 0; quiet < 5 && until.Err() == nil && f.server.metrics.active3.Load() > 0; {
+		if f.active.Load() > 0 {
+			quiet = 0
+		}
+		select {
+		case <-until.Done():
+		case <-ticker.C:
+			quiet++
+		}
+	}
+	_ = f.http.Close()
+	leaving.Wait()
+	_ = f.listener.Close()
+	f.serving.Wait()
+	f.close()
+}
+
+// close frees what newFront3 has opened.
+func (f *front3) close() {
+	_ = f.transport.Close()
+	_ = f.conn.Close()
+}
+
+// serve handles one request.
+func (f *front3) serve(rw http.ResponseWriter, r *http.Request) {
+	f.active.Add(1)
+	defer f.active.Add(-1)
+	l, ok := r.Context().Value(link3Key{}).(*link3)
+	if !ok {
+		panic(http.ErrAbortHandler)
+	}
+	d := &stream3{front: f, link: l, rw: rw, r: r}
+	w := f.server.beginWith(f.settings.Load(), d, l.ends)
+	w.shard = uint32(l.ends.peer.Port())
+	d.request(r.Context(), w)
+	w.finish()
+	w.free()
+	if d.aborted {
+		panic(http.ErrAbortHandler) // which is how package http3 is told to reset the stream
+	}
+}
+
+// fronts3 are the addresses at which HTTP/3 is spoken.
+type fronts3 struct {
+	server *Server
+
+	mu      sync.Mutex // guards the rest
+	fronts  []*front3
+	running bool
+	ended   bool
+	leaving sync.WaitGroup // those that were removed
+}
+
+// A change3 is another set of addresses with everything fallible done.
+type change3 struct {
+	fronts *fronts3
+	next   []*front3
+	fresh  []*front3
+	sets   []*settings
+}
+
+// prepare binds what is new, and has listens say where HTTP/3 is spoken.
+func (fs *fronts3) prepare(listeners []Listener, listens []forward.Listen[settings]) (*change3, error) {
+	fs.mu.Lock()
+	defer fs.mu.Unlock()
+	c := &change3{fronts: fs}
+	var errs []error
+	for i, l := range listeners {
+		if !l.HTTP3 {
+			continue
+		}
+		set := &listens[i].Settings
+		if set.tls == nil {
+			errs = append(errs, fmt.Errorf("listener %s: HTTP/3 needs TLS", l.Address))
+			continue
+		}
+		f := fs.find(l.Address)
+		if f == nil {
+			var err error
+			if f, err = newFront3(fs.server, l.Address, set); err != nil {
+				errs = append(errs, err)
+				continue
+			}
+			c.fresh = append(c.fresh, f)
+		}
+		port := f.conn.LocalAddr().(*net.UDPAddr).Port
+		set.altSvc = fmt.Appendf(nil, `h3=":%d"; ma=%d`, port, int(altSvcFor.Seconds()))
+		c.next, c.sets = append(c.next, f), append(c.sets, set)
+	}
+	if len(errs) > 0 {
+		c.discard()
+		return nil, errors.Join(errs...)
+	}
+	return c, nil
+}
+
+func (fs *fronts3) find(address netip.AddrPort) *front3 {
+	for _, f := range fs.fronts {
+		if f.asked == address {
+			return f
+		}
+	}
+	return nil
+}
+
+func (c *change3) discard() {
+	for _, f := range c.fresh {
+		_ = f.listener.Close()
+		f.close()
+	}
+}
+
+// commit puts the change in force: new requests on open connections go by the new settings; connections
+// of an address that is gone end after what they carry.
+func (c *change3) commit() {
+	fs := c.fronts
+	fs.mu.Lock()
+	defer fs.mu.Unlock()
+	kept := make(map[*front3]bool, len(c.next))
+	for i, f := range c.next {
+		kept[f] = true
+		f.settings.Store(c.sets[i])
+	}
+	for _, f := range fs.fronts {
+		if !kept[f] && f.started {
+			fs.leaving.Go(func() { f.stop(fs.server.drain()) })
+		}
+	}
+	fs.fronts = c.next
+	fs.startLocked()
+}
+
+func (fs *fronts3) startLocked() {
+	if !fs.running {
+		return
+	}
+	for _, f := range fs.fronts {
+		if !f.started {
+			f.started = true
+			f.start()
+		}
+	}
+}
+
+// run serves until ctx ends, and then drains.
+func (fs *fronts3) run(ctx context.Context) {
+	fs.mu.Lock()
+	fs.running = true
+	fs.startLocked()
+	fs.mu.Unlock()
+	<-ctx.Done()
+	limit, _ := forward.Drain(ctx, fs.server.drain())
+	fs.mu.Lock()
+	fs.running, fs.ended = false, true
+	for _, f := range fs.fronts {
+		fs.leaving.Go(func() { f.stop(limit) })
+	}
+	fs.fronts = nil
+	fs.mu.Unlock()
+	fs.leaving.Wait()
+}
+
+// close frees the sockets of a Server that was never run.
+func (fs *fronts3) close() {
+	fs.mu.Lock()
+	defer fs.mu.Unlock()
+	for _, f := range fs.fronts {
+		_ = f.listener.Close()
+		f.close()
+	}
+	fs.fronts = nil
+}
+
+// addrs are the bound addresses.
+func (fs *fronts3) addrs() []netip.AddrPort {
+	fs.mu.Lock()
+	defer fs.mu.Unlock()
+	var out []netip.AddrPort
+	for _, f := range fs.fronts {
+		out = append(out, f.conn.LocalAddr().(*net.UDPAddr).AddrPort())
+	}
+	return out
+}
+
+// reusePort lets another socket have the same address.
+func reusePort(_, _ string, c syscall.RawConn) error {
+	var err error
+	if e := c.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEPORT, 1) }); e != nil {
+		return e
+	}
+	return err
+}
