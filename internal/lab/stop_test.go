@@ -7,10 +7,14 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"os/exec"
 	"sync"
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/pharos-lb/pharos/internal/admin"
+	"github.com/pharos-lb/pharos/internal/steer"
 )
 
 // A visitor is a client in the lab that resolves a name as a stub behind a resolver does, holds the answer for its
@@ -173,4 +177,52 @@ func TestStopLosesNothing(t *testing.T) {
 	if limit := 13 * time.Second; took > limit {
 		t.Errorf("the stop took %s, want %s at most", took, limit)
 	}
+}
+
+// TestDoorsAtTheRouter: a node that does not answer at the VIP any more has its route withdrawn, although its backends
+// are well, and names lead elsewhere; when it answers again the route is back, then the names.
+func TestDoorsAtTheRouter(t *testing.T) {
+	const prefix, vip = "198.51.100.0/24", "198.51.100.80/32"
+	l, _ := startRouted(t, "tdoor", "testdata/stop.yaml")
+	american := netip.MustParseAddr("8.8.8.8")
+	leads := func(site string) {
+		t.Helper()
+		var last Answer
+		for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); {
+			answers, err := l.Query(t.Context(), Question{Name: "www.lab.test", From: american, Node: "fra1"})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if last = answers[0]; len(last.Sites) == 1 && last.Sites[0] == site {
+				return
+			}
+		}
+		t.Fatalf("an American is led to %v, want %s", last.Sites, site)
+	}
+	address := func(verb string) {
+		t.Helper()
+		out, err := exec.Command("ip", "-n", l.layout.Namespace("iad1"), "address", verb, vip, "dev", uplink).CombinedOutput()
+		if err != nil {
+			t.Fatalf("ip address %s: %v: %s", verb, err, out)
+		}
+	}
+	hops(t, l, "iad-r1", prefix, 1)
+	leads("iad")
+	began := time.Now()
+	address("del")
+	hops(t, l, "iad-r1", prefix, 0)
+	t.Logf("withdrawn after %s", time.Since(began).Round(time.Millisecond))
+	leads("fra")
+	st, err := admin.NewClient(l.nodes[l.index["iad1"]].socket()).Status(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r := st.Routes[0]; r.Why != steer.ReasonVIPMissing || r.Lacks != "VIP 198.51.100.80" {
+		t.Errorf("not announced for %q, lacks %q", r.Why, r.Lacks)
+	}
+	began = time.Now()
+	address("add")
+	hops(t, l, "iad-r1", prefix, 1)
+	t.Logf("announced again after %s", time.Since(began).Round(time.Millisecond))
+	leads("iad")
 }

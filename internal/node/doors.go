@@ -2,7 +2,10 @@ package node
 
 import (
 	"context"
+	"errors"
+	"net"
 	"net/netip"
+	"syscall"
 	"time"
 
 	"github.com/pharos-lb/pharos/internal/config"
@@ -64,18 +67,31 @@ func (n *Node) watchDoors(ctx context.Context) error {
 // noteDoors hands over what is known now. It runs on the decider's goroutine.
 func (n *Node) noteDoors() {
 	doors := n.decider.core.Topology().Doors()
-	if len(doors) == 0 {
-		return
-	}
 	found := make(map[health.Target]health.Status, len(doors))
 	for _, s := range n.doors.States(nil) {
 		found[s.Target] = s.Status
 	}
 	out := make([]health.Status, len(doors))
+	n.absent = nil
 	for i, d := range doors {
 		out[i] = found[doorTarget(d)]
+		// That the question could not be sent says nothing about a listener, but may about its address.
+		if !decided(out[i]) && !here(d.Address.Addr()) {
+			n.absent = append(n.absent, d.Address.Addr())
+		}
 	}
 	n.decider.core.SetDoors(out)
+	n.noteVIPs()
+}
+
+// here reports whether an address is on this machine: whether it can be bound.
+func here(a netip.Addr) bool {
+	c, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.AddrPortFrom(a, 0)))
+	if err != nil {
+		return !errors.Is(err, syscall.EADDRNOTAVAIL)
+	}
+	c.Close()
+	return true
 }
 
 // awaitDoors waits until every door has been asked at, for limit at most: a process that takes another's routes over

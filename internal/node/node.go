@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"sync"
@@ -89,6 +90,8 @@ type Node struct {
 	doors    *probe.Runner // asks this node itself for what its prefixes require
 
 	parts *parts // set by Run
+
+	absent []netip.Addr // owned by the decider: VIPs with doors that are not on this machine
 
 	handed map[health.Target]ownState // by the process that this one replaced
 

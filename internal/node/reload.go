@@ -87,7 +87,7 @@ func (n *Node) reload(ctx context.Context, allow admin.Allowed) (*admin.ReloadRe
 	if err := n.doors.SetChecks(doorChecks(next)); err != nil {
 		n.log.Error("doors could not be replaced; the old ones go on", "error", err) // as above
 	}
-	n.decider.do(ctx, func() { n.noteVIPs(); n.noteDoors() })
+	n.decider.do(ctx, n.noteDoors)
 	n.setGossip(next)
 	n.awaitVerdicts(ctx, next.Config.Cluster.Wait)
 	for _, c := range changes {

@@ -8,11 +8,13 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/pharos-lb/pharos/internal/admin"
 	"github.com/pharos-lb/pharos/internal/health"
+	"github.com/pharos-lb/pharos/internal/steer"
 )
 
 // together is two sites that announce a prefix together, to one BIRD.
@@ -166,8 +168,12 @@ func TestDrainInStages(t *testing.T) {
 		_, err := p.b.override(t.Context(), ask(o, scope))
 		return err
 	}
+	stages := &stageLog{from: p.b}
+	stop := stages.start(t)
+	defer stop()
 	eventually(t, "each counts on the other, so a drain is permitted", func() bool { return order(health.OrderDrain, "site/a") == nil })
 	seen := bird.follow("a", "gone")
+	stages.await(t, "done")
 	if seen[0].what != "preferred" { // a slow look
 		seen = append([]stage{{what: "preferred", lasted: time.Minute}}, seen...)
 	}
@@ -196,6 +202,17 @@ func TestDrainInStages(t *testing.T) {
 	if at := slices.IndexFunc(seen, func(s stage) bool { return s.what == "preferred" }); at < 0 {
 		t.Errorf("the site that returns: %v", seen)
 	}
+	stages.await(t, "") // it is back: nothing to say of it
+	stop()
+	if got, want := strings.Join(stages.prefix, " "), "unanswered depreferred waiting done returning"; got != want {
+		t.Errorf("b says of a's prefix: %s, want %s", got, want)
+	}
+	if got, want := strings.Join(stages.service, " "), "unanswered done"; got != want {
+		t.Errorf("b says of a's service: %s, want %s", got, want)
+	}
+	if stages.early {
+		t.Error("a was answered again before its route was back")
+	}
 	eventually(t, "the dead site goes", func() bool { return bird.has("b") == "gone" })
 
 	// A stop is gentle, too.
@@ -208,4 +225,63 @@ func TestDrainInStages(t *testing.T) {
 	if err := <-stopped; err != nil {
 		t.Error(fmt.Errorf("stop: %w", err))
 	}
+}
+
+// A stageLog is the stages of the drain of site a, one after the other, as another node tells them.
+type stageLog struct {
+	from *running
+
+	mu              sync.Mutex // guards the rest
+	prefix, service []string
+	now             string // of the prefix; "" = nothing
+	early           bool   // answered with a while its route is not back
+}
+
+// start asks all the time until the function that it returns is called, which may be twice.
+func (l *stageLog) start(t *testing.T) (stop func()) {
+	ctx, cancel := context.WithCancel(t.Context())
+	var asking sync.WaitGroup
+	asking.Go(func() {
+		for ctx.Err() == nil {
+			plan := l.from.board.Load()
+			list := l.from.drains(ctx)
+			if slices.Contains(list.Silent, "a1") {
+				continue
+			}
+			l.note(list, plan)
+		}
+	})
+	return func() { cancel(); asking.Wait() }
+}
+
+func (l *stageLog) note(list *admin.DrainList, plan *steer.Plan) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	add := func(to *[]string, stage string) {
+		if len(*to) == 0 || (*to)[len(*to)-1] != stage {
+			*to = append(*to, stage)
+		}
+	}
+	l.now = ""
+	for _, d := range list.Drains {
+		switch {
+		case d.Node != "a1":
+		case strings.HasPrefix(d.What, "prefix"):
+			l.now = d.Stage
+			add(&l.prefix, d.Stage)
+		default:
+			add(&l.service, d.Stage)
+		}
+	}
+	l.early = l.early || l.now == admin.StageReturning && plan.Services[0].Sites[0].Eligible && plan.Services[0].Sites[0].Why == steer.ReasonNone
+}
+
+// await waits until the prefix is at a stage.
+func (l *stageLog) await(t *testing.T, stage string) {
+	t.Helper()
+	eventually(t, "stage "+stage, func() bool {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		return l.now == stage && len(l.prefix) > 0
+	})
 }

@@ -85,11 +85,14 @@ func (n *Node) followVIPs(ctx context.Context) error {
 	}
 }
 
-// noteVIPs does that now. It runs on the decider's goroutine.
+// noteVIPs does that now, with those that doors are missing. It runs on the decider's goroutine.
 func (n *Node) noteVIPs() {
+	missing := slices.Clone(n.absent)
 	if n.vips != nil {
-		n.decider.core.SetMissing(n.vips.missing(n.decider.setup.Config))
+		missing = append(missing, n.vips.missing(n.decider.setup.Config)...)
 	}
+	slices.SortFunc(missing, netip.Addr.Compare)
+	n.decider.core.SetMissing(slices.Compact(missing))
 }
 
 // prepareVIPs binds what a new setup adds. What it drops stays until the linger time after the commit is over, when the
