@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"runtime/debug"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -207,6 +208,31 @@ func (s *Server) panicked(p any) {
 	s.panics.Do(func() {
 		s.log.Error("dns query dropped after an internal error", "error", p, "stack", string(debug.Stack()))
 	})
+}
+
+// Hold has the goroutines of the UDP sockets keep their processors, as
+// runtime.GOMAXPROCS counts them, until release is called: for a while in which the process
+// has much else to do. Each of the Threads needs one more meanwhile.
+func (s *Server) Hold() (release func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	listeners := slices.Clone(s.listeners)
+	hold := func(on bool) {
+		for _, l := range listeners {
+			for _, u := range l.udp {
+				u.Hold(on)
+			}
+		}
+	}
+	hold(true)
+	return func() { hold(false) }
+}
+
+// Threads returns the number of goroutines that serve sockets.
+func (s *Server) Threads() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.sockets * (len(s.listeners) + 1) // for TCP as many as for one address
 }
 
 func stopAll(listeners []*listener) error {

@@ -25,6 +25,9 @@ const (
 	socketBuffer = 4 << 20 // asked of the kernel, which may give less
 )
 
+// holdWait bounds a sleep that the scheduler is not told of.
+const holdWait = 20 * time.Millisecond
+
 // sendWait is how long a full send buffer may hold up a batch, in milliseconds.
 const sendWait = 5
 
@@ -48,6 +51,7 @@ type UDP struct {
 	wake    int  // an event descriptor: Serve sleeps on both
 
 	stopped atomic.Bool
+	holding atomic.Bool
 	serving sync.Mutex // held by Serve
 
 	mu         sync.Mutex // guards the rest
@@ -165,11 +169,23 @@ func (u *UDP) drain(b *batch, r Responder) (done bool) {
 }
 
 // sleep waits for a datagram or for Stop. The scheduler is told, and takes the
-// processor away only from one that sleeps longer than some 20 µs.
+// processor away only from one that sleeps longer than some 20 µs, unless Hold says
+// otherwise. What came of it drain sees.
 func (u *UDP) sleep() {
 	fds := [2]unix.PollFd{{Fd: int32(u.fd), Events: unix.POLLIN}, {Fd: int32(u.wake), Events: unix.POLLIN}}
-	_, _, _ = unix.Syscall6(unix.SYS_PPOLL, uintptr(unsafe.Pointer(&fds[0])), uintptr(len(fds)), 0, 0, 0, 0) // drain sees what came of it
+	if !u.holding.Load() {
+		_, _, _ = unix.Syscall6(unix.SYS_PPOLL, uintptr(unsafe.Pointer(&fds[0])), uintptr(len(fds)), 0, 0, 0, 0)
+		return
+	}
+	// The scheduler can still stop it: its signal ends the call.
+	limit := unix.NsecToTimespec(int64(holdWait))
+	_, _, _ = unix.RawSyscall6(unix.SYS_PPOLL, uintptr(unsafe.Pointer(&fds[0])), uintptr(len(fds)), uintptr(unsafe.Pointer(&limit)), 0, 0, 0)
 }
+
+// Hold says whether Serve keeps its processor (one of runtime.GOMAXPROCS) while it sleeps. Then a
+// datagram need not wait until another goroutine, or a worker of the garbage collector, gives one
+// up; the caller sees to it that there is one more for each socket.
+func (u *UDP) Hold(on bool) { u.holding.Store(on) }
 
 // pause keeps a socket that fails on every read from taking a whole core.
 func (u *UDP) pause(failures int) {

@@ -82,13 +82,13 @@ func (d *draft) check(apexes map[string]*draft) {
 			d.entries[apex].implied = true
 		}
 	}
-	keys := d.keys()
-	for _, key := range keys {
-		d.checkName(key, d.entries[key])
+	d.sort()
+	for _, n := range d.order {
+		d.checkName(n.key, n.entry)
 	}
 	// From the deepest up, so that the cuts still stand when glue is judged.
-	for _, key := range slices.Backward(keys) {
-		d.occlude(key, d.entries[key])
+	for _, n := range slices.Backward(d.order) {
+		d.occlude(n.key, n.entry)
 	}
 }
 
@@ -164,7 +164,7 @@ func (d *draft) occlude(key string, e *entry) {
 // "" if key is authoritative.
 func (d *draft) cover(key string) string {
 	found := ""
-	for key != d.apex {
+	for d.covers && key != d.apex {
 		key = parent(key)
 		if e := d.entries[key]; e != nil && (d.cut(key, e) || e.set(wire.TypeDNAME) != nil) {
 			found = key
@@ -181,8 +181,8 @@ func (s *Set) install(d *draft) {
 		z.Negative = negative(&soa.RRset)
 		z.Serial = binary.BigEndian.Uint32(soa.Records[len(soa.Records)-20:])
 	}
-	for _, key := range d.keys() {
-		e := d.entries[key]
+	for _, named := range d.order {
+		key, e := named.key, named.entry
 		if d.cover(key) != "" {
 			continue
 		}

@@ -18,6 +18,8 @@ type draft struct {
 	rep     *report
 	apex    string // key
 	entries map[string]*entry
+	order   []named // set by check: all of entries, sorted
+	covers  bool    // set by check: some entry may be the cover of others
 	records int
 	buf     []byte    // scratch for packing
 	name    wire.Name // scratch
@@ -241,20 +243,26 @@ func (d *draft) serial() uint32 {
 	return max(h, 1)
 }
 
-// keys returns the names in canonical order (RFC 4034 6.1), ancestors first, so
-// that messages come in the same order on every node.
-func (d *draft) keys() []string {
-	keys := make([]string, 0, len(d.entries))
-	for k := range d.entries {
-		keys = append(keys, k)
+// A named entry is one with its key.
+type named struct {
+	key string
+	*entry
+}
+
+// sort puts the entries in an order in which ancestors come first, and messages in the
+// same order on every node.
+func (d *draft) sort() {
+	d.order = make([]named, 0, len(d.entries))
+	for key, e := range d.entries {
+		d.order = append(d.order, named{key, e})
+		d.covers = d.covers || d.cut(key, e) || e.set(wire.TypeDNAME) != nil
 	}
-	slices.SortFunc(keys, func(a, b string) int {
-		if len(a) != len(b) {
-			return len(a) - len(b)
+	slices.SortFunc(d.order, func(a, b named) int {
+		if len(a.key) != len(b.key) {
+			return len(a.key) - len(b.key)
 		}
-		return strings.Compare(a, b)
+		return strings.Compare(a.key, b.key)
 	})
-	return keys
 }
 
 // under reports whether key is apex or below it.

@@ -56,30 +56,34 @@ const (
 
 // seal makes the index of the set's nodes. Records of the nodes then lie in it.
 func (s *Set) seal() error {
-	keys := make([]string, 0, len(s.nodes))
-	for key := range s.nodes {
-		keys = append(keys, key)
+	type named struct {
+		key string
+		n   *Node
 	}
-	slices.Sort(keys) // the same on every node
+	names := make([]named, 0, len(s.nodes))
+	for key, n := range s.nodes {
+		names = append(names, named{key, n})
+	}
+	slices.SortFunc(names, func(a, b named) int { return strings.Compare(a.key, b.key) }) // the same on every node
 	zones := make(map[*Zone]uint32, len(s.zones))
 	for i, z := range s.zones {
 		zones[z] = uint32(i)
 	}
 	size := 0
-	for _, key := range keys {
-		size += entrySize(key, s.nodes[key])
+	for i := range names {
+		size += entrySize(names[i].key, names[i].n)
 	}
 	if size > maxOctets {
 		return fmt.Errorf("zones: %d octets of records in all, over the limit of %d", size, maxOctets)
 	}
 	x := &s.index
 	x.octets = make([]byte, 0, size)
-	x.slots = make([]slot, 1<<bits.Len(uint(2*len(keys))))
-	s.list = make([]*Node, s.steered, len(keys)+s.steered)
+	x.slots = make([]slot, 1<<bits.Len(uint(2*len(names))))
+	s.list = make([]*Node, s.steered, len(names)+s.steered)
 	refs := make(map[*Node]uint32)
 	var name wire.Folded
-	for _, key := range keys {
-		n := s.nodes[key]
+	for i := range names {
+		key, n := names[i].key, names[i].n
 		ref := uint32(len(x.octets)/entryUnit) + 1
 		if strings.HasPrefix(key, "\x01*") {
 			refs[n] = ref
@@ -91,8 +95,8 @@ func (s *Set) seal() error {
 		x.put(slot{hash(&name, 0), ref})
 	}
 	at := 0
-	for _, key := range keys {
-		n := s.nodes[key]
+	for i := range names {
+		key, n := names[i].key, names[i].n
 		if n.wild != nil {
 			binary.LittleEndian.PutUint32(x.octets[at+12:], refs[n.wild])
 		}

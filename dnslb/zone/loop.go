@@ -22,9 +22,13 @@ func (s *Set) checkLoops(drafts []*draft) {
 	var aliases []*alias
 	at := make(map[*Node]*alias)
 	for _, d := range drafts {
-		for _, key := range d.keys() {
-			n, cname := s.nodes[key], d.entries[key].set(wire.TypeCNAME)
-			if cname == nil || n == nil || n.Zone.Name != d.spec.Name || n.RRset(wire.TypeCNAME) == nil {
+		for _, named := range d.order {
+			key, cname := named.key, named.set(wire.TypeCNAME)
+			if cname == nil {
+				continue
+			}
+			n := s.nodes[key]
+			if n == nil || n.Zone.Name != d.spec.Name || n.RRset(wire.TypeCNAME) == nil {
 				continue
 			}
 			a := &alias{draft: d, key: key, line: cname.line}

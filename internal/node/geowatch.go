@@ -86,6 +86,7 @@ func (n *Node) reloadGeo(ctx context.Context) (err error) {
 	if err := n.mayReload(); err != nil {
 		return err
 	}
+	defer n.makeRoom()()
 	next := *n.setup.Load()
 	if err := next.readGeo(); err != nil {
 		return err

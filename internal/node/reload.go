@@ -23,6 +23,7 @@ type change interface {
 func (n *Node) Reload(ctx context.Context, allow admin.Allowed) (*admin.ReloadResult, error) {
 	n.reloading.Lock()
 	defer n.reloading.Unlock()
+	defer n.makeRoom()()
 	result, err := n.reload(ctx, allow)
 	n.noteTry(err)
 	if err != nil {

@@ -1,0 +1,69 @@
+package transport
+
+import (
+	"runtime"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// TestHold: a socket that keeps its processor answers, does not hold up the garbage collector, which
+// has to stop it, and can be stopped.
+func TestHold(t *testing.T) {
+	u := serveUDP(t, "127.0.0.1:0", echo{})
+	conn := asker(t, u.Local())
+	asks := func() {
+		t.Helper()
+		in := make([]byte, 8)
+		if _, err := conn.Write([]byte("ok")); err != nil {
+			t.Fatal(err)
+		}
+		if n, err := conn.Read(in); err != nil || string(in[:n]) != "ok" {
+			t.Fatalf("%q, %v", in[:n], err)
+		}
+	}
+	asks()
+	u.Hold(true)
+	begun := time.Now()
+	const rounds = 50
+	for range rounds {
+		asks() // and it sleeps again
+		runtime.GC()
+	}
+	if each := time.Since(begun) / rounds; each > holdWait {
+		t.Errorf("a collection took %v: it waited for the socket", each)
+	}
+	u.Hold(false)
+	asks()
+	u.Hold(true) // and ends so
+	asks()
+}
+
+// TestHurry: the thread asks for short slices and gives that up.
+func TestHurry(t *testing.T) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	before := threadSlice(t)
+	undo := hurry()
+	during := threadSlice(t)
+	undo()
+	if after := threadSlice(t); after != before {
+		t.Errorf("a slice of %d ns before, %d after", before, after)
+	}
+	if before == 0 {
+		t.Skip("this kernel has no slices to ask for: Linux 6.12 has")
+	}
+	if during != slice {
+		t.Errorf("a slice of %d ns, want %d", during, slice)
+	}
+}
+
+func threadSlice(t *testing.T) uint64 {
+	t.Helper()
+	attr, err := unix.SchedGetAttr(0, 0)
+	if err != nil {
+		t.Skip(err)
+	}
+	return attr.Runtime
+}
