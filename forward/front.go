@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"os"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -30,6 +31,9 @@ const (
 	// farewell is how long a socket that is being given up still accepts what
 	// has already connected, so that those clients are not reset.
 	farewell = 20 * time.Millisecond
+	// spareFor is how long a goroutine that has served a connection waits for another
+	// one: a stack that has grown is worth keeping for a moment.
+	spareFor = 2 * time.Second
 )
 
 // A Listen is an address and what a protocol needs to know to serve it.
@@ -67,6 +71,9 @@ type Front[S any] struct {
 	intake   *Intake
 	drain    time.Duration
 	log      *slog.Logger
+
+	spare    chan *Conn[S] // to goroutines that have served a connection and wait for another
+	leaving  chan struct{} // closed when Run begins to end
 
 	draining atomic.Bool
 	handed   atomic.Bool // draining because another process has the sockets
@@ -120,7 +127,7 @@ func NewFront[S any](opts FrontOptions[S]) (*Front[S], error) {
 	}
 	f := &Front[S]{
 		serve: opts.Serve, maxConns: int64(opts.MaxConns), intake: opts.Intake, drain: opts.Drain, log: opts.Log,
-		conns: make(map[*Conn[S]]struct{}),
+		conns: make(map[*Conn[S]]struct{}), spare: make(chan *Conn[S]), leaving: make(chan struct{}),
 	}
 	if f.intake == nil {
 		f.intake = new(Intake)
@@ -186,13 +193,12 @@ func bind[S any](address netip.AddrPort) (*socket[S], error) {
 	config := net.ListenConfig{
 		Control: func(_, _ string, c syscall.RawConn) error {
 			var err error
-			if e := c.Control(func(fd uintptr) {
-				err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEPORT, 1)
-			}); e != nil {
+			if e := c.Control(func(fd uintptr) { err = prepare(int(fd)) }); e != nil {
 				return e
 			}
 			return err
 		},
+		KeepAlive: -1, // set on the listening socket once; package net would set it on each connection
 	}
 	config.SetMultipathTCP(false) // splice and socket options need plain TCP
 	l, err := config.Listen(context.Background(), "tcp", listenText(address))
@@ -200,6 +206,23 @@ func bind[S any](address netip.AddrPort) (*socket[S], error) {
 		return nil, fmt.Errorf("listen on %s: %w%s", address, err, cure(address, err))
 	}
 	return &socket[S]{asked: address, listener: l.(*net.TCPListener)}, nil
+}
+
+// prepare sets what accepted connections take over from their listening socket.
+func prepare(fd int) error {
+	const probeEvery, probes = 15, 9 // seconds; what package net sets
+	for _, o := range [...]struct{ level, name, value int }{
+		{unix.SOL_SOCKET, unix.SO_REUSEPORT, 1},
+		{unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1},
+		{unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, probeEvery},
+		{unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, probeEvery},
+		{unix.IPPROTO_TCP, unix.TCP_KEEPCNT, probes},
+	} {
+		if err := unix.SetsockoptInt(fd, o.level, o.name, o.value); err != nil {
+			return os.NewSyscallError("setsockopt", err)
+		}
+	}
+	return nil
 }
 
 // cure says what to do about an address that cannot be listened on; "" if
@@ -260,6 +283,7 @@ func (f *Front[S]) Run(ctx context.Context) error {
 	<-ctx.Done()
 	limit, handed := Drain(ctx, f.drain)
 	f.draining.Store(true)
+	close(f.leaving)
 	f.handed.Store(handed)
 	f.mu.Lock()
 	f.phase = phaseEnded // no Commit starts anything from here on
@@ -376,14 +400,37 @@ func (f *Front[S]) admit(ctx context.Context, s *socket[S], conn *net.TCPConn) {
 		c.abort()
 	}
 	f.mu.Unlock()
-	f.wg.Go(func() {
-		defer func() {
-			_ = c.Stream.Close()
-			f.mu.Lock()
-			delete(f.conns, c)
-			f.mu.Unlock()
-			f.active.Add(-1)
-		}()
-		f.serve(ctx, c)
-	})
+	select {
+	case f.spare <- c:
+	default:
+		f.wg.Go(func() { f.work(ctx, c) })
+	}
+}
+
+// work serves connections until there has been none for a while.
+func (f *Front[S]) work(ctx context.Context, c *Conn[S]) {
+	timer := time.NewTimer(spareFor)
+	defer timer.Stop()
+	for {
+		f.serveOne(ctx, c)
+		timer.Reset(spareFor)
+		select {
+		case c = <-f.spare:
+		case <-timer.C:
+			return
+		case <-f.leaving:
+			return
+		}
+	}
+}
+
+func (f *Front[S]) serveOne(ctx context.Context, c *Conn[S]) {
+	defer func() {
+		_ = c.Stream.Close()
+		f.mu.Lock()
+		delete(f.conns, c)
+		f.mu.Unlock()
+		f.active.Add(-1)
+	}()
+	f.serve(ctx, c)
 }

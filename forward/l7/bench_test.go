@@ -11,6 +11,9 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
+
+	"github.com/pharos-lb/pharos/forward/l7/route"
 )
 
 const browserRequest = "GET /assets/app.js?v=123 HTTP/1.1\r\n" +
@@ -130,4 +133,33 @@ func cpuTime(b *testing.B) int64 {
 		b.Fatal(err)
 	}
 	return u.Utime.Nano() + u.Stime.Nano()
+}
+
+// BenchmarkRequest measures what is done for a request besides moving bytes: reading its
+// head, who the client is, its route, and the head that goes upstream.
+func BenchmarkRequest(b *testing.B) {
+	head := []byte(browserRequest)
+	w := works.Get().(*work)
+	defer w.free()
+	b.ReportAllocs()
+	for b.Loop() {
+		var scan headScan
+		n, _ := scan.end(head)
+		if w.req.parse(head[:n]).bad() {
+			b.Fatal("refused")
+		}
+		w.set, w.ends, w.arena, w.since = testSettings, testEnds, w.arena[:0], time.Now()
+		w.identify(w.set)
+		if w.tooLong().bad() || w.admit().bad() {
+			b.Fatal("limited")
+		}
+		w.ask = route.Request{Method: w.req.method, Host: w.req.hostname, Path: w.req.path, Client: w.who, Fields: &w.req}
+		w.rule = w.set.routes.Match(&w.ask, &w.space)
+		if w.rule == nil || w.admitRoute().bad() || w.prepare().bad() {
+			b.Fatal("not prepared")
+		}
+		w.out = appendRequest(w.out[:0], &w.req, nil, nil)
+		w.status = 200
+		w.finish()
+	}
 }
