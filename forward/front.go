@@ -72,8 +72,8 @@ type Front[S any] struct {
 	drain    time.Duration
 	log      *slog.Logger
 
-	spare    chan *Conn[S] // to goroutines that have served a connection and wait for another
-	leaving  chan struct{} // closed when Run begins to end
+	spare   chan *Conn[S] // to goroutines that have served a connection and wait for another
+	leaving chan struct{} // closed when Run begins to end
 
 	draining atomic.Bool
 	handed   atomic.Bool // draining because another process has the sockets
