@@ -77,10 +77,10 @@ func (s *shard) close() {
 // run carries flows until it has been stopped and the last one has ended.
 func (s *shard) run() {
 	s.buffer = make([]byte, bufferSize)
-	s.tick()
+	s.now = s.server.now()
 	for !s.finished() {
-		events := s.Wait(s.now, s.patience())
-		s.tick()
+		events := s.Wait(s.patience())
+		s.now = s.server.now()
 		for i := range events {
 			s.handle(kernel.Token(&events[i]), events[i].Events)
 		}
@@ -97,8 +97,6 @@ func (s *shard) run() {
 func (s *shard) finished() bool {
 	return s.stopping && len(s.timers) == 0 && len(s.listeners) == 0 && s.End()
 }
-
-func (s *shard) tick() { s.now = s.server.now() }
 
 // patience is how long it is to the next timer; negative = for ever.
 func (s *shard) patience() time.Duration {

@@ -5,7 +5,7 @@
 //	l, err := kernel.NewLoop()
 //	…
 //	for !done {
-//		events := l.Wait(now, patience)
+//		events := l.Wait(patience)
 //		for i := range events {
 //			if token := kernel.Token(&events[i]); token == kernel.Wake {
 //				l.Obey()
@@ -13,5 +13,5 @@
 //		}
 //	}
 //
-// It knows nothing of what is watched, and keeps no time of its own.
+// It knows nothing of what is watched, and when to end.
 package kernel

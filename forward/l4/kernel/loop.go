@@ -1,7 +1,6 @@
 package kernel
 
 import (
-	"runtime"
 	"sync"
 	"time"
 	"unsafe"
@@ -12,16 +11,7 @@ import (
 // Wake is the token of the event that says that there are commands.
 const Wake = ^uint64(0)
 
-const (
-	batch = 256 // events that one wait returns
-	// brief is how long a wait may keep its processor from other goroutines, and dense how often
-	// something has to happen on the average for that to be worth it: giving a processor away and
-	// getting it back costs more than such a wait lasts.
-	brief = 50 * time.Microsecond
-	dense = 60 * time.Microsecond
-	// turn is how long a loop goes on at most before it lets other goroutines run.
-	turn = time.Millisecond
-)
+const batch = 256 // events that one wait returns
 
 // A Loop is an epoll instance and what others want done by its goroutine.
 type Loop struct {
@@ -30,10 +20,6 @@ type Loop struct {
 
 	// Owned by the goroutine that waits.
 	events [batch]unix.EpollEvent
-	last   int64 // when the last wait began
-	period int64 // how long it is from one wait to the next, on the average
-	yield  int64 // when other goroutines last had their turn
-	plain  bool  // this kernel has no epoll_pwait2
 
 	mu       sync.Mutex // guards the rest
 	commands []func()
@@ -51,7 +37,7 @@ func NewLoop() (*Loop, error) {
 		unix.Close(epoll)
 		return nil, err
 	}
-	l := &Loop{epoll: int32(epoll), wake: int32(wake), period: int64(time.Second)}
+	l := &Loop{epoll: int32(epoll), wake: int32(wake)}
 	if errno := l.Watch(l.wake, unix.EPOLLIN, Wake); errno != 0 {
 		l.Close()
 		return nil, errno
@@ -124,53 +110,21 @@ func (l *Loop) End() bool {
 }
 
 // Wait returns what has happened, after patience at most (negative: however long it
-// takes). now is the monotonic time of the caller. What it returns is good until the next call.
-func (l *Loop) Wait(now int64, patience time.Duration) []unix.EpollEvent {
-	l.period += (min(now-l.last, int64(time.Second)) - l.period) / 8
-	l.last = now
-	if patience == 0 {
-		return l.look(0)
-	}
-	if now-l.yield > int64(turn) {
-		l.yield = now
-		runtime.Gosched()
-	}
-	if l.period < int64(dense) && !l.plain {
-		most := brief
-		if patience > 0 {
-			most = min(most, patience)
-		}
-		if events := l.look(most); len(events) > 0 || most == patience {
-			return events
-		}
-	}
-	ms := -1
-	if patience > 0 {
-		ms = int(min((patience+time.Millisecond-1)/time.Millisecond, 1<<30))
-	}
-	n, _, errno := unix.Syscall6(unix.SYS_EPOLL_PWAIT, uintptr(l.epoll), uintptr(unsafe.Pointer(&l.events[0])), batch, uintptr(ms), 0, 0)
-	if errno != 0 {
-		n = 0 // interrupted
-	}
-	return l.events[:n]
-}
-
-// look waits so briefly that the scheduler need not know.
-func (l *Loop) look(most time.Duration) []unix.EpollEvent {
+// takes). What it returns is good until the next call.
+func (l *Loop) Wait(patience time.Duration) []unix.EpollEvent {
 	var n uintptr
 	var errno unix.Errno
-	if most == 0 {
+	if patience == 0 { // does not wait, so the scheduler need not know
 		n, _, errno = unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(l.epoll), uintptr(unsafe.Pointer(&l.events[0])), batch, 0, 0, 0)
 	} else {
-		limit := unix.Timespec{Nsec: int64(most)}
-		n, _, errno = unix.RawSyscall6(unix.SYS_EPOLL_PWAIT2, uintptr(l.epoll), uintptr(unsafe.Pointer(&l.events[0])), batch,
-			uintptr(unsafe.Pointer(&limit)), 0, 0)
+		ms := -1
+		if patience > 0 {
+			ms = int(min((patience+time.Millisecond-1)/time.Millisecond, 1<<30))
+		}
+		n, _, errno = unix.Syscall6(unix.SYS_EPOLL_PWAIT, uintptr(l.epoll), uintptr(unsafe.Pointer(&l.events[0])), batch, uintptr(ms), 0, 0)
 	}
-	switch errno {
-	case 0:
-		return l.events[:n]
-	case unix.ENOSYS, unix.EPERM: // an old kernel, or a filter that does not know it
-		l.plain = true
+	if errno != 0 {
+		return nil // interrupted
 	}
-	return nil
+	return l.events[:n]
 }

@@ -62,7 +62,7 @@ func (s *shard) serve() {
 	s.in, s.out = newBatch(true), newBatch(false)
 	s.now = s.server.now()
 	for !s.finished() {
-		events := s.Wait(s.now, s.patience())
+		events := s.Wait(s.patience())
 		s.now = s.server.now()
 		for i := range events {
 			if token := kernel.Token(&events[i]); token == kernel.Wake {
