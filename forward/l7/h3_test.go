@@ -18,6 +18,7 @@ import (
 
 	"github.com/pharos-lb/pharos/forward"
 	"github.com/pharos-lb/pharos/forward/l7/certtest"
+	"github.com/pharos-lb/pharos/internal/handover"
 	"github.com/quic-go/qpack"
 	"github.com/quic-go/quic-go"
 	"github.com/quic-go/quic-go/http3"
@@ -486,5 +487,102 @@ func TestDrain3(t *testing.T) {
 	<-stopped
 	if took := time.Since(began); took > 20*time.Second {
 		t.Errorf("stopping took %s, though nothing was left", took)
+	}
+}
+
+// TestUpgrade3: while one process goes and another comes, connections that are open stay with the one and new ones
+// go to the other. Both are servers of this process here; the kernel sees two sockets all the same.
+func TestUpgrade3(t *testing.T) {
+	ca := certtest.New(t)
+	release := make(chan struct{})
+	backend := webBackend(t, func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/slow" {
+			w.(http.Flusher).Flush()
+			<-release
+			w.Write(bytes.Repeat([]byte("x"), 1<<20)) // many acknowledgements have to find their way
+		}
+		fmt.Fprint(w, "ok")
+	})
+	probe, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	addr := probe.LocalAddr().(*net.UDPAddr).AddrPort()
+	probe.Close()
+	server := func() (*fixture, context.CancelCauseFunc, chan struct{}) {
+		f := &fixture{pools: &fakePools{}}
+		f.pools.publish(backend)
+		var err error
+		if f.registry, err = forward.New(forward.Options{Pools: f.pools}); err != nil {
+			t.Fatal(err)
+		}
+		l := listener3(ca)
+		l[0].Address = addr
+		if f.Server, err = New(Options{Listeners: l, Registry: f.registry}); err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancelCause(context.Background())
+		done := make(chan struct{})
+		go func() { defer close(done); f.Run(ctx); f.registry.Close() }()
+		t.Cleanup(func() { cancel(nil); <-done })
+		until(t, "it serves", func() bool {
+			f.fronts3.mu.Lock()
+			defer f.fronts3.mu.Unlock()
+			return len(f.fronts3.fronts) == 1 && f.fronts3.fronts[0].started
+		})
+		return f, cancel, done
+	}
+	const generations = 4
+	var slow []*http.Response
+	var dones []chan struct{}
+	for g := range generations {
+		f, cancel, done := server()
+		dones = append(dones, done)
+		var last *http.Client
+		for range 10 {
+			c, _ := client3(t, ca, addr.String())
+			res, err := c.Get("https://a.test/")
+			if got := slurp(t, res, err); got != "ok" {
+				t.Fatalf("generation %d: got %q", g, got)
+			}
+			last = c
+		}
+		if n := f.Stats().HTTP3; n != 10 {
+			t.Fatalf("generation %d: %d of 10 connections", g, n)
+		}
+		res, err := last.Get("https://a.test/slow")
+		if err != nil {
+			t.Fatal(err)
+		}
+		slow = append(slow, res)
+		if g == generations-1 {
+			break
+		}
+		sockets, fds, err := handover.Listening()
+		if err != nil {
+			t.Fatal(err)
+		}
+		handover.Inherit(sockets, fds)
+		cancel(forward.HandedOver{Limit: time.Minute})
+		t.Cleanup(func() { handover.CloseRest() })
+		until(t, "the TCP sockets are given up", func() bool { return len(f.Addrs()) == 0 })
+	}
+	close(release)
+	for g, res := range slow {
+		if got := slurp(t, res, nil); len(got) != 1<<20+2 {
+			t.Errorf("generation %d: the open request got %d bytes", g, len(got))
+		}
+	}
+	for g, done := range dones[:generations-1] {
+		select {
+		case <-done:
+		case <-time.After(20 * time.Second):
+			t.Errorf("generation %d does not end", g)
+		}
+	}
+	c, _ := client3(t, ca, addr.String())
+	res, err := c.Get("https://a.test/")
+	if got := slurp(t, res, err); got != "ok" {
+		t.Errorf("in the end got %q", got)
 	}
 }

@@ -36,18 +36,21 @@ var errBusy3 = errors.New("too many connections")
 // A front3 is one address at which HTTP/3 is spoken.
 type front3 struct {
 	// Immutable.
-	server    *Server
-	asked     netip.AddrPort
-	conn      *net.UDPConn
-	transport *quic.Transport
-	listener  *quic.EarlyListener
-	http      *http3.Server
+	server *Server
+	asked  netip.AddrPort
+	http   *http3.Server
 
 	settings atomic.Pointer[settings]
 	active   atomic.Int64   // requests
 	left     atomic.Bool    // clients are told to go elsewhere
-	serving  sync.WaitGroup // of the accept loop, and what ends the rest
-	started  bool           // guarded by fronts3.mu
+	serving  sync.WaitGroup // of the accept loop
+
+	// fronts3.mu guards the rest, until it is started.
+	started   bool
+	inherited int // a socket of the process before, until ours is bound; −1 = none
+	conn      *net.UDPConn
+	transport *quic.Transport
+	listener  *quic.EarlyListener
 }
 
 // A link3 is a client's connection.
@@ -58,15 +61,11 @@ type link3 struct {
 
 type link3Key struct{}
 
-// newFront3 binds an address. It serves nothing yet.
+// newFront3 binds an address. It serves nothing yet. Where another process has it still, it is bound when we are to
+// serve, since whoever comes goes to the newest socket.
 func newFront3(s *Server, address netip.AddrPort, set *settings) (*front3, error) {
-	f := &front3{server: s, asked: address}
+	f := &front3{server: s, asked: address, inherited: -1}
 	f.settings.Store(set)
-	var err error
-	if f.conn, err = bindUDP(address); err != nil {
-		return nil, err
-	}
-	f.transport = &quic.Transport{Conn: f.conn, ConnContext: f.admit, VerifySourceAddress: f.doubts}
 	f.http = &http3.Server{
 		Handler: http.HandlerFunc(f.serve), MaxHeaderBytes: maxHead3, IdleTimeout: set.idle,
 		ConnContext: func(ctx context.Context, c *quic.Conn) context.Context {
@@ -75,12 +74,35 @@ func newFront3(s *Server, address netip.AddrPort, set *settings) (*front3, error
 			return context.WithValue(ctx, link3Key{}, l)
 		},
 	}
+	if fd, ok := handover.Take("udp", address.String()); ok {
+		f.inherited = fd
+		return f, nil
+	}
+	return f, f.open(true)
+}
+
+// open binds the address. With alone nobody else may have it.
+func (f *front3) open(alone bool) error {
+	groups := f.server.fronts3.groups
+	if err := groups.join(f.asked, f.inherited); err != nil {
+		f.server.opts.Log.Error("QUIC clients of the process before may lose their connections", "error", err)
+	}
+	var err error
+	f.conn, err = bindUDP(f.asked, alone)
+	f.forsake()
+	if err != nil {
+		groups.part(f.asked)
+		return err
+	}
+	groups.settle(f.asked, f.conn)
+	set := f.settings.Load()
+	f.transport = &quic.Transport{Conn: f.conn, ConnContext: f.admit, VerifySourceAddress: f.doubts, ConnectionIDGenerator: groups}
 	config := http3.ConfigureTLSConfig(&tls.Config{
 		GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) { return f.settings.Load().tls.config.Load(), nil },
 	})
 	f.listener, err = f.transport.ListenEarly(config, &quic.Config{
 		Allow0RTT: true, MaxIncomingStreams: int64(set.gate.limits.Streams), MaxIdleTimeout: set.idle,
-		HandshakeIdleTimeout:           s.opts.HeaderTimeout / 2,
+		HandshakeIdleTimeout:           f.server.opts.HeaderTimeout / 2,
 		InitialStreamReceiveWindow:     streamWindow3,
 		MaxStreamReceiveWindow:         streamWindow3,
 		InitialConnectionReceiveWindow: connWindow3,
@@ -88,26 +110,43 @@ func newFront3(s *Server, address netip.AddrPort, set *settings) (*front3, error
 	})
 	if err != nil {
 		_ = f.conn.Close()
-		return nil, fmt.Errorf("listen on %s/udp: %w", address, err)
+		groups.part(f.asked)
+		return fmt.Errorf("listen on %s/udp: %w", f.asked, err)
 	}
-	return f, nil
+	return nil
+}
+
+// forsake closes the socket of the process before.
+func (f *front3) forsake() {
+	if f.inherited >= 0 {
+		_ = unix.Close(f.inherited)
+		f.inherited = -1
+	}
+}
+
+// addr is the bound address, or what is going to be bound.
+func (f *front3) addr() netip.AddrPort {
+	if f.conn == nil {
+		return f.asked
+	}
+	return f.conn.LocalAddr().(*net.UDPAddr).AddrPort()
 }
 
 // bindUDP opens a socket that another process may share the address of, so that one can take over from another.
-func bindUDP(address netip.AddrPort) (*net.UDPConn, error) {
-	network, text := "udp", address.String()
+func bindUDP(address netip.AddrPort, alone bool) (*net.UDPConn, error) {
+	text := address.String()
 	if address.Addr() == netip.IPv6Unspecified() {
 		text = fmt.Sprintf(":%d", address.Port())
 	}
-	if address.Port() != 0 && !handover.Has("udp", address.String()) {
-		probe, err := net.ListenPacket(network, text) // without sharing: who is there already would get half of all
+	if address.Port() != 0 && alone {
+		probe, err := net.ListenPacket("udp", text) // without sharing: who is there already would get half of all
 		if err != nil {
 			return nil, fmt.Errorf("listen on %s/udp: %w", address, err)
 		}
 		_ = probe.Close()
 	}
 	config := net.ListenConfig{Control: reusePort}
-	c, err := config.ListenPacket(context.Background(), network, text)
+	c, err := config.ListenPacket(context.Background(), "udp", text)
 	if err != nil {
 		return nil, fmt.Errorf("listen on %s/udp: %w", address, err)
 	}
@@ -188,15 +227,20 @@ func (f *front3) stop(limit time.Duration) {
 	}
 	_ = f.http.Close()
 	leaving.Wait()
-	_ = f.listener.Close()
 	f.serving.Wait()
 	f.close()
 }
 
-// close frees what newFront3 has opened.
+// close frees what is open.
 func (f *front3) close() {
+	f.forsake()
+	if f.conn == nil {
+		return
+	}
+	_ = f.listener.Close()
 	_ = f.transport.Close()
 	_ = f.conn.Close()
+	f.server.fronts3.groups.part(f.asked)
 }
 
 // serve handles one request.
@@ -221,6 +265,7 @@ func (f *front3) serve(rw http.ResponseWriter, r *http.Request) {
 // fronts3 are the addresses at which HTTP/3 is spoken.
 type fronts3 struct {
 	server *Server
+	groups *quicGroups
 
 	mu      sync.Mutex // guards the rest
 	fronts  []*front3
@@ -261,8 +306,7 @@ func (fs *fronts3) prepare(listeners []Listener, listens []forward.Listen[settin
 			}
 			c.fresh = append(c.fresh, f)
 		}
-		port := f.conn.LocalAddr().(*net.UDPAddr).Port
-		set.altSvc = fmt.Appendf(nil, `h3=":%d"; ma=%d`, port, int(altSvcFor.Seconds()))
+		set.altSvc = fmt.Appendf(nil, `h3=":%d"; ma=%d`, f.addr().Port(), int(altSvcFor.Seconds()))
 		c.next, c.sets = append(c.next, f), append(c.sets, set)
 	}
 	if len(errs) > 0 {
@@ -283,7 +327,6 @@ func (fs *fronts3) find(address netip.AddrPort) *front3 {
 
 func (c *change3) discard() {
 	for _, f := range c.fresh {
-		_ = f.listener.Close()
 		f.close()
 	}
 }
@@ -300,8 +343,12 @@ func (c *change3) commit() {
 		f.settings.Store(c.sets[i])
 	}
 	for _, f := range fs.fronts {
-		if !kept[f] && f.started {
+		switch {
+		case kept[f]:
+		case f.started:
 			fs.leaving.Go(func() { f.stop(fs.server.drain()) })
+		default:
+			f.close()
 		}
 	}
 	fs.fronts = c.next
@@ -313,10 +360,17 @@ func (fs *fronts3) startLocked() {
 		return
 	}
 	for _, f := range fs.fronts {
-		if !f.started {
-			f.started = true
-			f.start()
+		if f.started {
+			continue
 		}
+		if f.conn == nil {
+			if err := f.open(false); err != nil {
+				fs.server.opts.Log.Error("HTTP/3 is not spoken at an address", "error", err)
+				continue
+			}
+		}
+		f.started = true
+		f.start()
 	}
 }
 
@@ -331,7 +385,11 @@ func (fs *fronts3) run(ctx context.Context) {
 	fs.mu.Lock()
 	fs.running, fs.ended = false, true
 	for _, f := range fs.fronts {
-		fs.leaving.Go(func() { f.stop(limit) })
+		if f.started {
+			fs.leaving.Go(func() { f.stop(limit) })
+		} else {
+			f.close()
+		}
 	}
 	fs.fronts = nil
 	fs.mu.Unlock()
@@ -343,10 +401,20 @@ func (fs *fronts3) close() {
 	fs.mu.Lock()
 	defer fs.mu.Unlock()
 	for _, f := range fs.fronts {
-		_ = f.listener.Close()
 		f.close()
 	}
 	fs.fronts = nil
+}
+
+// tend looks whether a process before this one has ended.
+func (fs *fronts3) tend() {
+	fs.mu.Lock()
+	defer fs.mu.Unlock()
+	for _, f := range fs.fronts {
+		if f.started {
+			fs.groups.tend(f.asked, f.conn)
+		}
+	}
 }
 
 // addrs are the bound addresses.
@@ -355,7 +423,7 @@ func (fs *fronts3) addrs() []netip.AddrPort {
 	defer fs.mu.Unlock()
 	var out []netip.AddrPort
 	for _, f := range fs.fronts {
-		out = append(out, f.conn.LocalAddr().(*net.UDPAddr).AddrPort())
+		out = append(out, f.addr())
 	}
 	return out
 }

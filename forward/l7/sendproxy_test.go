@@ -125,7 +125,9 @@ func TestWarm(t *testing.T) {
 			f := startVia(t, transportTo(p, ca), Options{})
 			f.pools.warm = 3
 			f.pools.publish(backend.addr)
-			until(t, "the connections", func() bool { return backend.open.Load() == want })
+			until(t, "the connections", func() bool {
+				return backend.open.Load() == want && (want == 1 || f.registry.Snapshot()[1].Idle == int(want))
+			})
 			for range 5 {
 				res, err := client(t).Get("http://" + f.addr + "/")
 				slurp(t, res, err)

@@ -191,7 +191,7 @@ func New(opts Options) (*Server, error) {
 		opts: opts, registry: opts.Registry, stapler: cert.NewStapler(), secret: newSecret(),
 		streams: make(chan job), ended: make(chan struct{}), logs: logs{log: opts.Log},
 	}
-	s.carrier, s.fronts3 = newCarrier(s), &fronts3{server: s}
+	s.carrier, s.fronts3 = newCarrier(s), &fronts3{server: s, groups: newQUICGroups()}
 	listens, terminators, files, err := s.settle(opts.Listeners)
 	if err != nil {
 		return nil, err
@@ -353,6 +353,7 @@ func (s *Server) sweep(ctx context.Context) {
 		case now := <-ticker.C:
 			s.registry.Sweep(now)
 			s.carrier.sweep(now)
+			s.fronts3.tend()
 			if ticks++; ticks%meterSweeps == 0 {
 				s.meters.sweep(s.registry)
 			}
