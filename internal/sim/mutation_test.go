@@ -64,25 +64,61 @@ var mutations = []mutation{
 		[]string{"return max(1, n*budgetPercent/100)", "return n"},
 		"invariant 8",
 	},
+	{
+		"a site withdraws a prefix below its minimum", "internal/steer/together.go",
+		[]string{
+			"\tcase j.others(spec, time.Time{}) < spec.config.MinSites:\n\t\twhy", "\tcase j.others(spec, time.Time{}) < 0:\n\t\twhy",
+			"\tif j.others(spec, m.clear.Add(wordAfter)) < spec.config.MinSites {", "\tif j.others(spec, m.clear.Add(wordAfter)) < 0 {",
+		},
+		"invariant 2: withdraws",
+	},
+}
+
+// touchedMutations break what decides a service anew: what a verdict says but for its status.
+var touchedMutations = []mutation{
+	{
+		"when a target went down is forgotten", "internal/steer/decide.go",
+		[]string{"now.Restored == then.Restored && now.Since.Equal(then.Since))", "now.Restored == then.Restored)"},
+		"from nothing",
+	},
+	{
+		"what was restored from disk stays so", "internal/steer/decide.go",
+		[]string{"now.Restored == then.Restored && now.Since.Equal(then.Since))", "now.Since.Equal(then.Since))"},
+		"from nothing",
+	},
+}
+
+// TestTouchedCanFail: a plan that is kept although a verdict's past changed is found by the test of that.
+func TestTouchedCanFail(t *testing.T) {
+	for _, m := range touchedMutations {
+		t.Run(strings.ReplaceAll(m.name, " ", "-"), func(t *testing.T) {
+			m.mustFail(t, "./internal/steer", "-run", "^TestTouched")
+		})
+	}
 }
 
 // TestEveryInvariantCanFail breaks each rule and sees the seeds notice: an
 // invariant that no mutation turns red is not checked.
 func TestEveryInvariantCanFail(t *testing.T) {
+	for _, m := range mutations {
+		t.Run(strings.ReplaceAll(m.name, " ", "-"), func(t *testing.T) {
+			m.mustFail(t, "./internal/sim", "-run", "^TestSeeds$", "-seeds", "300", "-enough", "1")
+		})
+	}
+}
+
+// mustFail runs tests of a package with the mutation, and wants them to complain of what it breaks.
+func (m mutation) mustFail(t *testing.T, pkg string, flags ...string) {
+	t.Helper()
 	root, err := filepath.Abs("../..")
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, m := range mutations {
-		t.Run(strings.ReplaceAll(m.name, " ", "-"), func(t *testing.T) {
-			overlay := m.overlay(t, root)
-			cmd := exec.Command("go", "test", "-overlay", overlay, "-run", "^TestSeeds$", "./internal/sim", "-seeds", "300", "-enough", "1")
-			cmd.Dir = root
-			out, err := cmd.CombinedOutput()
-			if err == nil || !strings.Contains(string(out), m.want) {
-				t.Errorf("want a complaint of %s, got %v:\n%.3000s", m.want, err, out)
-			}
-		})
+	cmd := exec.Command("go", append([]string{"test", "-overlay", m.overlay(t, root), pkg}, flags...)...)
+	cmd.Dir = root
+	out, err := cmd.CombinedOutput()
+	if err == nil || !strings.Contains(string(out), m.want) {
+		t.Errorf("want a complaint of %s, got %v:\n%.3000s", m.want, err, out)
 	}
 }
 

@@ -2,6 +2,7 @@ package steer
 
 import (
 	"math/rand/v2"
+	"slices"
 	"testing"
 	"time"
 
@@ -57,5 +58,40 @@ func TestTouched(t *testing.T) {
 	}
 	if made == 0 || kept < 10*made {
 		t.Errorf("%d plans of services were kept, %d made", kept, made)
+	}
+}
+
+// TestTouchedByThePast: the budget goes by when VIPs fell, so a verdict whose past alone changes makes its service new: one that
+// rose and fell again between two looks, and one that was taken from disk and is confirmed.
+func TestTouchedByThePast(t *testing.T) {
+	topology := compile(t, large(6, 4, 5, 1), "n000")
+	now := time.Date(2026, 11, 26, 0, 0, 0, 0, time.UTC)
+	for name, c := range map[string]struct{ before, after health.Verdict }{
+		"it fell again":   {health.Verdict{Since: now.Add(-2 * time.Hour)}, health.Verdict{Since: now.Add(-10 * time.Second)}},
+		"it is confirmed": {health.Verdict{Since: now.Add(-10 * time.Second), Restored: true}, health.Verdict{Since: now.Add(-10 * time.Second)}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			verdicts := func(first health.Verdict) *health.View {
+				v := *topology.allUp()
+				v.Verdicts = slices.Clone(v.Verdicts)
+				sites := topology.Services[0].Sites
+				v.Verdicts[sites[0].VIPs[0]] = health.Verdict{Status: health.StatusDown, Since: first.Since, Restored: first.Restored}
+				v.Verdicts[sites[1].VIPs[0]] = health.Verdict{Status: health.StatusDown, Since: now.Add(-8 * time.Second)}
+				return &v
+			}
+			before := Decide(topology, verdicts(c.before), Facts{Now: now, Ready: true}, nil)
+			if !before.Services[0].Recheck.IsZero() {
+				t.Fatal("it would be decided anew by the time alone")
+			}
+			facts := Facts{Now: now.Add(time.Second), Ready: true}
+			after := Decide(topology, verdicts(c.after), facts, before)
+			fresh := Decide(topology, verdicts(c.after), facts, nil)
+			if before.Services[0].equal(&fresh.Services[0]) {
+				t.Fatal("the past makes no difference: the test shows nothing")
+			}
+			if !after.Services[0].equal(&fresh.Services[0]) {
+				t.Errorf("%+v, from nothing %+v", after.Services[0], fresh.Services[0])
+			}
+		})
 	}
 }
