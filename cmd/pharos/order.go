@@ -166,7 +166,10 @@ func (f *orderFlags) preview(cmd *cobra.Command, client *admin.Client) error {
 	if err != nil {
 		return err
 	}
-	if len(result.Matched) <= admin.MaxPatterns {
+	switch n := len(result.Matched); {
+	case n == 0: // nothing to clear: nor is what may match by the next call
+		f.request.DryRun = true
+	case n <= admin.MaxPatterns:
 		f.request.Scopes = nil
 		for _, m := range result.Matched {
 			f.request.Scopes = append(f.request.Scopes, m.Scope)
@@ -237,6 +240,9 @@ func printOrder(out io.Writer, r *admin.OverrideResult) error {
 	if err := w.Flush(); err != nil {
 		return err
 	}
+	if len(r.Matched) == 0 {
+		fmt.Fprintln(out, "no order was ever given on any of what it matches")
+	}
 	for _, e := range r.Effects {
 		fmt.Fprintln(out, "  "+e)
 	}
@@ -250,7 +256,7 @@ func printOrder(out io.Writer, r *admin.OverrideResult) error {
 	case r.DryRun:
 	case r.Local && !r.Held():
 		fmt.Fprintf(out, "! not on this node's disk after %s: it stands, but is lost if this node ends before it is; see `pharos status`\n", took(r.TookMS))
-	case r.Local:
+	case r.Local && r.Durable:
 		fmt.Fprintf(out, "held by this node after %s; it spreads to the others as they are reached\n", took(r.TookMS))
 	case r.Majority():
 		fmt.Fprintf(out, "acknowledged by %d of %s in %s\n", r.Acknowledged, count(r.Of, "node"), took(r.TookMS))

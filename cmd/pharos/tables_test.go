@@ -45,13 +45,15 @@ func TestTables(t *testing.T) {
 	keys := fleet.keyStatus()
 	keys.Members[1].Keys = []string{"77e0d2b1"}
 	for name, show := range map[string]func(io.Writer) error{
-		"order-acknowledged": order(func(*admin.OverrideResult) {}),
-		"order-minority":     order(func(r *admin.OverrideResult) { r.Acknowledged, r.TookMS = 2, 5003 }),
-		"order-local":        order(func(r *admin.OverrideResult) { r.Acknowledged, r.Local, r.Durable, r.TookMS = 1, true, true, 1.234 }),
+		"order-acknowledged":    order(func(*admin.OverrideResult) {}),
+		"order-minority":        order(func(r *admin.OverrideResult) { r.Acknowledged, r.TookMS = 2, 5003 }),
+		"order-local":           order(func(r *admin.OverrideResult) { r.Acknowledged, r.Local, r.Durable, r.TookMS = 1, true, true, 1.234 }),
+		"order-local-elsewhere": order(func(r *admin.OverrideResult) { r.Local, r.Durable = true, false }), // not on this node's disk
 		"order-dry-run": order(func(r *admin.OverrideResult) {
 			r.DryRun, r.Breaks = true, []string{"prefix 192.0.2.0/24: 0 sites left, min_sites is 1"}
 		}),
-		"order-clear": order(func(r *admin.OverrideResult) { r.Order, r.Effects = health.OrderNone, nil }),
+		"order-clear":      order(func(r *admin.OverrideResult) { r.Order, r.Effects = health.OrderNone, nil }),
+		"order-clear-none": order(func(r *admin.OverrideResult) { r.Order, r.Matched, r.Effects = health.OrderNone, nil, nil }),
 		"overrides": func(w io.Writer) error {
 			return printOverrides(w, &admin.OverrideList{Overrides: []admin.OverrideStatus{
 				standing,

@@ -15,7 +15,7 @@ import (
 // override gives an operator's orders, or says what they would do.
 func (n *Node) override(ctx context.Context, r admin.OverrideRequest) (*admin.OverrideResult, error) {
 	began := time.Now()
-	result := &admin.OverrideResult{DryRun: r.DryRun, Order: r.Order, Local: r.Local, Effects: []string{}}
+	result := &admin.OverrideResult{DryRun: r.DryRun, Order: r.Order, Local: r.Local, Matched: []admin.OverrideMatch{}, Effects: []string{}}
 	var written []health.Override
 	var problem error
 	if !n.decider.do(ctx, func() { written, problem = n.decider.obey(r, result) }) {
@@ -86,9 +86,15 @@ func (d *decider) obey(r admin.OverrideRequest, result *admin.OverrideResult) ([
 func (d *decider) ordersOf(r admin.OverrideRequest) ([]health.Override, error) {
 	now := d.now()
 	known := d.core.Topology().Scopes()
-	if r.Order == health.OrderNone { // what stands can be cleared even if the configuration has lost it
-		for _, v := range d.core.Standing() {
-			known = append(known, v.Scope)
+	var ever map[health.Scope]bool // those with a register; only of interest for clearing
+	if r.Order == health.OrderNone {
+		ever = make(map[health.Scope]bool)
+		all, _ := d.core.Overrides()
+		for _, v := range all {
+			ever[v.Scope] = true
+			if v.Order != health.OrderNone { // can be cleared even if the configuration has lost it
+				known = append(known, v.Scope)
+			}
 		}
 		slices.SortFunc(known, health.Scope.Compare)
 		known = slices.Compact(known)
@@ -98,6 +104,9 @@ func (d *decider) ordersOf(r admin.OverrideRequest) ([]health.Override, error) {
 		matched, err := health.MatchScopes(pattern, known)
 		if err != nil {
 			return nil, err
+		}
+		if ever != nil && health.IsPattern(pattern) { // a register is for ever: none for what never had an order
+			matched = slices.DeleteFunc(matched, func(s health.Scope) bool { return !ever[s] })
 		}
 		scopes = append(scopes, matched...)
 	}

@@ -204,7 +204,7 @@ func TestDryRunChangesNothing(t *testing.T) {
 	if diff := cmp.Diff(want, result.Effects); diff != "" {
 		t.Errorf("effects of clearing (-want +got)\n%s", diff)
 	}
-	if m := result.Matched; len(m) != 2 || m[0].Standing == nil || m[0].Standing.Order != health.OrderDrain || m[1].Standing != nil {
+	if m := result.Matched; len(m) != 1 || m[0].Standing == nil || m[0].Standing.Order != health.OrderDrain {
 		t.Errorf("matched %+v", m)
 	}
 }
@@ -224,7 +224,7 @@ func TestEffectsOnABackend(t *testing.T) {
 			t.Errorf("%s: %q, want %q", tt.order, result.Effects, tt.want)
 		}
 	}
-	if result := b.obeyed(t, ask(health.OrderNone, "backend/web/a/*")); len(result.Effects) != 0 || len(result.Matched) != 2 {
+	if result := b.obeyed(t, ask(health.OrderNone, "backend/web/a/*")); len(result.Effects) != 0 || len(result.Matched) != 1 {
 		t.Errorf("clearing what is clear: %q on %d", result.Effects, len(result.Matched))
 	}
 }
@@ -274,6 +274,30 @@ func TestClearWhatIsGone(t *testing.T) {
 	b.obeyed(t, ask(health.OrderNone, "site/gone"))
 	if got := b.standingTexts(); len(got) != 0 {
 		t.Errorf("%v stands", got)
+	}
+}
+
+// A register is kept for ever, so clearing by a pattern makes none for what never had an order.
+func TestClearByPatternMakesNoRegisters(t *testing.T) {
+	b := bothUp(t, t.TempDir())
+	registers := func() int {
+		all, _ := b.core.Overrides()
+		return len(all)
+	}
+	if r := b.obeyed(t, ask(health.OrderNone, "backend/*/*/*", "site/*")); len(r.Matched) != 0 || registers() != 0 {
+		t.Errorf("with no order: matched %v, %d registers", r.Matched, registers())
+	}
+	b.obeyed(t, ask(health.OrderDrain, "site/a"))
+	if r := b.obeyed(t, ask(health.OrderNone, "site/*")); len(r.Matched) != 1 || registers() != 1 || len(b.standingTexts()) != 0 {
+		t.Errorf("with one: matched %v, %d registers, %v stands", r.Matched, registers(), b.standingTexts())
+	}
+	// What is cleared is cleared again: the other side of a cut may not know of it.
+	if r := b.obeyed(t, ask(health.OrderNone, "site/*")); len(r.Written) != 1 || r.Written[0].Scope != "site/a" {
+		t.Errorf("once more: written %v", r.Written)
+	}
+	// A scope that is named in full is always written.
+	if r := b.obeyed(t, ask(health.OrderNone, "site/b")); len(r.Written) != 1 || registers() != 2 {
+		t.Errorf("by name: written %v, %d registers", r.Written, registers())
 	}
 }
 

@@ -2,10 +2,12 @@ package probe
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"os"
 )
 
 // maxInterim is how many 1xx answers may precede the real one.
@@ -26,19 +28,40 @@ func ask1(conn net.Conn, r *bufio.Reader, c *Check) (response, phase, error) {
 	if _, err := conn.Write(request(c)); err != nil {
 		return response{}, sending, err
 	}
-	limited := &io.LimitedReader{R: conn, N: maxHeaderBytes}
-	r.Reset(limited)
+	in := &intake{from: conn, left: maxHeaderBytes}
+	r.Reset(in)
 	got, err := readHead(r, c.Method)
 	if err != nil {
-		if limited.N <= 0 {
+		switch {
+		case in.left <= 0:
 			err = errTooLarge
+		case errors.Is(in.err, os.ErrDeadlineExceeded): // what came by then may look malformed
+			err = in.err
 		}
 		return response{}, waiting, err
 	}
-	limited.N = 2 * maxBodyBytes // room for chunk headers and the like
+	in.left = 2 * maxBodyBytes // room for chunk headers and the like
 	// Not closing the body: that would read on for the next answer on this
 	// connection, of which there is none.
 	return response{code: got.StatusCode, header: got.Header, body: got.Body}, reading, nil
+}
+
+// intake reads from a connection at most what is left, and remembers why it
+// ended: net/textproto takes a line that was cut off for a whole one.
+type intake struct {
+	from io.Reader
+	left int
+	err  error
+}
+
+func (in *intake) Read(p []byte) (int, error) {
+	if in.left <= 0 {
+		return 0, io.EOF
+	}
+	n, err := in.from.Read(p[:min(len(p), in.left)])
+	in.left -= n
+	in.err = err
+	return n, err
 }
 
 // readHead reads up to the end of the headers of the final answer.

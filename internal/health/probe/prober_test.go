@@ -104,6 +104,7 @@ func TestProbe(t *testing.T) {
 		{"body cut off", answer("HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\nabc"), Check{Body: "well"}, 200, "connection closed reading the body"},
 		{"HEAD", answer("HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n"), Check{Method: "HEAD"}, 200, ""},
 		{"accepts and hangs", hang(""), Check{Timeout: short}, 0, "timeout after 60ms waiting for headers"},
+		{"status line cut off", hang("HTT"), Check{Timeout: short}, 0, "timeout after 60ms waiting for headers"},
 		{"slow headers", hang("HTTP/1.1 200 OK\r\nX: y\r\n"), Check{Timeout: short}, 0, "timeout after 60ms waiting for headers"},
 		{"slow body", hang("HTTP/1.1 200 OK\r\n\r\nwe"), Check{Timeout: short, Body: "well"}, 200, "timeout after 60ms reading the body"},
 		{"closes at once", answer(""), Check{}, 0, "connection closed waiting for headers"},
