@@ -38,7 +38,8 @@
 // Whoever has a gossip key can be a member, and speak for every observer and
 // writer whose public key is not given: with [Options.PublicKeys] reports and
 // overrides are taken only with the signature of the node that they say they are
-// from, which stays with them from node to node. What is not signed is their age
+// from, which stays with them from node to node; an override also with that of a
+// node that holds it, so that it outlives its writer. What is not signed is their age
 // (a node may pass a report on as older or, to who has not heard it, as younger
 // than it is), the membership record, and questions and answers. Recorded
 // messages are recognised as old only while a newer one of the same observer or

@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"bytes"
 	"context"
 	"crypto/ed25519"
 	"errors"
@@ -64,6 +65,7 @@ type Node struct {
 	seeds        []netip.AddrPort
 	found        []netip.AddrPort // by Options.Discover, last
 	publicKeys   map[string]ed25519.PublicKey
+	trials       trials
 	orders       map[health.Scope]record // ours, not yet told
 	meta         Meta
 	metaChanged  bool
@@ -274,11 +276,13 @@ func (n *Node) SetPeers(seeds []netip.AddrPort, publicKeys map[string]ed25519.Pu
 	}
 	n.mu.Lock()
 	n.seeds = slices.Clone(seeds)
+	before := n.publicKeys
 	n.publicKeys = maps.Clone(publicKeys)
 	if meta = meta.clip(); meta != n.meta {
 		n.meta, n.metaChanged = meta, true
 	}
 	n.mu.Unlock()
+	n.registers.refresh(func(writer string) bool { return !bytes.Equal(before[writer], publicKeys[writer]) }, n.sealFor)
 	wake(n.seedsSet)
 }
 

@@ -62,11 +62,12 @@ type Options struct {
 	// Whoever takes one over calls PublishOverrides. It is called by the goroutine
 	// that calls Deliver, must not block, and may keep the slice.
 	DeliverOverrides func([]health.Override)
-	// SignKey signs our reports and the registers that we wrote; nil means that
-	// they go without signature.
+	// SignKey signs our reports, the registers that we wrote, and as their holder those
+	// whose writer's signature we lack; nil means that they go without signature.
 	SignKey ed25519.PrivateKey
 	// PublicKeys are those of the observers, by name, whose reports and registers
-	// must be signed: what says to be theirs and is not changes nothing. Of those
+	// must be signed: what says to be theirs and is not changes nothing (a register
+	// counts with the signature of any of them that holds it). Of those
 	// without a key everything is taken, so keys protect a fleet once every node
 	// has one. Nodes of the first wire version cannot sign.
 	PublicKeys map[string]ed25519.PublicKey

@@ -22,7 +22,7 @@ const (
 // record is one override register on the wire.
 type record struct {
 	override []byte
-	seal     []byte // its writer's signature; empty for none
+	seal     []byte // its writer's signature or that of a node that holds it; empty for none
 }
 
 // size returns the length of r with what precedes it in a list.

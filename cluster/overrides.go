@@ -32,12 +32,7 @@ const (
 // register that cannot be encoded is left out and counted. The slice may be
 // changed afterwards. PublishOverrides never blocks.
 func (n *Node) PublishOverrides(all []health.Override, digest uint64) {
-	changed, bad := n.registers.replace(all, digest, func(v *health.Override, raw []byte) []byte {
-		if v.Writer != n.opt.Name {
-			return nil
-		}
-		return n.sign(sealOverride, raw)
-	})
+	changed, bad := n.registers.replace(all, digest, n.sealFor)
 	if bad > 0 {
 		n.meters.dropped.WithLabelValues(dropRefused).Add(float64(bad))
 		n.log.Error("overrides cannot be sent", "overrides", bad)
@@ -84,12 +79,12 @@ func (n *Node) takeOverrides(records []record) {
 			}
 			continue
 		}
-		if n.verify(sealOverride, v.Writer, rec.override, rec.seal) == forged {
-			n.refuseSignature("override", v.Writer)
+		if !n.registers.supersedes(&v) { // whether it is genuine is of no interest
+			n.meters.duplicates.WithLabelValues("override").Inc()
 			continue
 		}
-		if !n.registers.supersedes(&v) {
-			n.meters.duplicates.WithLabelValues("override").Inc()
+		if n.verify(sealOverride, v.Writer, rec.override, rec.seal) == forged && !n.vouched(rec.override, rec.seal) {
+			n.refuseSignature("override", v.Writer)
 			continue
 		}
 		n.registers.remember(rec)

@@ -195,7 +195,7 @@ func TestWhoHoldsOtherOverridesIsSentOurs(t *testing.T) {
 	fra.mu.Lock()
 	fra.write("site/fra", health.OrderDrain)
 	n := fra.Node
-	n.registers.replace(fra.overrides.All(), fra.overrides.Digest(), func(*health.Override, []byte) []byte { return nil })
+	n.registers.replace(fra.overrides.All(), fra.overrides.Digest(), func(*health.Override, []byte, []byte) []byte { return nil })
 	fra.report()
 	fra.mu.Unlock()
 	agree(t, fra, iad, sin)

@@ -37,9 +37,9 @@ func newRegisters() *registers {
 }
 
 // replace makes all the registers held. It returns those that are new or
-// changed, and how many could not be encoded. sign returns our signature of a
-// register that we wrote, nil for any other.
-func (rs *registers) replace(all []health.Override, digest uint64, sign func(v *health.Override, raw []byte) []byte) (changed []register, bad int) {
+// changed, and how many could not be encoded. seal returns the signature with
+// which a register is sent that came with another one, or none.
+func (rs *registers) replace(all []health.Override, digest uint64, seal func(v *health.Override, raw, came []byte) []byte) (changed []register, bad int) {
 	rs.mu.Lock()
 	defer rs.mu.Unlock()
 	next := make(map[health.Scope]register, len(all))
@@ -54,12 +54,8 @@ func (rs *registers) replace(all []health.Override, digest uint64, sign func(v *
 			bad++
 			continue
 		}
-		seal := sign(&v, raw)
-		if seal == nil {
-			seal = rs.seals[string(raw)]
-		}
+		r := register{override: v, record: record{override: raw, seal: seal(&v, raw, rs.seals[string(raw)])}}
 		delete(rs.seals, string(raw))
-		r := register{override: v, record: record{override: raw, seal: seal}}
 		next[v.Scope] = r
 		changed = append(changed, r)
 	}
@@ -109,6 +105,25 @@ func (rs *registers) remember(rec record) {
 		clear(rs.seals) // left behind by registers that were not taken over
 	}
 	rs.seals[string(rec.override)] = bytes.Clone(rec.seal)
+}
+
+// delivered returns the signature of a register that is being delivered.
+func (rs *registers) delivered(raw []byte) []byte {
+	rs.mu.Lock()
+	defer rs.mu.Unlock()
+	return rs.seals[string(raw)]
+}
+
+// refresh replaces the signatures of the registers whose writers are concerned.
+func (rs *registers) refresh(concerned func(writer string) bool, seal func(v *health.Override, raw, came []byte) []byte) {
+	rs.mu.Lock()
+	defer rs.mu.Unlock()
+	for scope, r := range rs.byScope {
+		if concerned(r.override.Writer) {
+			r.record.seal = seal(&r.override, r.record.override, r.record.seal)
+			rs.byScope[scope] = r
+		}
+	}
 }
 
 // all returns every record, the latest order first.

@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"bytes"
 	"crypto/ed25519"
 	"strings"
 	"testing"
@@ -143,7 +144,9 @@ func TestLostSealIsFoundAgain(t *testing.T) {
 	opt.Seeds = append(opt.Seeds, fra.Addr())
 	again := keep(t, opt)
 	again.PublishOverrides([]health.Override{v}, fra.digest())
-	until(t, "the seal is back", func() bool { return sealed(again) })
+	until(t, "its writer's seal is back", func() bool {
+		return sealed(again) && bytes.Equal(again.registers.all()[0].seal, fra.registers.all()[0].seal)
+	})
 }
 
 func TestOptionsOfKeysAreChecked(t *testing.T) {

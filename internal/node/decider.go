@@ -18,6 +18,7 @@ import (
 type gossip interface {
 	Publish(r *health.Report)
 	PublishOverrides(all []health.Override, digest uint64)
+	Vouched(v health.Override) bool
 	Synced() <-chan struct{}
 }
 

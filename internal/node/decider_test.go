@@ -46,13 +46,15 @@ type fakeGossip struct {
 	synced    chan struct{}
 	published []*health.Report
 	orders    [][]health.Override
+	vouched   map[health.Scope]bool
 }
 
 func (f *fakeGossip) Publish(r *health.Report) { f.published = append(f.published, r) }
 func (f *fakeGossip) PublishOverrides(all []health.Override, _ uint64) {
 	f.orders = append(f.orders, all)
 }
-func (f *fakeGossip) Synced() <-chan struct{} { return f.synced }
+func (f *fakeGossip) Vouched(v health.Override) bool { return f.vouched[v.Scope] }
+func (f *fakeGossip) Synced() <-chan struct{}        { return f.synced }
 
 type deciderBench struct {
 	*decider

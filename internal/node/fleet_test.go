@@ -251,11 +251,11 @@ func TestMetricNames(t *testing.T) {
 // missing from `pharos members`, which then found nothing wrong.
 func TestMembersHasAbsentNodes(t *testing.T) {
 	s := load(t, twoSites)
-	got := withAbsent([]admin.MemberStatus{{Name: "z9"}, {Name: "a1", Heard: true}}, s.Config, map[string]string{"b1": "never heard"})
+	got := asConfigured([]admin.MemberStatus{{Name: "z9"}, {Name: "a1", Heard: true}}, s.Config, map[string]string{"b1": "never heard"})
 	want := []admin.MemberStatus{
 		{Name: "a1", Heard: true},
 		{Name: "b1", Site: "b", State: admin.MemberAbsent, AgeSeconds: -1, Abstains: "never heard"},
-		{Name: "z9"},
+		{Name: "z9", Abstains: "not in the configuration here"},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)

@@ -56,15 +56,16 @@ func (d *decider) mergeOrders(all []health.Override) {
 	}
 }
 
-// proven returns the orders whose writers are known to have given them. Where
-// every node of the fleet signs, nobody else can give any, whatever gossip key
-// they hold; cluster has checked the signatures of those that do.
+// proven returns the orders that a node of the fleet is known to have given, or
+// to hold if it was given by one that is not in the fleet any more. Where every
+// node of the fleet signs, nobody else can give any, whatever gossip key they
+// hold; cluster has checked the signatures of those whose writers sign.
 func (d *decider) proven(all []health.Override) []health.Override {
 	if !d.setup.allSign() {
 		return all
 	}
 	fleet := d.core.Topology().Fleet
-	known := slices.DeleteFunc(all, func(v health.Override) bool { return fleet.Sites[v.Writer] == "" })
+	known := slices.DeleteFunc(slices.Clone(all), func(v health.Override) bool { return fleet.Sites[v.Writer] == "" && !d.gossip.Vouched(v) })
 	d.metrics.ordersRefused.Add(float64(len(all) - len(known)))
 	return known
 }

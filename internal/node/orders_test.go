@@ -2,6 +2,8 @@ package node
 
 import (
 	"context"
+	"crypto/ed25519"
+	"encoding/base64"
 	"errors"
 	"os"
 	"path/filepath"
@@ -12,6 +14,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/pharos-lb/pharos/cluster"
 	"github.com/pharos-lb/pharos/internal/admin"
 	"github.com/pharos-lb/pharos/internal/health"
 	"github.com/pharos-lb/pharos/internal/steer"
@@ -169,6 +172,44 @@ func TestOrdersOfOthers(t *testing.T) {
 	b.pass(time.Millisecond)
 	if got := valueOf(t, b.metrics.ordersRefused); got != 1 || len(b.core.Standing()) != 1 {
 		t.Errorf("%v refused, %v stands", got, b.standingTexts())
+	}
+}
+
+// Where every node signs, an order counts if its writer is in the fleet, whose
+// signature the cluster has checked, or if a node of the fleet vouches for it.
+func TestOrdersWhereAllSign(t *testing.T) {
+	key := base64.StdEncoding.EncodeToString(ed25519.NewKeyFromSeed(make([]byte, ed25519.SeedSize)).Public().(ed25519.PublicKey))
+	seed := filepath.Join(t.TempDir(), "a1.seed")
+	write(t, seed, base64.StdEncoding.EncodeToString(make([]byte, ed25519.SeedSize)))
+	config := edit(t, twoSites, "{name: t}", "{name: t, sign_key_file: "+seed+"}")
+	config = edit(t, config, "a1: 127.9.1.1", "a1: {address: 127.9.1.1, public_key: \""+key+"\"}")
+	config = edit(t, config, "b1: 127.9.1.2", "b1: {address: 127.9.1.2, public_key: \""+key+"\"}")
+	b := bothUpOf(t, t.TempDir(), config)
+	order := func(site, writer string) health.Override {
+		return health.Override{Scope: health.Scope{Kind: health.ScopeSite, Site: site}, Order: health.OrderUp, Counter: 4, Writer: writer, Keeper: site}
+	}
+	b.gossip.vouched = map[health.Scope]bool{{Kind: health.ScopeSite, Site: "c"}: true}
+	b.inbox.deliverOrders([]health.Override{order("a", "b1"), order("b", "gone"), order("c", "gone")})
+	b.pass(time.Millisecond)
+	if got := b.standingTexts(); !slices.Equal(got, []string{"site/a up", "site/c up"}) || valueOf(t, b.metrics.ordersRefused) != 1 {
+		t.Errorf("stands %v, %v refused", got, valueOf(t, b.metrics.ordersRefused))
+	}
+}
+
+// A node that left the configuration is shown only while it is there.
+func TestMembersAsConfigured(t *testing.T) {
+	c := load(t, twoSites).Config
+	member := func(name string, state cluster.State) admin.MemberStatus {
+		return admin.MemberStatus{Name: name, State: state.String(), Heard: state == cluster.StateAlive}
+	}
+	var got []string
+	for _, m := range asConfigured([]admin.MemberStatus{
+		member("a1", cluster.StateAlive), member("old", cluster.StateLeft), member("odd", cluster.StateAlive),
+	}, c, nil) {
+		got = append(got, m.Name+" "+m.State+" "+m.Abstains)
+	}
+	if want := []string{"a1 alive ", "b1 absent ", "odd alive not in the configuration here"}; !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
 	}
 }
 

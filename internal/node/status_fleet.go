@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/pharos-lb/pharos/cluster"
 	"github.com/pharos-lb/pharos/internal/admin"
 	"github.com/pharos-lb/pharos/internal/config"
 	"github.com/pharos-lb/pharos/internal/health"
@@ -52,11 +53,27 @@ func (n *Node) members() []admin.MemberStatus {
 		}
 		out = append(out, row)
 	}
-	return withAbsent(out, n.setup.Load().Config, abstains)
+	return asConfigured(out, n.setup.Load().Config, abstains)
 }
 
-// withAbsent adds the configured nodes that gossip has never met, and sorts by name.
-func withAbsent(members []admin.MemberStatus, c *config.Config, abstains map[string]string) []admin.MemberStatus {
+// asConfigured adds the configured nodes that gossip has never met, leaves out
+// those that are neither configured nor there any more, and sorts by name.
+func asConfigured(members []admin.MemberStatus, c *config.Config, abstains map[string]string) []admin.MemberStatus {
+	configured := map[string]bool{}
+	for _, site := range c.Sites {
+		for _, node := range site.Nodes {
+			configured[node.Name] = true
+		}
+	}
+	gone := []string{cluster.StateLeft.String(), cluster.StateDead.String(), cluster.StateHearsay.String()}
+	members = slices.DeleteFunc(members, func(m admin.MemberStatus) bool {
+		return !configured[m.Name] && slices.Contains(gone, m.State)
+	})
+	for i := range members {
+		if m := &members[i]; !m.Self && !configured[m.Name] {
+			m.Abstains = "not in the configuration here"
+		}
+	}
 	for _, site := range c.Sites {
 		for _, node := range site.Nodes {
 			if !slices.ContainsFunc(members, func(m admin.MemberStatus) bool { return m.Name == node.Name }) {
