@@ -1,6 +1,7 @@
 package node
 
 import (
+	"bytes"
 	"context"
 	"crypto/ed25519"
 	"encoding/base64"
@@ -178,12 +179,15 @@ func TestOrdersOfOthers(t *testing.T) {
 // Where every node signs, an order counts if its writer is in the fleet, whose
 // signature the cluster has checked, or if a node of the fleet vouches for it.
 func TestOrdersWhereAllSign(t *testing.T) {
-	key := base64.StdEncoding.EncodeToString(ed25519.NewKeyFromSeed(make([]byte, ed25519.SeedSize)).Public().(ed25519.PublicKey))
+	public := func(seed byte) string {
+		key := ed25519.NewKeyFromSeed(bytes.Repeat([]byte{seed}, ed25519.SeedSize)).Public().(ed25519.PublicKey)
+		return "public_key: \"" + base64.StdEncoding.EncodeToString(key) + "\""
+	}
 	seed := filepath.Join(t.TempDir(), "a1.seed")
 	write(t, seed, base64.StdEncoding.EncodeToString(make([]byte, ed25519.SeedSize)))
 	config := edit(t, twoSites, "{name: t}", "{name: t, sign_key_file: "+seed+"}")
-	config = edit(t, config, "a1: 127.9.1.1", "a1: {address: 127.9.1.1, public_key: \""+key+"\"}")
-	config = edit(t, config, "b1: 127.9.1.2", "b1: {address: 127.9.1.2, public_key: \""+key+"\"}")
+	config = edit(t, config, "a1: 127.9.1.1", "a1: {address: 127.9.1.1, "+public(0)+"}")
+	config = edit(t, config, "b1: 127.9.1.2", "b1: {address: 127.9.1.2, "+public(1)+"}")
 	b := bothUpOf(t, t.TempDir(), config)
 	order := func(site, writer string) health.Override {
 		return health.Override{Scope: health.Scope{Kind: health.ScopeSite, Site: site}, Order: health.OrderUp, Counter: 4, Writer: writer, Keeper: site}
