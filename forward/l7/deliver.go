@@ -89,7 +89,7 @@ func (u *upstream1) sendLength(w *work, n int64) trouble {
 
 // spliceLength moves n bytes inside the kernel.
 func (u *upstream1) spliceLength(w *work, n int64) trouble {
-	wait := w.server.opts.ResponseTimeout
+	wait := w.set.times.Response
 	up, client := u.stream, w.down.wire()
 	for n > 0 {
 		chunk := min(n, spliceChunk)
@@ -122,7 +122,7 @@ func (u *upstream1) moreBody(w *work) trouble {
 	if u.back.W == forward.BufferSize {
 		u.back.Compact()
 	}
-	u.stream.ReadWithin(w.server.opts.ResponseTimeout)
+	u.stream.ReadWithin(w.set.times.Response)
 	if w.pump != nil && w.pump.broken() != troubleNone {
 		return w.pump.broken()
 	}
@@ -172,7 +172,7 @@ func (u *upstream1) sendRest(w *work) trouble {
 		if t := w.down.flush(w); t != troubleNone {
 			return t
 		}
-		u.stream.ReadWithin(w.server.opts.ResponseTimeout)
+		u.stream.ReadWithin(w.set.times.Response)
 		if _, err := b.Fill(u.stream); err != nil {
 			if !errors.Is(err, io.EOF) {
 				return backendTrouble(err)

@@ -44,23 +44,26 @@ func (w *work) exchange(ctx context.Context, service string) bool {
 		}
 	}
 	terms := forward.Terms{
-		Connect: w.server.opts.Connect, Reuse: true, Shard: w.shard, Key: key,
+		Connect: w.set.times.Connect, Reuse: true, Shard: w.shard, Key: key,
 		Carrier: w.server.carrier, Client: &w.ends.whom,
 	}
 	var err error
+	whole := ctx
+	ctx = w.within(whole)
+	defer w.relax()
 	w.lease, err = w.server.registry.Load().Borrow(ctx, service, terms)
 	if err != nil {
-		f := unavailable(service, err)
+		f := w.unavailable(service, err)
 		w.keep = w.keep && w.pump == nil
 		return w.reply(f)
 	}
 	w.reach()
-	w.down.hold(w.up)
+	w.hold(w.up)
 	w.backend = w.lease.Backend.Text()
 	since := time.Now()
 	t, renewed := w.roundTrip(ctx, terms)
 	if renewed != nil { // the lease is gone with the failure to renew it
-		f := unavailable(service, renewed)
+		f := w.unavailable(service, renewed)
 		w.keep = w.keep && w.pump == nil
 		return w.reply(f)
 	}
@@ -73,18 +76,23 @@ func (w *work) exchange(ctx context.Context, service string) bool {
 		}
 	}
 	if t == troubleNone && w.res.status == 101 {
-		w.down.tunnel(ctx, w)
-		w.down.hold(nil)
+		w.relax()
+		w.down.tunnel(whole, w)
+		w.hold(nil)
 		return false
 	}
 	keepBackend := false
 	if t == troubleNone {
 		keepBackend, t = w.deliver()
 	}
-	if t != troubleNone && ctx.Err() != nil {
+	switch {
+	case t == troubleNone:
+	case whole.Err() != nil:
 		t = troubleClient // we have cut it: nothing is to be said about the backend
+	case w.isLate():
+		t = troubleLate
 	}
-	w.down.hold(nil) // it may go to another client now
+	w.hold(nil) // it may go to another client now
 	return w.conclude(t, keepBackend, service)
 }
 
@@ -103,11 +111,11 @@ func (w *work) roundTrip(ctx context.Context, terms forward.Terms) (t trouble, r
 			return t, nil
 		}
 		w.server.metrics.retries.Add(1)
-		w.down.hold(nil)
+		w.hold(nil)
 		if err := w.renew(ctx, terms); err != nil {
 			return t, err
 		}
-		w.down.hold(w.up)
+		w.hold(w.up)
 	}
 }
 
@@ -115,7 +123,7 @@ func (w *work) roundTrip(ctx context.Context, terms forward.Terms) (t trouble, r
 // about it, or the connection had died while idle and twice is the same as once.
 func (w *work) repeatable(t trouble) bool {
 	switch {
-	case !w.up.untouched(), w.pump != nil && w.pump.started:
+	case w.isLate(), !w.up.untouched(), w.pump != nil && w.pump.started:
 		return false
 	case t == troubleRefused:
 		return true
@@ -149,7 +157,7 @@ func (w *work) waited(t trouble, by *time.Time) (_ trouble, again bool) {
 		return t, false
 	case w.pump != nil && w.pump.busy():
 		// The backend waits for the rest of the body, and the pump sees the client.
-		*by = time.Now().Add(w.server.opts.ResponseTimeout)
+		*by = time.Now().Add(w.set.times.Response)
 	case (w.pump == nil || w.pump.ended()) && w.down.gone():
 		return troubleClient, false
 	case !time.Now().Before(*by):
@@ -186,7 +194,11 @@ func (w *work) conclude(t trouble, keepBackend bool, service string) bool {
 		w.down.abort()
 		return false
 	case w.sent:
-		w.trouble = t.fault(service).text
+		f := t.fault(service)
+		w.trouble = f.text
+		if f.shed != shedNone {
+			w.server.metrics.shed[f.shed].Add(1)
+		}
 		w.server.metrics.cut.Add(1)
 		w.down.abort() // the client must see that it is not the whole
 		return false

@@ -47,7 +47,7 @@ func (s *Server) serveHTTP2(ctx context.Context, c *forward.Conn[settings], earl
 	f := &front2{server: s, conn: c, ctx: ctx, ends: newEnds(c)}
 	defer f.ends.whom.Gone()
 	f.h2 = h2.New(c.Stream, early, h2.Options{
-		Serve: f.serve, MaxStreams: c.Settings().gate.limits.Streams, Extended: true, Waited: f.waited, Stall: s.opts.ResponseTimeout,
+		Serve: f.serve, MaxStreams: c.Settings().gate.limits.Streams, Extended: true, Waited: f.waited, Stall: c.Settings().times.Write,
 		Idle: func() time.Duration { return c.Settings().idle },
 	})
 	s.metrics.http2.Add(1)

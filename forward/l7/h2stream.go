@@ -72,7 +72,7 @@ func (d *stream2) collect(w *work, n int) (fault, bool) {
 		if w.tooSlow(since, int64(total-n)) {
 			return fault{status: 408, text: "request body came too slowly", shed: shedBodyRate}, true
 		}
-		p, end, err := d.stream.Receive(w.server.opts.BodyTimeout)
+		p, end, err := d.stream.Receive(w.set.times.Body)
 		switch {
 		case errors.Is(err, h2.ErrStall):
 			return fault{status: 408, text: "request body did not arrive in time", shed: shedBodyTime}, true
@@ -89,10 +89,10 @@ func (d *stream2) collect(w *work, n int) (fault, bool) {
 
 // pump moves the body.
 func (d *stream2) pump(p *pump) trouble {
-	opts := &p.work.server.opts
+	times := &p.work.set.times
 	var lines []byte
 	for {
-		payload, end, err := d.stream.Receive(opts.BodyTimeout)
+		payload, end, err := d.stream.Receive(times.Body)
 		switch {
 		case p.stopping.Load():
 			return troubleClient
@@ -192,7 +192,7 @@ func (d *stream2) flush(w *work) trouble {
 func (d *stream2) send(w *work, m h2.Message) trouble {
 	w.sent = true
 	w.downBytes += int64(len(m.Head) + len(m.Data) + len(m.Trailers))
-	if err := d.stream.Send(m, w.server.opts.ResponseTimeout); err != nil {
+	if err := d.stream.Send(m, w.set.times.Write); err != nil {
 		return troubleClient
 	}
 	return troubleNone

@@ -69,7 +69,7 @@ func (d *stream2) tunnel(ctx context.Context, w *work) {
 		w.lease.Backend.Report(forward.OutcomeClient)
 		return
 	}
-	t := tunnel{client: &muxEnd{stream: d.stream, reset: d.abort}, backend: w.up.far(w), idle: w.server.opts.TunnelIdle, ctx: ctx}
+	t := tunnel{client: &muxEnd{stream: d.stream, reset: d.abort}, backend: w.up.far(w), idle: w.set.times.Tunnel, ctx: ctx}
 	outcome := t.run()
 	w.lease.Backend.Report(outcome)
 	if outcome != forward.OutcomeServed {

@@ -125,7 +125,7 @@ func (d *stream3) early(w *work) (bool, fault) {
 	case "GET", "HEAD", "OPTIONS":
 		return true, fault{}
 	}
-	timer := time.NewTimer(w.server.opts.HeaderTimeout)
+	timer := time.NewTimer(w.set.times.Header)
 	defer timer.Stop()
 	select {
 	case <-done:
@@ -146,7 +146,7 @@ func (d *stream3) peek(w *work) (_ fault, ok bool) {
 		return fault{}, true
 	}
 	d.buf = forward.NewBuffer()
-	d.readWithin(w.server.opts.BodyTimeout)
+	d.readWithin(w.set.times.Body)
 	n, err := d.r.Body.Read(d.buf.Data[:])
 	switch {
 	case n > 0:
@@ -180,7 +180,7 @@ func (d *stream3) collect(w *work, n int) (fault, bool) {
 		}
 		at := len(w.body)
 		w.body = slices.Grow(w.body, n)[:at+n]
-		d.readWithin(w.server.opts.BodyTimeout)
+		d.readWithin(w.set.times.Body)
 		got, err := d.r.Body.Read(w.body[at:])
 		w.body = w.body[:at+got]
 		switch n -= got; {
@@ -202,7 +202,7 @@ func (d *stream3) pump(p *pump) trouble {
 	payload, err := d.first, error(nil)
 	for {
 		if len(payload) == 0 {
-			d.readWithin(p.work.server.opts.BodyTimeout)
+			d.readWithin(p.work.set.times.Body)
 			if p.stopping.Load() {
 				return troubleClient
 			}
@@ -275,7 +275,7 @@ func (d *stream3) fill(r *response, length int64) {
 // interim passes a 1xx on; 101 has no meaning in HTTP/3.
 func (d *stream3) interim(w *work) trouble {
 	d.fill(&w.res, -1)
-	_ = d.rw.(deadliner).SetWriteDeadline(time.Now().Add(w.server.opts.ResponseTimeout))
+	_ = d.rw.(deadliner).SetWriteDeadline(time.Now().Add(w.set.times.Write))
 	d.rw.WriteHeader(w.res.status)
 	return troubleNone
 }
@@ -308,7 +308,7 @@ func (d *stream3) flush(w *work) trouble {
 	}
 	w.sent, d.began = true, true
 	rw := d.rw.(deadliner)
-	_ = rw.SetWriteDeadline(time.Now().Add(w.server.opts.ResponseTimeout))
+	_ = rw.SetWriteDeadline(time.Now().Add(w.set.times.Write))
 	w.downBytes += int64(len(w.out))
 	var err error
 	if len(w.out) > 0 {
@@ -404,7 +404,7 @@ func (d *stream3) tunnel(ctx context.Context, w *work) {
 	}
 	d.began = true
 	end := &quicEnd{stream: stream, buf: forward.NewBuffer()}
-	t := tunnel{client: end, backend: w.up.far(w), idle: w.server.opts.TunnelIdle, ctx: ctx}
+	t := tunnel{client: end, backend: w.up.far(w), idle: w.set.times.Tunnel, ctx: ctx}
 	outcome := t.run()
 	w.lease.Backend.Report(outcome)
 	if outcome != forward.OutcomeServed {

@@ -34,6 +34,34 @@ type Limits struct {
 	MinRate int
 }
 
+// Times bound how long things may take on a listener; 0 is what Options say.
+type Times struct {
+	// Header bounds the arrival of a request's head from its first byte, a PROXY header and
+	// a TLS handshake; Body the silence of a client in a body, Write how long it may take
+	// nothing of what is sent to it.
+	Header, Body, Write time.Duration
+	// Connect bounds one attempt to reach a backend, Response its silence.
+	Connect, Response time.Duration
+	// Tunnel bounds the silence of both sides after an upgrade.
+	Tunnel time.Duration
+	// Request bounds a request from its first byte to the end of its answer, upgraded
+	// connections not; 0 = as long as it takes.
+	Request time.Duration
+}
+
+// settle fills in what Options say.
+func (t *Times) settle(o *Options) error {
+	for _, d := range []time.Duration{t.Header, t.Body, t.Write, t.Connect, t.Response, t.Tunnel, t.Request} {
+		if d < 0 {
+			return errors.New("times must not be negative")
+		}
+	}
+	t.Header, t.Body = cmp.Or(t.Header, o.HeaderTimeout), cmp.Or(t.Body, o.BodyTimeout)
+	t.Write, t.Response = cmp.Or(t.Write, o.ResponseTimeout), cmp.Or(t.Response, o.ResponseTimeout)
+	t.Connect, t.Tunnel = cmp.Or(t.Connect, o.Connect), cmp.Or(t.Tunnel, o.TunnelIdle)
+	return nil
+}
+
 // DefaultMinRate is the slowest that a body may come, in bytes a second.
 const DefaultMinRate = 128
 
@@ -63,6 +91,7 @@ const (
 	shedRoute
 	shedClientRate
 	shedClientConnections
+	shedRequestTime
 	shedProxyTime
 	shedProxyBad
 	shedCount
@@ -70,7 +99,7 @@ const (
 
 var shedTexts = [shedCount]string{
 	"", "header", "uri", "body", "header_time", "body_time", "body_rate", "requests", "route_requests",
-	"client_requests", "client_connections", "proxy_timeout", "proxy_invalid",
+	"client_requests", "client_connections", "request_time", "proxy_timeout", "proxy_invalid",
 }
 
 // check fills in the defaults and refuses what cannot be.

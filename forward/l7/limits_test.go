@@ -4,7 +4,9 @@ import (
 	"bufio"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net"
+	"net/http"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -59,6 +61,9 @@ func TestHeadLimits(t *testing.T) {
 			t.Errorf("%s: counted %d as %s, want 1", tt.name, got-before, tt.reason)
 		}
 	}
+	f = start(t, Options{Listeners: []Listener{{Routes: anyRoute, Limits: Limits{Body: 10}}}}, webBackend(t, func(_ http.ResponseWriter, r *http.Request) {
+		io.Copy(io.Discard, r.Body) // one that answers before is faster than the limit
+	}))
 	w := dial(t, f.addr)
 	w.send("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n6\r\nabcdef\r\n6\r\nabcdef\r\n")
 	if got := w.read("POST").StatusCode; got != 413 {
@@ -303,5 +308,63 @@ func TestMetersCount(t *testing.T) {
 	}
 	if n, sum, _ := all.histogram(); n != 1 || sum <= 0 {
 		t.Errorf("histogram: %d, %v", n, sum)
+	}
+}
+
+// TestRequestTime: a request that takes too long ends, before its answer with 504, in it with
+// a cut; one that is in time, and an upgraded connection, do not.
+func TestRequestTime(t *testing.T) {
+	backend := rawBackend(t, func(c *net.TCPConn, r *bufio.Reader) {
+		for {
+			req, err := http.ReadRequest(r)
+			if err != nil {
+				return
+			}
+			switch req.URL.Path {
+			case "/silent":
+				io.Copy(io.Discard, r)
+				return
+			case "/drips":
+				fmt.Fprint(c, "HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n")
+				for {
+					if _, err := fmt.Fprint(c, "x"); err != nil {
+						return
+					}
+					time.Sleep(5 * time.Millisecond) // what it is: slow
+				}
+			case "/socket":
+				fmt.Fprint(c, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+				io.Copy(c, r)
+				return
+			default:
+				fmt.Fprint(c, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+			}
+		}
+	})
+	f := start(t, Options{Listeners: []Listener{{Routes: anyRoute, Times: Times{Request: 300 * time.Millisecond}}}}, backend)
+	socket := dial(t, f.addr)
+	socket.send("GET /socket HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+	socket.read("GET")
+	if got := f.ask(t, "GET /fine HTTP/1.1\nHost: a").StatusCode; got != 200 {
+		t.Errorf("in time: got %d", got)
+	}
+	began := time.Now()
+	if got := f.ask(t, "GET /silent HTTP/1.1\nHost: a").StatusCode; got != 504 || time.Since(began) < 200*time.Millisecond {
+		t.Errorf("silent: got %d after %s", got, time.Since(began))
+	}
+	w := dial(t, f.addr)
+	w.send("GET /drips HTTP/1.1\r\nHost: a\r\n\r\n")
+	res, err := http.ReadResponse(w.r, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n, err := io.Copy(io.Discard, res.Body); err == nil {
+		t.Errorf("drips: got a whole answer of %d bytes", n)
+	}
+	until(t, "both are counted", func() bool { return f.Stats().Refusals["request_time"] == 2 })
+	socket.send("still here")
+	var echo [10]byte
+	if _, err := io.ReadFull(socket.r, echo[:]); err != nil || string(echo[:]) != "still here" {
+		t.Errorf("the upgraded connection: got %q, %v", echo, err)
 	}
 }

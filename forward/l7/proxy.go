@@ -13,7 +13,7 @@ import (
 // readProxy reads the PROXY header that a connection has to begin with; false if it does
 // not, which ends it: what is behind could be anybody's.
 func (s *Server) readProxy(c *forward.Conn[settings]) bool {
-	c.Stream.ReadUntil(time.Now().Add(s.opts.HeaderTimeout))
+	c.Stream.ReadUntil(time.Now().Add(c.Settings().times.Header))
 	var space [proxyproto.MaxBinary]byte
 	have := 0
 	for {

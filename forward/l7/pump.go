@@ -85,7 +85,7 @@ func (p *pump) ended() bool {
 
 // busy reports whether the body is still on its way.
 func (p *pump) busy() bool {
-	return !p.ended() && time.Since(time.Unix(0, p.moved.Load())) < p.work.server.opts.ResponseTimeout
+	return !p.ended() && time.Since(time.Unix(0, p.moved.Load())) < p.work.set.times.Response
 }
 
 // complete reports whether the whole body was read and sent.

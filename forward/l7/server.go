@@ -55,8 +55,9 @@ type Listener struct {
 	HTTP3 bool
 	// Transports are those of the services that Routes name: the files that they need are read.
 	Transports []forward.Transport
-	// Limits bound what is taken.
+	// Limits bound what is taken, Times how long it may take.
 	Limits Limits
+	Times  Times
 	// AcceptProxy are sources whose connections begin with a PROXY header, version 1 or 2.
 	AcceptProxy []netip.Prefix
 	// AccessLog is where requests are written down; nil = nowhere.
@@ -125,6 +126,7 @@ type settings struct {
 	requestIDLow string // Origin.RequestID in lower case
 	pages        pages
 	gate         *gate
+	times        Times
 	acceptProxy  []netip.Prefix
 	log          *accessLog // nil = none
 	name         string     // in the access log
@@ -249,7 +251,7 @@ func (s *Server) settle(listeners []Listener) ([]forward.Listen[settings], []*te
 func (s *Server) settleOne(l *Listener) (settings, error) {
 	set := settings{
 		engine: s.serveHTTP1, idle: cmp.Or(l.Idle, DefaultIdle), origin: l.Origin,
-		acceptProxy: l.AcceptProxy, name: l.Address.String(),
+		acceptProxy: l.AcceptProxy, name: l.Address.String(), times: l.Times,
 	}
 	var errs []error
 	var err error
@@ -268,6 +270,9 @@ func (s *Server) settleOne(l *Listener) (settings, error) {
 		}
 	}
 	if set.pages, err = readPages(l.Pages); err != nil {
+		errs = append(errs, err)
+	}
+	if err := set.times.settle(&s.opts); err != nil {
 		errs = append(errs, err)
 	}
 	limits := l.Limits

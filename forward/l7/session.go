@@ -78,6 +78,7 @@ type work struct {
 	upBytes, downBytes int64
 	service, backend   string
 	trouble            string
+	deadline           *deadline // of the whole; nil = none
 }
 
 var works = sync.Pool{New: func() any {
@@ -227,7 +228,7 @@ func (s *session) readHead(w *work) (n int, f fault, ok bool) {
 			return 0, fault{status: 431, text: "header fields are too large", shed: shedHeader}, true
 		}
 		if by.IsZero() {
-			by = time.Now().Add(s.server.opts.HeaderTimeout)
+			by = time.Now().Add(w.set.times.Header)
 		}
 		s.client.ReadUntil(by)
 		if _, err := s.in.Fill(s.client); err != nil {
@@ -268,7 +269,7 @@ func (s *session) linger(w *work) {
 func (s *session) writeClient(w *work, p []byte) trouble {
 	w.sent = true
 	w.downBytes += int64(len(p))
-	s.client.WriteWithin(s.server.opts.ResponseTimeout)
+	s.client.WriteWithin(w.set.times.Write)
 	if _, err := s.client.Write(p); err != nil {
 		return troubleClient
 	}
@@ -287,7 +288,7 @@ func (s *session) collect(w *work, n int) (fault, bool) {
 		}
 		start := len(w.body)
 		w.body = slices.Grow(w.body, n)[:start+n]
-		s.client.ReadWithin(s.server.opts.BodyTimeout)
+		s.client.ReadWithin(w.set.times.Body)
 		got, err := s.client.Read(w.body[start:])
 		w.body = w.body[:start+got]
 		n -= got

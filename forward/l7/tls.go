@@ -143,8 +143,8 @@ func (t *terminator) tend(s *Server, now time.Time) {
 func (s *Server) serveTLS(ctx context.Context, c *forward.Conn[settings]) {
 	config := c.Settings().tls.config.Load()
 	stream, conn := forward.Secure(c.Stream, func(below net.Conn) *tls.Conn { return tls.Server(below, config) })
-	stream.ReadWithin(s.opts.HeaderTimeout)
-	stream.WriteWithin(s.opts.HeaderTimeout)
+	stream.ReadWithin(c.Settings().times.Header)
+	stream.WriteWithin(c.Settings().times.Header)
 	err := conn.HandshakeContext(ctx)
 	state := conn.ConnectionState()
 	s.metrics.shaken(state, err)

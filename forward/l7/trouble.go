@@ -25,6 +25,7 @@ const (
 	troubleNoTunnel         // the backend does not take WebSockets
 	troubleLarge            // the client's body is larger than it may be
 	troubleRate             // it comes too slowly
+	troubleLate             // the request took longer than it may
 )
 
 // fault is what the client is told, if it can still be told.
@@ -44,6 +45,8 @@ func (t trouble) fault(service string) fault {
 		return fault{status: 413, text: "request body is too large", shed: shedBody}
 	case troubleRate:
 		return fault{status: 408, text: "request body came too slowly", shed: shedBodyRate}
+	case troubleLate:
+		return fault{status: 504, text: fmt.Sprintf("request to service %q took too long", service), shed: shedRequestTime}
 	case troubleRefused:
 		return fault{status: 503, text: fmt.Sprintf("backend of service %q took no more requests", service)}
 	case troubleNoTunnel:
@@ -58,7 +61,7 @@ func (t trouble) outcome(status int) forward.Outcome {
 	switch {
 	case t == troubleReset:
 		return forward.OutcomeReset
-	case t == troubleSilent:
+	case t == troubleSilent, t == troubleLate:
 		return forward.OutcomeTimeout
 	case t == troubleProtocol:
 		return forward.OutcomeProtocol
@@ -77,6 +80,14 @@ func backendTrouble(err error) trouble {
 		return troubleSilent
 	}
 	return troubleReset
+}
+
+// unavailable is the fault for a service that no connection could be had for in the request's time.
+func (w *work) unavailable(service string, err error) fault {
+	if w.isLate() {
+		return troubleLate.fault(service)
+	}
+	return unavailable(service, err)
 }
 
 // unavailable is the fault for a service that no connection could be had for.

@@ -220,7 +220,7 @@ func (s *session) tunnel(ctx context.Context, w *work) {
 	u.back.R += u.head
 	w.out = append(w.out, u.back.Unread()...)
 	early := s.in.Unread() // sent before the answer was seen
-	u.stream.WriteWithin(s.server.opts.ResponseTimeout)
+	u.stream.WriteWithin(w.set.times.Response)
 	if len(early) > 0 {
 		if _, err := u.stream.Write(early); err != nil {
 			w.lease.Backend.Report(forward.OutcomeReset)
@@ -240,7 +240,7 @@ func (s *session) tunnel(ctx context.Context, w *work) {
 
 // run is the tunnel to a backend that speaks HTTP/2.
 func (s *session) run(ctx context.Context, w *work, near tunnelEnd) {
-	t := tunnel{client: near, backend: w.up.far(w), idle: s.server.opts.TunnelIdle, ctx: ctx}
+	t := tunnel{client: near, backend: w.up.far(w), idle: w.set.times.Tunnel, ctx: ctx}
 	outcome := t.run()
 	w.lease.Backend.Report(outcome)
 	if outcome != forward.OutcomeServed {
@@ -251,7 +251,7 @@ func (s *session) run(ctx context.Context, w *work, near tunnelEnd) {
 
 // splice1 is the tunnel between two connections.
 func (s *session) splice1(ctx context.Context, w *work, up *forward.Stream) {
-	t := forward.Tunnel{Client: s.client, Backend: up, Idle: s.server.opts.TunnelIdle}
+	t := forward.Tunnel{Client: s.client, Backend: up, Idle: w.set.times.Tunnel}
 	err := t.Run()
 	switch {
 	case err == nil:

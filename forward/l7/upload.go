@@ -30,7 +30,7 @@ func (s *session) receive(p *pump) trouble {
 	if s.in.W == forward.BufferSize {
 		s.in.Compact()
 	}
-	s.client.ReadWithin(s.server.opts.BodyTimeout)
+	s.client.ReadWithin(p.work.set.times.Body)
 	if p.stopping.Load() {
 		return troubleClient
 	}
@@ -91,11 +91,11 @@ func (s *session) pumpLength(p *pump) trouble {
 // splice moves a chunk inside the kernel. It leaves the end of the body to
 // pumpLength.
 func (s *session) splice(p *pump) trouble {
-	opts := &s.server.opts
+	times := &p.work.set.times
 	client := s.client
 	chunk := min(p.left-1, spliceChunk)
 	start := time.Now()
-	n, err := p.up.wire().Splice(client, chunk, opts.BodyTimeout, opts.ResponseTimeout)
+	n, err := p.up.wire().Splice(client, chunk, times.Body, times.Response)
 	if p.stopping.Load() {
 		return troubleClient
 	}
@@ -113,7 +113,7 @@ func (s *session) splice(p *pump) trouble {
 			return troubleClient
 		}
 		return troubleReset
-	case time.Since(start) >= opts.BodyTimeout+opts.ResponseTimeout:
+	case time.Since(start) >= times.Body+times.Response:
 		return troubleSilent
 	case n == 0:
 		return troubleSlow

@@ -26,7 +26,7 @@ func (u *upstream1) send(w *work) trouble {
 	if w.pump == nil && len(w.body) > 0 {
 		w.out = append(w.out, w.body...)
 	}
-	u.stream.WriteWithin(w.server.opts.ResponseTimeout)
+	u.stream.WriteWithin(w.set.times.Response)
 	if _, err := u.stream.Write(w.out); err != nil {
 		return backendTrouble(err)
 	}
@@ -79,7 +79,7 @@ func (u *upstream1) fill(w *work) trouble {
 			return troubleProtocol // larger than any head may be
 		}
 	}
-	by := time.Now().Add(w.server.opts.ResponseTimeout)
+	by := time.Now().Add(w.set.times.Response)
 	for {
 		u.stream.ReadWithin(max(min(time.Until(by), lookEvery), time.Millisecond))
 		if w.pump != nil && w.pump.broken() != troubleNone {
@@ -127,7 +127,7 @@ func (u *upstream1) flush(*pump) trouble {
 	if len(u.piece) == 0 {
 		return troubleNone
 	}
-	u.stream.WriteWithin(u.w.server.opts.ResponseTimeout)
+	u.stream.WriteWithin(u.w.set.times.Response)
 	_, err := u.stream.Write(u.piece)
 	u.piece, u.out = nil, u.out[:0]
 	if err != nil {

@@ -44,11 +44,11 @@ func trouble2(err error) trouble {
 }
 
 func (u *upstream2) send(w *work) trouble {
-	within := w.server.opts.ResponseTimeout
+	within := w.set.times.Response
 	websocket := w.upgrade != nil && is(w.upgrade, "websocket")
 	if !websocket {
 		w.upgrade = nil // HTTP/2 knows no other
-	} else if !u.peer.conn.Extended(w.server.opts.Connect) {
+	} else if !u.peer.conn.Extended(w.set.times.Connect) {
 		return troubleNoTunnel
 	}
 	u.block = appendRequest2(u.block[:0], &w.req, w.ends.to, u.peer.peers.via.TLS(), websocket)
@@ -71,7 +71,7 @@ func (u *upstream2) send(w *work) trouble {
 
 func (u *upstream2) answer(w *work) trouble {
 	stream := u.stream.Load()
-	by := time.Now().Add(w.server.opts.ResponseTimeout)
+	by := time.Now().Add(w.set.times.Response)
 	for interim := 0; ; {
 		fields, end, err := stream.Head(max(min(time.Until(by), lookEvery), time.Millisecond))
 		if err != nil {
@@ -117,7 +117,7 @@ func (u *upstream2) deliver(w *work, frame framing) (keep bool, t trouble) {
 		}
 	}
 	for {
-		p, end, err := stream.Receive(w.server.opts.ResponseTimeout)
+		p, end, err := stream.Receive(w.set.times.Response)
 		switch {
 		case w.pump != nil && w.pump.broken() != troubleNone:
 			return false, w.pump.broken()
@@ -164,7 +164,7 @@ func (u *upstream2) flush(*pump) trouble {
 		m.Trailers = u.trailers
 	}
 	u.piece = nil
-	if err := u.stream.Load().Send(m, u.w.server.opts.ResponseTimeout); err != nil {
+	if err := u.stream.Load().Send(m, u.w.set.times.Response); err != nil {
 		return trouble2(err)
 	}
 	return troubleNone

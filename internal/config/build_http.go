@@ -23,6 +23,7 @@ type HTTPListener struct {
 	Errors                []ErrorPage
 	AcceptProxy           []netip.Prefix // sources that begin with a PROXY header
 	Limits                HTTPLimits
+	Times                 HTTPTimes
 	AccessLog             *AccessLog // nil = none
 }
 
@@ -32,6 +33,9 @@ type HTTPLimits struct {
 	Requests, ClientRequests, ClientConnections   int
 	ClientIPv4, ClientIPv6, Clients, Streams      int
 }
+
+// HTTPTimes are how long things may take on an HTTP listener; 0 of Request = as long as it takes.
+type HTTPTimes struct{ Header, Body, Write, Connect, Response, Tunnel, Request time.Duration }
 
 // RouteLimits are what a route takes; 0 = no limit, or the listener's.
 type RouteLimits struct{ Requests, Body int }
@@ -151,6 +155,7 @@ func (b *builder) buildHTTP(at *value, serve func(string) string) *HTTPListener 
 		Errors:         b.errorPages(at),
 		AcceptProxy:    each[netip.Prefix](at.list("accept_proxy")),
 		Limits:         buildHTTPLimits(at.section("limits")),
+		Times:          buildHTTPTimes(at.section("times")),
 		AccessLog:      b.buildAccessLog(at.entry("access_log")),
 	}
 	seen := make(map[string]bool)
@@ -177,6 +182,14 @@ func buildHTTPLimits(at *value) HTTPLimits {
 		ClientRequests: get[int](at, "client_requests"), ClientConnections: get[int](at, "client_connections"),
 		ClientIPv4: get[int](at, "client_ipv4"), ClientIPv6: get[int](at, "client_ipv6"),
 		Clients: get[int](at, "clients"), Streams: get[int](at, "streams"),
+	}
+}
+
+func buildHTTPTimes(at *value) HTTPTimes {
+	d := func(key string) time.Duration { return get[time.Duration](at, key) }
+	return HTTPTimes{
+		Header: d("header"), Body: d("body"), Write: d("write"), Connect: d("connect"), Response: d("response"),
+		Tunnel: d("tunnel"), Request: d("request"),
 	}
 }
 

@@ -54,6 +54,10 @@ var defaultHTTPLimits = config.HTTPLimits{
 	HeaderBytes: 16384, HeaderFields: 128, URI: 8192, MinRate: 128, ClientIPv4: 32, ClientIPv6: 64, Clients: 65536, Streams: 128,
 }
 
+var defaultHTTPTimes = config.HTTPTimes{
+	Header: 10 * time.Second, Body: 30 * time.Second, Write: time.Minute, Connect: 2 * time.Second, Response: time.Minute, Tunnel: time.Hour,
+}
+
 func TestDefaults(t *testing.T) {
 	got := mustParse(t, "/etc/pharos/pharos.yaml", `
 sites:
@@ -111,7 +115,7 @@ tests: [{name: www.example.com, from: DE, expect: fra}]
 			{Bind: config.Bind{Port: 80}, TCP: tcpDefaults("web", 10*time.Minute, 2*time.Second)},
 			{Bind: config.Bind{Port: 81}, HTTP: &config.HTTPListener{
 				Routes: []config.Route{{Path: "/", Service: "web"}}, Idle: time.Minute,
-				TrustedHeader: "x-forwarded-for", XForwarded: "append", Forwarded: "none", Limits: defaultHTTPLimits,
+				TrustedHeader: "x-forwarded-for", XForwarded: "append", Forwarded: "none", Limits: defaultHTTPLimits, Times: defaultHTTPTimes,
 			}},
 		},
 		DNS:  config.DNS{Listen: []config.Bind{{Port: 53}}, UDPSize: 1232, TCPMax: 4096, TCPIdle: 10 * time.Second, ECS: true},
@@ -228,7 +232,7 @@ func TestEverything(t *testing.T) {
 			Listen:  []config.Bind{{Host: "node", Port: 53}, {Addr: addr("127.0.0.1"), Port: 5300}},
 			UDPSize: 1400, TCPMax: 10, TCPIdle: 2 * time.Second, ServerName: "dns.example.com",
 		}, cfg.DNS},
-		{"listener", config.Listener{Bind: config.Bind{Host: "vip", Port: 443}, HTTP: &config.HTTPListener{Idle: 30 * time.Second, TrustedHeader: "x-forwarded-for", XForwarded: "append", Forwarded: "none", Limits: defaultHTTPLimits, Routes: []config.Route{
+		{"listener", config.Listener{Bind: config.Bind{Host: "vip", Port: 443}, HTTP: &config.HTTPListener{Idle: 30 * time.Second, TrustedHeader: "x-forwarded-for", XForwarded: "append", Forwarded: "none", Limits: defaultHTTPLimits, Times: defaultHTTPTimes, Routes: []config.Route{
 			{Host: "www.example.com", Path: "/", Service: "web"}, {Host: "*.example.com", Path: "/api", Service: "api"}, {Path: "/", Service: "web"},
 		}}, TLS: &config.TLSListener{
 			MinVersion: "1.3", Certificates: []config.Certificate{

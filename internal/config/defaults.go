@@ -58,6 +58,11 @@ const (
 	defaultURI          = 8 << 10
 	defaultMinRate      = 128
 	defaultStreams      = 128
+	defaultHeaderTime   = 10 * time.Second
+	defaultBodyTime     = 30 * time.Second
+	defaultWriteTime    = time.Minute
+	defaultResponseTime = time.Minute
+	defaultTunnelTime   = time.Hour
 	defaultSample       = 1.0
 
 	defaultHello     = 5 * time.Second

@@ -160,6 +160,7 @@ func checkConfig(t *testing.T, cfg *config.Config) {
 		}
 		must(len(l.HTTP.Routes) > 0 && l.HTTP.Idle > 0, "listener", l)
 		must(l.HTTP.Limits.HeaderBytes >= 256 && l.HTTP.Limits.HeaderFields > 0 && l.HTTP.Limits.URI >= 16 && l.HTTP.Limits.Streams > 0, "limits", l)
+		must(l.HTTP.Times.Header > 0 && l.HTTP.Times.Response > 0 && l.HTTP.Times.Write > 0 && l.HTTP.Times.Request >= 0, "times", l)
 		must(l.HTTP.AccessLog == nil || l.HTTP.AccessLog.File != "" && l.HTTP.AccessLog.Sample > 0, "access log", l)
 		for _, r := range l.HTTP.Routes {
 			paths, actions := 0, 0

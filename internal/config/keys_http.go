@@ -23,6 +23,7 @@ func httpKeys() *shape {
 		may("errors", errorKeys(), "Pages to show instead of errors of pharos itself"),
 		may("accept_proxy", oneOrMore(one(prefix("a source")), 1, maxSources), "Sources whose connections begin with a PROXY header, version 1 or 2: it is demanded of them, and refused from all others"),
 		may("limits", httpLimitKeys(), "What is taken"),
+		may("times", httpTimeKeys(), "How long things may take"),
 		may("access_log", accessLogKeys(), "Where requests are written down. Default: nowhere"),
 	)
 }
@@ -42,6 +43,21 @@ func httpLimitKeys() *shape {
 		with("client_ipv6", one(integer("client_ipv6", 16, 128)), 64, "How many bits of an IPv6 address make a client"),
 		with("clients", one(integer("clients", 64, maxClients)), defaultClients, "How many clients are remembered; one that there is no room for is served and not counted"),
 		with("streams", one(integer("streams", 1, 1000)), defaultStreams, "How many HTTP/2 streams a connection may have open"),
+	)
+}
+
+func httpTimeKeys() *shape {
+	span := func(key string, most time.Duration) *shape {
+		return one(duration(key, minConnect, most, time.Millisecond))
+	}
+	return object(
+		with("header", span("header", time.Hour), defaultHeaderTime, "The head of a request, from its first byte; a PROXY header; a TLS handshake. 408"),
+		with("body", span("body", time.Hour), defaultBodyTime, "The silence of a client in a body. 408"),
+		with("write", span("write", time.Hour), defaultWriteTime, "How long a client may take nothing of what is sent to it"),
+		with("connect", span("connect", maxConnect), defaultConnect, "A connection to a backend. 504"),
+		with("response", span("response", maxIdle), defaultResponseTime, "The silence of a backend. 504"),
+		with("tunnel", span("tunnel", maxIdle), defaultTunnelTime, "The silence of both sides of an upgraded connection"),
+		may("request", span("request", maxIdle), "A request from its first byte to the end of its answer, upgraded connections not; 504, or a cut. Default: as long as it takes"),
 	)
 }
 

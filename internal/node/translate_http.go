@@ -18,7 +18,7 @@ func httpListener(c *config.HTTPListener) l7.Listener {
 			Trusted: c.TrustedProxies, ByForwarded: c.TrustedHeader == "forwarded",
 			XForwarded: forwardedMode(c.XForwarded), Forwarded: forwardedMode(c.Forwarded), RequestID: c.RequestID,
 		},
-		AcceptProxy: c.AcceptProxy, Limits: httpLimits(&c.Limits), AccessLog: accessLog(c.AccessLog),
+		AcceptProxy: c.AcceptProxy, Limits: httpLimits(&c.Limits), Times: l7.Times(c.Times), AccessLog: accessLog(c.AccessLog),
 	}
 	for i := range c.Routes {
 		l.Routes[i] = httpRoute(&c.Routes[i])
