@@ -28,6 +28,8 @@ const (
 	streamWindow3 = 256 << 10
 	// farewell3 is how long clients have to leave by themselves when nothing is open any more.
 	farewell3 = 250 * time.Millisecond
+	// overlap3 is how long new connections are taken after another process has taken over.
+	overlap3 = time.Second
 )
 
 // errBusy3 refuses a connection.
@@ -381,7 +383,10 @@ func (fs *fronts3) run(ctx context.Context) {
 	fs.startLocked()
 	fs.mu.Unlock()
 	<-ctx.Done()
-	limit, _ := forward.Drain(ctx, fs.server.drain())
+	limit, handed := forward.Drain(ctx, fs.server.drain())
+	if handed { // the other process is about to bind its sockets: until then all come here
+		time.Sleep(overlap3)
+	}
 	fs.mu.Lock()
 	fs.running, fs.ended = false, true
 	for _, f := range fs.fronts {
