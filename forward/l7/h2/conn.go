@@ -117,6 +117,35 @@ type Conn struct {
 	spare    []byte
 	writing  bool
 	waiting  []*Stream // to send
+
+	// Of a client: the streams that it has reset lately, on which the peer may not have heard of it yet.
+	cut   map[uint32]struct{}
+	order []uint32
+}
+
+// maxCut is how many of them are remembered.
+const maxCut = 1024
+
+// cutLocked remembers a stream that we have reset.
+func (c *Conn) cutLocked(id uint32) {
+	if c.cut == nil {
+		c.cut = make(map[uint32]struct{})
+	}
+	if len(c.order) == maxCut {
+		delete(c.cut, c.order[0])
+		c.order = append(c.order[:0], c.order[1:]...)
+	}
+	c.cut[id] = struct{}{}
+	c.order = append(c.order, id)
+}
+
+// strayLocked judges a frame of a stream that we do not have (any more). RFC 9113, 5.1: it may be on its way since
+// before we have reset it; otherwise the peer does not know what it says.
+func (c *Conn) strayLocked(id uint32) error {
+	if _, ours := c.cut[id]; ours {
+		return nil
+	}
+	return http2.ConnectionError(http2.ErrCodeStreamClosed)
 }
 
 // New returns a connection over wire; early is what was read from it already, and may
@@ -292,6 +321,9 @@ func (c *Conn) tooManyLocked() bool {
 func (c *Conn) resetLocked(id uint32, code http2.ErrCode) {
 	c.out = appendFrame(c.out, http2.FrameRSTStream, 0, id, 4)
 	c.out = append(c.out, byte(code>>24), byte(code>>16), byte(code>>8), byte(code))
+	if c.opts.Client {
+		c.cutLocked(id)
+	}
 	if s := c.streams[id]; s != nil {
 		s.endLocked(ErrReset)
 	}

@@ -205,7 +205,7 @@ func (c *Conn) headers(f *http2.MetaHeadersFrame) error {
 		if c.idleLocked(id) || id%2 == 0 {
 			return http2.ConnectionError(http2.ErrCodeProtocol)
 		}
-		return nil // of a stream that we have reset
+		return c.strayLocked(id)
 	case id%2 == 0:
 		c.mu.Unlock()
 		return http2.ConnectionError(http2.ErrCodeProtocol)
@@ -274,7 +274,7 @@ func (c *Conn) data(f *http2.DataFrame) error {
 			return http2.ConnectionError(http2.ErrCodeProtocol)
 		case s == nil || s.err != nil:
 			if c.opts.Client {
-				return nil // we have reset it, and the peer has not heard yet
+				return c.strayLocked(id)
 			}
 			return http2.StreamError{StreamID: id, Code: http2.ErrCodeStreamClosed}
 		}
