@@ -138,6 +138,9 @@ func printRoutes(out io.Writer, st *admin.Status, _ time.Time) (fine bool, err e
 		if r.Blame != "" {
 			why = "service " + r.Blame + ": " + why
 		}
+		if r.Lacks != "" {
+			why += ": " + r.Lacks
+		}
 		wanted, sent := 0, 0
 		for _, p := range r.Peers {
 			if p.Wanted {
