@@ -11,6 +11,8 @@ import (
 // TestHold: a socket that keeps its processor answers, does not hold up the garbage collector, which
 // has to stop it, and can be stopped.
 func TestHold(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(0))
+	runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + 1) // the socket's
 	u := serveUDP(t, "127.0.0.1:0", echo{})
 	conn := asker(t, u.Local())
 	asks := func() {
@@ -31,7 +33,7 @@ func TestHold(t *testing.T) {
 		asks() // and it sleeps again
 		runtime.GC()
 	}
-	if each := time.Since(begun) / rounds; each > holdWait {
+	if each := time.Since(begun) / rounds; each > 2*holdWait { // it is stopped several times in each
 		t.Errorf("a collection took %v: it waited for the socket", each)
 	}
 	u.Hold(false)
