@@ -406,8 +406,13 @@ type Change struct {
 
 // Prepare compiles the routes of listeners, reads their certificates and binds the
 // addresses that are new. The Server goes on unchanged until Commit.
-func (s *Server) Prepare(listeners []Listener) (*Change, error) {
+func (s *Server) Prepare(listeners []Listener) (_ *Change, err error) {
 	listens, terminators, files, err := s.settle(listeners)
+	defer func() {
+		if err != nil {
+			s.logs.keep(*s.listens.Load()) // those that were opened for nothing are closed
+		}
+	}()
 	if err != nil {
 		return nil, err
 	}

@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/pharos-lb/pharos/bgp"
+	"github.com/pharos-lb/pharos/forward/l7/route"
 )
 
 // checkTiers asks each tier whether it would take what this configuration
@@ -13,15 +14,29 @@ import (
 // Self it asks for this node, without for every node. Sockets are not tried.
 func (s *Setup) checkTiers() error {
 	if s.Self != nil {
-		return errors.Join(s.checkProbes(), s.checkNode())
+		return errors.Join(s.checkRoutes(), s.checkProbes(), s.checkNode())
 	}
-	var errs []error
+	errs := []error{s.checkRoutes()}
 	for i := range s.Config.Sites {
 		site := &s.Config.Sites[i]
 		for _, n := range site.Nodes {
 			as := *s
 			as.Self = &Self{Node: n, Site: site}
 			errs = append(errs, as.checkNode())
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// checkRoutes compiles the routes of every HTTP listener, which are the same on every node.
+func (s *Setup) checkRoutes() error {
+	var errs []error
+	for i, l := range s.Config.Listeners {
+		if l.HTTP == nil {
+			continue
+		}
+		if _, err := route.New(httpListener(l.HTTP).Routes); err != nil {
+			errs = append(errs, fmt.Errorf("listeners[%d].http: %w", i, err))
 		}
 	}
 	return errors.Join(errs...)
