@@ -30,7 +30,7 @@ func badSuccessor(step string, hangs bool) func() {
 		if step == "start" {
 			stop()
 		}
-		protocol := 1
+		protocol := 2 // node.upgradeProtocol
 		if step == "protocol" {
 			protocol = 99
 		}
