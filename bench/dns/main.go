@@ -119,11 +119,7 @@ func measure(o options) (string, error) {
 	if err := rig.Pin(rig.LoadCore); err != nil {
 		return "", err
 	}
-	programs := make([]*rig.Process, len(results))
-	for i, r := range results {
-		programs[i] = r.process
-	}
-	watch, err := rig.NewWatch(programs)
+	watch, err := watchAll(results)
 	if err != nil {
 		return "", err
 	}
@@ -148,6 +144,14 @@ func measure(o options) (string, error) {
 		}
 	}
 	return report(results, watch, missing)
+}
+
+func watchAll(results []*result) (*rig.Watch, error) {
+	programs := make([]*rig.Process, len(results))
+	for i, r := range results {
+		programs[i] = r.process
+	}
+	return rig.NewWatch(programs)
 }
 
 // playAll plays one workload to all servers, one after the other.

@@ -120,6 +120,10 @@ func measureReloads(o options) (string, error) {
 	for _, r := range results {
 		idle[r.peer.name], busy[r.peer.name], took[r.peer.name] = new(watched), new(watched), new(rig.Figures)
 	}
+	watch, err := watchAll(results)
+	if err != nil {
+		return "", err
+	}
 	for round := range o.rounds {
 		for _, r := range results {
 			name := r.peer.name
@@ -141,7 +145,7 @@ func measureReloads(o options) (string, error) {
 			took[name].Add(lasted.Seconds())
 		}
 	}
-	return reportReloads(o, results, idle, busy, took, missing)
+	return reportReloads(o, results, watch, idle, busy, took, missing)
 }
 
 // writeZone writes the zone for every server.
@@ -272,10 +276,10 @@ func (p *prober) check(answer []byte) error {
 	return nil
 }
 
-func reportReloads(o options, results []*result, idle, busy map[string]*watched, took map[string]*rig.Figures, missing []string) (string, error) {
+func reportReloads(o options, results []*result, watch *rig.Watch, idle, busy map[string]*watched, took map[string]*rig.Figures, missing []string) (string, error) {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s\n%d records, %d reloads each; a query every %v. Medians of the rounds, in brackets the least and the largest; µs.\n\n",
-		rig.Machine(), o.reload, o.rounds, probeEvery)
+	fmt.Fprintf(&b, "%s, over loopback; server and probe on all cores. %s\n%d records, %d reloads each; a query every %v. Medians of the rounds, in brackets the least and the largest; µs.\n\n",
+		rig.Host(), watch, o.reload, o.rounds, probeEvery)
 	table := rig.Table{Columns: []string{"server", "p50", "p99", "p99.99", "longest", "calm: p99.99", "calm: longest", "reload took, s", "MB PSS after"}}
 	for _, r := range results {
 		m, err := r.process.Memory()

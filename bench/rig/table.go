@@ -69,8 +69,11 @@ func (t *Table) String() string {
 	return b.String()
 }
 
-// Machine says when and on what a table was made, as the sentence above it.
-func Machine() string {
+// Machine says when, on what and how a table was made, as the sentence above it.
+func Machine() string { return Host() + ": server on one core, load on another, over loopback." }
+
+// Host says when and on what a table was made, without a full stop.
+func Host() string {
 	model := runtime.GOARCH
 	if data, err := os.ReadFile("/proc/cpuinfo"); err == nil {
 		for line := range strings.Lines(string(data)) {
@@ -85,7 +88,7 @@ func Machine() string {
 	if unix.Uname(&u) == nil {
 		kernel, _, _ = strings.Cut(unix.ByteSliceToString(u.Release[:]), "-")
 	}
-	return fmt.Sprintf("Measured %s on %d cores of %s, Linux %s, %s: server on one core, load on another, over loopback.",
+	return fmt.Sprintf("Measured %s on %d cores of %s, Linux %s, %s",
 		time.Now().UTC().Format("2006-01-02"), runtime.NumCPU(), model, kernel, runtime.Version())
 }
 
