@@ -65,9 +65,15 @@ func heard(asn uint32) probe.Result {
 	return probe.Result{Cause: probe.Spoke, Heard: &probe.Open{ASN: asn, Hold: 9 * time.Second, RouterID: netip.MustParseAddr("10.9.1.2"), IPv4: true}}
 }
 
-// healthy is a node that runs and has nothing wrong.
-func healthy(t *testing.T, more, vips string) (*Case, *ward) {
+// setups are the configurations that were loaded, by what they add: to load one takes long under the race detector, and
+// nobody changes it.
+var setups = map[string]*node.Setup{}
+
+func load(t *testing.T, more, vips string) *node.Setup {
 	t.Helper()
+	if s := setups[more+"\n"+vips]; s != nil {
+		return s
+	}
 	t.Setenv("GOSSIP_KEY", "MDEyMzQ1Njc4OWFiY2RlZg==")
 	t.Setenv("PASSWORD", "secret-of-the-test")
 	file := filepath.Join(t.TempDir(), "pharos.yaml")
@@ -79,6 +85,14 @@ func healthy(t *testing.T, more, vips string) (*Case, *ward) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	setups[more+"\n"+vips] = setup
+	return setup
+}
+
+// healthy is a node that runs and has nothing wrong.
+func healthy(t *testing.T, more, vips string) (*Case, *ward) {
+	t.Helper()
+	setup := load(t, more, vips)
 	w := &ward{
 		addresses:  map[netip.Addr]string{netip.MustParseAddr("10.9.1.1"): "eth0", netip.MustParseAddr("198.18.0.80"): "lo", netip.MustParseAddr("10.9.7.80"): "lo"},
 		interfaces: "eth0 lo", result: heard(64496),
@@ -87,7 +101,7 @@ func healthy(t *testing.T, more, vips string) (*Case, *ward) {
 	router := netip.MustParseAddr("10.9.1.2")
 	return &Case{Setup: setup, Machine: w, Status: &admin.Status{
 		Node: "fra1", Site: "fra", State: "serving", PID: 77, Version: "1",
-		Config:  admin.ConfigStatus{File: file, Hash: fmt.Sprintf("%016x", setup.Config.Hash)},
+		Config:  admin.ConfigStatus{File: setup.Config.File, Hash: fmt.Sprintf("%016x", setup.Config.Hash)},
 		Members: []admin.MemberStatus{{Name: "fra1", Self: true, Heard: true}, {Name: "iad1", State: "present", Heard: true}},
 		Routes: []admin.RouteStatus{{Prefix: netip.MustParsePrefix("198.18.0.0/24"), Announce: true, Installed: true, Peers: []admin.RoutePeerStatus{
 			{Address: router, Wanted: true, Sent: true, Seen: admin.SeenUnknown},
