@@ -2,8 +2,10 @@ package lab
 
 import (
 	"context"
+	"fmt"
 	"net/netip"
 	"os"
+	"strings"
 	"testing"
 	"time"
 )
@@ -18,11 +20,16 @@ func startRouted(t *testing.T, id, config string) (*Lab, *screen) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
+		var logs strings.Builder
+		for _, p := range l.nodes {
+			text, _ := os.ReadFile(p.log())
+			fmt.Fprintf(&logs, "%s:\n%s", p.name, text)
+		}
 		if err := l.Close(); err != nil {
 			t.Error(err)
 		}
 		if t.Failed() {
-			t.Logf("%s", out)
+			t.Logf("%s\n%s", out, logs.String())
 		}
 	})
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)

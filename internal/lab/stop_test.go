@@ -111,6 +111,7 @@ func TestStopLosesNothing(t *testing.T) {
 	const prefix = "198.51.100.0/24"
 	l, _ := startRouted(t, "tstop", "testdata/stop.yaml")
 	hops(t, l, transitName, prefix, 2)
+	hops(t, l, "iad-r1", prefix, 1) // FRR passes a route on before it has written it itself
 	american := netip.MustParseAddr("8.8.8.8")
 	space, err := l.net.client(american)
 	if err != nil {

@@ -207,8 +207,9 @@ func TestDrainInStages(t *testing.T) {
 	if got, want := strings.Join(stages.prefix, " "), "unanswered depreferred waiting done returning"; got != want {
 		t.Errorf("b says of a's prefix: %s, want %s", got, want)
 	}
-	if got, want := strings.Join(stages.service, " "), "unanswered done"; got != want {
-		t.Errorf("b says of a's service: %s, want %s", got, want)
+	// A check that comes through the VIP makes it finish for a moment, at any time.
+	if s := stages.service; len(s) < 2 || s[0] != "unanswered" || s[len(s)-1] != "done" {
+		t.Errorf("b says of a's service: %v, want unanswered, …, done", s)
 	}
 	if stages.early {
 		t.Error("a was answered again before its route was back")
