@@ -11,6 +11,13 @@
 // rules: what differs between protocols is behind the interface downstream, and
 // routes, retries and outcomes are written once.
 //
+// HTTP/3 is spoken by quic-go; what it lets through is made into fields again and held to the rules
+// of HTTP/2. Over an upgrade, QUIC connections stay with their process (quicgroup.go).
+//
+// The way to a backend is an interface too, upstream: a connection of HTTP/1 that is the
+// request's own for as long as it lasts, or a stream of a connection of HTTP/2 that many share (peers.go). A
+// connection is made by one forward.Via and never used for another.
+//
 // # Strictness
 //
 // What could be read in two ways is refused with 400 and the connection is
@@ -25,7 +32,7 @@
 //
 // # What is changed on the way
 //
-// Requests go upstream as HTTP/1.1 with the Host the client sent. Connection
+// Requests go upstream as HTTP/1.1 or HTTP/2 with the Host the client sent. Connection
 // and what it names, Keep-Alive, TE (but "trailers"), Proxy-*, and Upgrade unless
 // it is honoured, stay on their side. X-Forwarded-For gets the address of who connected
 // appended to what came; only the last element is this hop's word.
