@@ -3,7 +3,6 @@ package l7
 import (
 	"bufio"
 	"context"
-	"crypto/tls"
 	"flag"
 	"fmt"
 	"io"
@@ -17,8 +16,6 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
-
-	"golang.org/x/net/http2"
 )
 
 var soakRequests = flag.Int("soak", 4000, "how many requests TestSoak sends")
@@ -134,9 +131,8 @@ func soakConn(c *net.TCPConn, left *atomic.Int64) {
 
 // soakClient2 does the same over HTTP/2.
 func soakClient2(addr string, left *atomic.Int64) {
-	tr := &http2.Transport{AllowHTTP: true, DialTLSContext: func(ctx context.Context, network, addr string, _ *tls.Config) (net.Conn, error) {
-		return new(net.Dialer).DialContext(ctx, network, addr)
-	}}
+	tr := &http.Transport{Protocols: new(http.Protocols)}
+	tr.Protocols.SetUnencryptedHTTP2(true)
 	defer tr.CloseIdleConnections()
 	for left.Add(-1) > 0 {
 		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
