@@ -131,7 +131,8 @@ func soakConn(c *net.TCPConn, left *atomic.Int64) {
 
 // soakClient2 does the same over HTTP/2.
 func soakClient2(addr string, left *atomic.Int64) {
-	tr := &http.Transport{Protocols: new(http.Protocols)}
+	// A connection whose request was cancelled meanwhile becomes idle after CloseIdleConnections.
+	tr := &http.Transport{Protocols: new(http.Protocols), IdleConnTimeout: time.Second}
 	tr.Protocols.SetUnencryptedHTTP2(true)
 	defer tr.CloseIdleConnections()
 	for left.Add(-1) > 0 {
