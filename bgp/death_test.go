@@ -205,3 +205,21 @@ func TestGarbageToChild(t *testing.T) {
 		})
 	}
 }
+
+// TestChildLogKeepsNumbers: a 4-byte AS number in the child's log is logged as it is.
+func TestChildLogKeepsNumbers(t *testing.T) {
+	var out strings.Builder
+	log := slog.New(slog.NewTextHandler(&out, nil))
+	line := `{"time":"2026-01-01T00:00:00Z","level":"INFO","msg":"BGP session established","peer":"192.0.2.1","asn":4200000001}`
+	if !new(process).passOn(log, []byte(line)) {
+		t.Fatal("the line was not taken for one of slog's")
+	}
+	if !strings.Contains(out.String(), "asn=4200000001 ") {
+		t.Errorf("logged: %s", out.String())
+	}
+	for _, not := range []string{"panic: no", "{", `{"msg":1}`} {
+		if new(process).passOn(log, []byte(not)) {
+			t.Errorf("%q was taken for a line of slog's", not)
+		}
+	}
+}

@@ -2,6 +2,7 @@ package bgp
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -207,7 +208,9 @@ func (p *process) readLog(log *slog.Logger, dropped func()) {
 // passOn logs one line of the child's slog and reports whether it was one.
 func (p *process) passOn(log *slog.Logger, line []byte) bool {
 	var fields map[string]any
-	if line[0] != '{' || json.Unmarshal(line, &fields) != nil {
+	read := json.NewDecoder(bytes.NewReader(line))
+	read.UseNumber() // a 4-byte AS number as it is, and not as 4.2e+09
+	if line[0] != '{' || read.Decode(&fields) != nil {
 		return false
 	}
 	message, ok := fields["msg"].(string)

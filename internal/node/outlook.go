@@ -195,7 +195,7 @@ func (n *Node) markPeers(routes []admin.RouteStatus, st bgp.Status) {
 				row := routePeer(p)
 				if p.Sent && heard != nil && now.Sub(heard.at) < outlookLasts {
 					peer := peers[p.Address]
-					row.Seen, row.SeenBy = judgeSeen(r.Prefix, peer.ASN, asn, now.Sub(peer.Since), heard.heard)
+					row.Seen, row.SeenBy = judgeSeen(r.Prefix, peer.ASN, asn, now.Sub(peer.Since), p.Communities, heard.heard)
 					row.Accepted = accepted(row.Seen)
 				}
 				routes[i].Peers = append(routes[i].Peers, row)
@@ -227,9 +227,9 @@ func accepted(seen string) string {
 //
 // It is seen when a path elsewhere came to our AS through the peer's AS. It is not seen when nodes that could see it see
 // no path to it at all. Everything else is unknown: nobody looks, all who look announce it themselves (their routers
-// prefer that), or they see it through somebody else, which hides this peer's path. What an iBGP peer does with a route
-// no AS path tells.
-func judgeSeen(prefix netip.Prefix, peer, own uint32, sentFor time.Duration, heard map[string]outlook) (string, []admin.SeenBy) {
+// prefer that), they see it through somebody else, which hides this peer's path, or the peer is asked to keep it to
+// itself. What an iBGP peer does with a route no AS path tells.
+func judgeSeen(prefix netip.Prefix, peer, own uint32, sentFor time.Duration, says []uint32, heard map[string]outlook) (string, []admin.SeenBy) {
 	var by []admin.SeenBy
 	able, elsewhere := false, false
 	for node, o := range heard {
@@ -251,10 +251,18 @@ func judgeSeen(prefix netip.Prefix, peer, own uint32, sentFor time.Duration, hea
 	switch {
 	case len(by) > 0:
 		return admin.SeenYes, by
-	case able && !elsewhere && peer != own && sentFor >= settleTime:
+	case able && !elsewhere && peer != own && sentFor >= settleTime && !keptThere(says):
 		return admin.SeenNot, nil
 	}
 	return admin.SeenUnknown, nil
+}
+
+// keptThere says whether the peer is asked to keep what it hears in its own AS: that nobody elsewhere sees it then
+// tells nothing.
+func keptThere(communities []uint32) bool {
+	return slices.ContainsFunc(communities, func(c uint32) bool {
+		return c == bgp.NoExport || c == bgp.NoAdvertise || c == bgp.NoExportSubconfed
+	})
 }
 
 // through is the AS from which a path enters ours; 0 = none.

@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/pharos-lb/pharos/bgp"
 	"github.com/pharos-lb/pharos/internal/admin"
 )
 
@@ -34,9 +35,28 @@ func TestJudgeSeen(t *testing.T) {
 		{"an internal peer", four, own, time.Hour, map[string]outlook{"a": {IPv4: true}}, admin.SeenUnknown, 0},
 		{"somebody else's prefix", four, peer, time.Hour, map[string]outlook{"a": {IPv4: true, Seen: path(four, peer, 64510)}}, admin.SeenUnknown, 0},
 	} {
-		got, by := judgeSeen(tc.prefix, tc.peer, own, tc.sent, tc.heard)
+		got, by := judgeSeen(tc.prefix, tc.peer, own, tc.sent, []uint32{own<<16 | 100, bgp.NoPeer}, tc.heard)
 		if got != tc.want || len(by) != tc.by {
 			t.Errorf("%s: %s by %d, want %s by %d", tc.name, got, len(by), tc.want, tc.by)
+		}
+	}
+}
+
+// TestJudgeSeenKept: a prefix that its peer is asked not to pass on (local_only, or a community of the operator's) is
+// seen nowhere because of that, which is no alarm.
+func TestJudgeSeenKept(t *testing.T) {
+	four := netip.MustParsePrefix("192.0.2.0/24")
+	const own, peer = 64500, 64496
+	nothing := map[string]outlook{"a": {IPv4: true}}
+	for _, kept := range []uint32{bgp.NoExport, bgp.NoAdvertise, bgp.NoExportSubconfed} {
+		says := []uint32{own<<16 | 100, kept}
+		if got, _ := judgeSeen(four, peer, own, time.Hour, says, nothing); got != admin.SeenUnknown {
+			t.Errorf("with %x and seen by nobody: %s, want unknown", kept, got)
+		}
+		// A router that passes it on all the same is a fact.
+		seen := map[string]outlook{"a": {IPv4: true, Seen: []sighting{{Prefix: four, ASPath: []uint32{peer, own}}}}}
+		if got, _ := judgeSeen(four, peer, own, time.Hour, says, seen); got != admin.SeenYes {
+			t.Errorf("with %x and seen: %s, want seen", kept, got)
 		}
 	}
 }
