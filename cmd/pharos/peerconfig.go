@@ -22,6 +22,7 @@ func newPeerConfig() *cobra.Command {
 a router: neighbors, filters that let in exactly the prefixes of this fleet and
 send it nothing, maximum-prefix, GRACEFUL_SHUTDOWN, timers, BFD, TTL security. In
 place of a password stands REPLACE-WITH-THE-PASSWORD. It asks and changes nobody.
+Of peers that are a prefix (from) --peer names the router.
 
 The forms for FRR and BIRD are tested with those; the others follow the vendors'
 manuals: read them before they go live.`,
@@ -48,7 +49,7 @@ manuals: read them before they go live.`,
 	cmd.Flags().StringVar(&router, "router", "", "kind of router: "+strings.Join(peerconfig.Kinds(), ", "))
 	cmd.Flags().StringVar(&site, "site", "", "only the routers of this site")
 	cmd.Flags().StringVar(&name, "node", "", "only the sessions of this node")
-	cmd.Flags().StringVar(&peer, "peer", "", "only the router with this address")
+	cmd.Flags().StringVar(&peer, "peer", "", "only the router with this address; a router that connects from a prefix (from) has to be named")
 	addFormat(cmd, &format)
 	return cmd
 }
@@ -69,6 +70,9 @@ func printPeerConfig(cmd *cobra.Command, cfg *config.Config, kind, format string
 	texts := []peerText{}
 	for _, p := range cfg.BGP.Peers {
 		r, ok := peerRouter(cfg, p, only)
+		if p.From.IsValid() && only.peer == "" && (only.site == "" || only.site == p.Site) {
+			fmt.Fprintf(cmd.ErrOrStderr(), "left out: the routers of %s that connect from %s; --peer ADDRESS prints what one of them needs\n", p.Site, p.From)
+		}
 		if !ok {
 			continue
 		}
