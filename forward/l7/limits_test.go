@@ -75,6 +75,16 @@ func TestHeadLimits(t *testing.T) {
 	}
 }
 
+// inWork is how many requests the listeners count.
+func (g *gates) inWork() (n int64) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for _, one := range g.all {
+		n += one.requests.Load()
+	}
+	return n
+}
+
 func TestRequestLimits(t *testing.T) {
 	backend, came, release := holding(t)
 	f := start(t, Options{Listeners: []Listener{{
@@ -91,6 +101,8 @@ func TestRequestLimits(t *testing.T) {
 	if refused.StatusCode != 503 || refused.Header.Get("Retry-After") != "1" || f.Stats().Refusals["route_requests"] != 1 {
 		t.Errorf("route: got %d %v", refused.StatusCode, refused.Header)
 	}
+	inWork := func(n int64) func() bool { return func() bool { return f.Server.gates.inWork() == n } }
+	until(t, "the refused one is out", inWork(1)) // which is after its answer
 	b := dial(t, f.addr)
 	b.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n")
 	<-came
@@ -103,6 +115,7 @@ func TestRequestLimits(t *testing.T) {
 			t.Errorf("got %d, want 200", got)
 		}
 	}
+	until(t, "all are out", inWork(0))
 	if got := f.ask(t, "GET /few HTTP/1.1\nHost: a").StatusCode; got != 200 {
 		t.Errorf("afterwards: got %d, want 200", got)
 	}

@@ -274,7 +274,7 @@ func TestExecIsBounded(t *testing.T) {
 		t.Fatal(err)
 	}
 	c := shell(t, `sleep 1000`)
-	c.Timeout = time.Second
+	c.Timeout = 5 * time.Second // in which a busy machine, too, has started as many as may run
 	ctx, cancel := context.WithTimeout(t.Context(), c.Timeout)
 	defer cancel()
 	results := make([]Result, MaxExec+maxWaiting+10)
@@ -288,14 +288,11 @@ func TestExecIsBounded(t *testing.T) {
 		switch {
 		case strings.Contains(r.Err, "no turn in time") && r.Inconclusive:
 			count["crowded"]++
-		case strings.Contains(r.Err, "timed out after 1s"), strings.Contains(r.Err, "too slow"), strings.Contains(r.Err, "did not answer"): // the latter two on a busy machine
+		case strings.Contains(r.Err, "timed out after 5s"), strings.Contains(r.Err, "too slow"), strings.Contains(r.Err, "did not answer"): // the latter two on a busy machine
 			count["ran"]++
 		default:
 			t.Errorf("got %+v", r)
 		}
-	}
-	if got := count["ran"] + count["crowded"]; got == len(results) && count["ran"] < MaxExec {
-		t.Skipf("a busy machine: %v", count)
 	}
 	want := map[string]int{"ran": MaxExec, "crowded": maxWaiting + 10}
 	if diff := cmp.Diff(want, count); diff != "" {
