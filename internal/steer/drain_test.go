@@ -158,3 +158,45 @@ func TestLeaving(t *testing.T) {
 		}
 	}
 }
+
+// A drain is taken back at each of its stages: what was not withdrawn yet never is, and in the end all is as before.
+func TestDrainIsReversible(t *testing.T) {
+	for _, stage := range []Stage{StageUnanswered, StageDepreferred, StageWaiting, StageFinishing, StageDone} {
+		t.Run(stage.String(), func(t *testing.T) {
+			tr := newTroupe(t, []string{"fra", "iad"}, func(p *config.Prefix) {
+				p.WarmUp = 5 * time.Second
+				if stage == StageWaiting {
+					p.MinSites = 1
+				}
+			})
+			for _, m := range tr.members {
+				m.topology.Config.Drain = config.Drain{Depreference: 20 * time.Second, Connections: time.Minute}
+			}
+			fra := tr.at("fra")
+			tr.at("iad").dead = stage == StageWaiting
+			tr.traffic(3, 50)
+			tr.pass(10 * time.Second)
+			tr.order("drain site/fra")
+			for end := tr.now.Add(5 * time.Minute); fra.plan.Routes[0].Stage() != stage; tr.pass(time.Second) {
+				if tr.now.After(end) {
+					t.Fatalf("it never came so far, but to %s (%s)", fra.plan.Routes[0].Stage(), fra.plan.Routes[0].Why)
+				}
+			}
+			withdrawn := stage == StageFinishing || stage == StageDone
+			if fra.plan.Routes[0].Announce == withdrawn {
+				t.Fatalf("announced: %v", !withdrawn)
+			}
+			tr.watch = func() {
+				if !withdrawn && !fra.plan.Routes[0].Announce {
+					t.Fatalf("withdrawn on the way back (%s)", fra.plan.Routes[0].Why)
+				}
+			}
+			tr.order()
+			tr.pass(time.Minute)
+			r, s := fra.plan.Routes[0], fra.plan.Services[0].Sites[0]
+			if r.Stage() != StageNone || !r.Announce || r.Level != LevelPreferred || !s.Eligible {
+				t.Errorf("afterwards: stage %s, announced %v, %s, answered %v (%s)", r.Stage(), r.Announce, r.Level, s.Eligible, s.Why)
+			}
+		})
+	}
+}
