@@ -197,6 +197,11 @@ func TestDrainIsReversible(t *testing.T) {
 			if r.Stage() != StageNone || !r.Announce || r.Level != LevelPreferred || !s.Eligible {
 				t.Errorf("afterwards: stage %s, announced %v, %s, answered %v (%s)", r.Stage(), r.Announce, r.Level, s.Eligible, s.Why)
 			}
+			tr.order("drain site/fra")
+			tr.pass(time.Second)
+			if got := fra.plan.Routes[0].Stage(); got != StageUnanswered {
+				t.Errorf("drained again: begins with %s", got)
+			}
 		})
 	}
 }
