@@ -63,6 +63,7 @@ bench-peers: build ## pharos next to other servers, from Debian, on two cores; K
 	@set -e; for bench in $(BENCH); do $(GO) run ./bench/$$bench -pharos bin/pharos $(if $(KEEP),-keep docs/benchmarks.md); done
 
 bench-reload: build ## what queries wait while a zone of 1,000,000 records is read again, next to other servers; KEEP=1 as above
+	@bench/install
 	$(GO) run ./bench/dns -pharos bin/pharos -reload 1000000 -rounds 3 $(if $(KEEP),-keep docs/benchmarks.md)
 
 scale: ## what is too large for the race detector: 2,000 seeds of the simulation, 100 nodes of gossip

@@ -82,6 +82,9 @@ func (b *bench) run(binary string) error {
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
 		return err
 	}
+	if limit.Max < 4000 {
+		return fmt.Errorf("%d open files are too few", limit.Max)
+	}
 	b.idles = min(b.idles, int(limit.Max-2000)/2) // each takes two descriptors, here and in the proxy
 	limit.Cur = limit.Max
 	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {

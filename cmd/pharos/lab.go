@@ -118,9 +118,9 @@ func newLabFailover() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "failover CONFIG",
 		Short: "Break a site in front of real routers and measure what they do",
-		Long: `Failover starts a lab with routers and breaks one site in five ways, one after the
-other: an order takes its pool down, its backends die, its first node is killed, and
-frozen, and that node's BGP speaker is killed. Each time it measures when the routers
+		Long: `Failover starts a lab with routers and breaks one site in six ways, one after the
+other: an order takes its pool down, its backends die, its first node is killed, frozen,
+and cut off (BFD), and its BGP speaker is killed. Each time it measures when the routers
 of the site have lost the route to the anycast prefix, or the node's share of it, by
 the tables that they forward by, and when they have it back. A client goes on
 connecting to the anycast address through the transit. Exit code 2 means that

@@ -53,8 +53,8 @@ func newRun() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "run",
 		Short: "Run a node",
-		Long: `Run one node until SIGTERM or Ctrl-C, then withdraw its routes, stop answering
-and let connections finish. SIGHUP reloads the configuration, as "pharos reload" does;
+		Long: `Run one node until SIGTERM or Ctrl-C, then lead names to other sites,
+withdraw its routes, stop answering and let connections finish. SIGHUP reloads the configuration, as "pharos reload" does;
 SIGUSR2 hands everything over to a new process, as "pharos upgrade" does.`,
 		Example: `  pharos run --config pharos.yaml --node fra1
   pharos run --config pharos.yaml --state-dir ./state --socket ./pharos.sock --log-format json`,

@@ -153,6 +153,9 @@ func (s *stream) work(c *connection, input []byte) {
 	switch {
 	case len(input) == 0:
 		s.move(c, nil)
+	case answered && s.pool.closed(): // who always begins another message would hold up the end
+		s.close(c)
+		return
 	case answered || c.list == nil: // another message has begun
 		s.move(c, &s.reading)
 	}

@@ -15,7 +15,7 @@ import (
 // Ten thousand idle connections may take a hundred megabytes.
 const (
 	idleConnections = 10_000
-	idleBudget      = 100 << 20
+	idleBudget      = 8 << 20
 )
 
 // TestIdleMemory: connections that have been used and are silent hold no buffers. The

@@ -194,6 +194,34 @@ func TestShutdownAnswers(t *testing.T) {
 	<-done
 }
 
+// TestShutdownEnds: a client that begins another message with the end of each holds nothing up.
+func TestShutdownEnds(t *testing.T) {
+	pool, _, address := serve(t, Limits{Connections: 8, Idle: time.Minute}, echo{})
+	idle, conn := connect(t, address), connect(t, address)
+	half(t, conn)
+	rests(t, pool, 2, 1)
+	done := make(chan struct{})
+	go func() { defer close(done); pool.Shutdown() }()
+	if _, err := idle.Read(make([]byte, 1)); err != io.EOF { // it has begun
+		t.Fatalf("the idle connection: %v, want its end", err)
+	}
+	answers := 0
+	for answers < 3 {
+		if _, err := conn.Write([]byte("k\x00\x02o")); err != nil {
+			break
+		}
+		if _, err := io.ReadFull(conn, make([]byte, 4)); err != nil {
+			break
+		}
+		answers++
+	}
+	if answers != 1 {
+		t.Errorf("%d answers after the end had begun, want that to the message in hand", answers)
+	}
+	conn.Close()
+	<-done
+}
+
 // TestStopUDP: Stop ends Serve, and the socket stays bound until Close.
 func TestStopUDP(t *testing.T) {
 	sockets, err := ListenUDP(netip.MustParseAddrPort("127.0.0.1:0"), 3)
