@@ -96,7 +96,7 @@ func (n *Node) noteVIPs() {
 }
 
 // prepareVIPs binds what a new setup adds. What it drops stays until the linger time after the commit is over, when the
-// routes are withdrawn and the listeners closed.
+// routes are withdrawn and the listeners closed; that it cannot be bound does not keep anybody from dropping it.
 func (n *Node) prepareVIPs(s *Setup) (speakerChange, error) {
 	nothing := func() {}
 	if n.vips == nil {
@@ -108,7 +108,7 @@ func (n *Node) prepareVIPs(s *Setup) (speakerChange, error) {
 		}
 	}
 	before, after := n.setup.Load().vipAddresses(), s.vipAddresses()
-	if err := n.vips.manager.Set(slices.Concat(before, after)); err != nil {
+	if err := n.vips.manager.Set(after, before...); err != nil {
 		return speakerChange{}, fmt.Errorf("vips: %w", err)
 	}
 	return speakerChange{func() { set(after) }, func() { set(before) }}, nil

@@ -56,9 +56,26 @@ func openKernel(iface string) (kernel, error) {
 
 func (k rtnetlink) close() { k.handle.Close() }
 
+// errNoInterface is the one failure to list addresses that says that there are none.
+var errNoInterface = errors.New("no such interface")
+
+// listWhole lists the kernel's addresses; a dump that changes ran into is begun anew, a few times.
+func listWhole(k kernel) (have map[netip.Addr]bool, err error) {
+	const tries = 5
+	for range tries {
+		if have, err = k.list(); !errors.Is(err, netlink.ErrDumpInterrupted) {
+			break
+		}
+	}
+	return have, err
+}
+
 // link finds the interface anew each time: it may have been made anew.
 func (k rtnetlink) link() (netlink.Link, error) {
 	link, err := k.handle.LinkByName(k.iface)
+	if _, absent := errors.AsType[netlink.LinkNotFoundError](err); absent || errors.Is(err, unix.ENODEV) {
+		return nil, fmt.Errorf("interface %s: %w (%w)", k.iface, errNoInterface, err)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("interface %s: %w", k.iface, err)
 	}

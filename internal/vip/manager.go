@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -49,17 +50,20 @@ type Manager struct {
 	kick    chan struct{} // capacity 1: for Run
 	metrics *metrics
 
+	missing atomic.Pointer[[]netip.Addr] // what Missing goes by: sorted, and whole, whatever the disk and the kernel keep mu waiting for
+
 	mu      sync.Mutex // guards the rest
 	wanted  map[netip.Addr]bool
 	leaving map[netip.Addr]time.Time // when ours that are not wanted go
 	ours    map[netip.Addr]bool      // as in the ledger
 	bound   map[netip.Addr]bool      // as the kernel was seen last
 	errors  map[netip.Addr]error
+	blind   bool // the kernel does not say what it has
 }
 
 // A kernel is the interface's addresses, /32 and /128 of them.
 type kernel interface {
-	list() (map[netip.Addr]bool, error)
+	list() (map[netip.Addr]bool, error) // errNoInterface: there are none
 	add(a netip.Addr) error
 	remove(a netip.Addr) error
 	// watch sends (capacity 1) after addresses changed, until ended is closed: because of stop, or because news were lost.
@@ -106,21 +110,21 @@ func (m *Manager) Changed() <-chan struct{} { return m.changed }
 
 // Set says which addresses should be there. Those that are missing are bound before it returns; an error names those
 // that are not, and leaves those that were bound by this call unbound again, so that the caller can give up. What is no
-// longer wanted goes after the linger time.
-func (m *Manager) Set(want []netip.Addr) error {
+// longer wanted goes after the linger time. Those of keep should be there too, but are no reason to give up.
+func (m *Manager) Set(want []netip.Addr, keep ...netip.Addr) error {
 	if len(want) > MaxAddresses {
 		return fmt.Errorf("%d VIPs, at most %d", len(want), MaxAddresses)
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	before, wasLeaving := m.wanted, m.leaving
-	next := make(map[netip.Addr]bool, len(want))
-	for _, a := range want {
+	next := make(map[netip.Addr]bool, len(want)+len(keep))
+	for _, a := range slices.Concat(want, keep) {
 		next[a.Unmap()] = true
 	}
 	m.wanted, m.leaving = next, map[netip.Addr]time.Time{}
 	m.plan(wasLeaving)
-	if err := m.reconcile(); err != nil {
+	if err := m.lacking(want, m.reconcile()); err != nil {
 		m.wanted, m.leaving = before, map[netip.Addr]time.Time{}
 		for a := range next {
 			if !before[a] {
@@ -132,6 +136,23 @@ func (m *Manager) Set(want []netip.Addr) error {
 	}
 	signal(m.kick)
 	return nil
+}
+
+// lacking is the part of reconcile's error that is about addresses.
+func (m *Manager) lacking(of []netip.Addr, err error) error {
+	if err == nil || m.blind && len(of) > 0 {
+		return err
+	}
+	var errs []error
+	for _, a := range of {
+		if err := m.errors[a.Unmap()]; err != nil {
+			errs = append(errs, err)
+		}
+	}
+	if len(errs) == 0 {
+		m.log.Warn("VIPs are not as they should be", "error", err)
+	}
+	return errors.Join(errs...)
 }
 
 // plan has what is ours and not wanted leave: at the time that is already set for it, or after the linger time.
@@ -195,9 +216,14 @@ func (m *Manager) look() time.Duration {
 
 // reconcile makes the kernel be as wanted. One address that fails stops no other.
 func (m *Manager) reconcile() error {
-	have, err := m.kernel.list()
-	if err != nil {
+	have, err := listWhole(m.kernel)
+	m.noteBlind(err)
+	switch {
+	case errors.Is(err, errNoInterface):
 		m.see(nil, err)
+		return err
+	case err != nil: // no evidence of anything
+		m.see(m.bound, err)
 		return err
 	}
 	var errs []error
@@ -206,8 +232,48 @@ func (m *Manager) reconcile() error {
 		m.errors[a] = err
 		errs = append(errs, err)
 	}
+	m.bindMissing(have, fail)
+	m.unbindDue(have, fail)
+	m.see(have, nil)
+	return errors.Join(errs...)
+}
+
+// noteBlind says once that the kernel does not answer, and once that it does again.
+func (m *Manager) noteBlind(err error) {
+	blind := err != nil && !errors.Is(err, errNoInterface)
+	switch {
+	case blind && !m.blind:
+		m.log.Warn("cannot read the interface's addresses: the VIPs are taken to be as they were seen last", "interface", m.opts.Interface, "error", err)
+	case !blind && m.blind:
+		m.log.Info("the interface's addresses can be read again", "interface", m.opts.Interface)
+	}
+	m.blind = blind
+}
+
+// bindMissing puts the wanted addresses that are not there on the interface. That they are ours is on disk first: after
+// a crash in between they are looked for, and otherwise they would be somebody else's for ever.
+func (m *Manager) bindMissing(have map[netip.Addr]bool, fail func(netip.Addr, error)) {
+	var missing, strange []netip.Addr
 	for a := range m.wanted {
 		if have[a] {
+			continue
+		}
+		missing = append(missing, a)
+		if !m.ours[a] {
+			m.ours[a] = true
+			strange = append(strange, a)
+		}
+	}
+	if len(strange) > 0 {
+		if err := m.ledger.write(m.opts.Interface, m.ours); err != nil {
+			for _, a := range strange {
+				delete(m.ours, a)
+				fail(a, fmt.Errorf("VIP %s is not bound, because it could not be noted as ours: %w", a, err))
+			}
+		}
+	}
+	for _, a := range missing {
+		if !m.ours[a] {
 			continue
 		}
 		if err := m.bind(a); err != nil {
@@ -216,35 +282,13 @@ func (m *Manager) reconcile() error {
 		}
 		have[a] = true
 	}
-	now := time.Now()
-	for a, at := range m.leaving {
-		if now.Before(at) {
-			continue
-		}
-		if err := m.unbind(a, have[a]); err != nil {
-			fail(a, err)
-			continue
-		}
-		delete(have, a)
-		delete(m.leaving, a)
-	}
-	m.see(have, nil)
-	return errors.Join(errs...)
 }
 
-// bind puts an address on the interface. That it is ours is on disk first: after a crash in between the address is
-// looked for, and otherwise it would be somebody else's for ever.
+// bind puts an address on the interface.
 func (m *Manager) bind(a netip.Addr) error {
 	if m.bound[a] {
 		m.log.Warn("a VIP was removed from the interface by somebody else: binding it again", "address", a, "interface", m.opts.Interface)
 		m.metrics.restored.Inc()
-	}
-	if !m.ours[a] {
-		m.ours[a] = true
-		if err := m.ledger.write(m.opts.Interface, m.ours); err != nil {
-			delete(m.ours, a)
-			return fmt.Errorf("VIP %s is not bound, because it could not be noted as ours: %w", a, err)
-		}
 	}
 	if err := m.kernel.add(a); err != nil {
 		return fmt.Errorf("bind VIP %s on %s: %w", a, m.opts.Interface, err)
@@ -253,58 +297,79 @@ func (m *Manager) bind(a netip.Addr) error {
 	return nil
 }
 
-// unbind takes an address of ours off, and then off the ledger.
-func (m *Manager) unbind(a netip.Addr, there bool) error {
-	if !m.ours[a] {
-		return nil
-	}
-	if there {
-		if err := m.kernel.remove(a); err != nil {
-			return fmt.Errorf("unbind VIP %s from %s: %w", a, m.opts.Interface, err)
+// unbindDue takes the addresses of ours that have lingered off, and then off the ledger.
+func (m *Manager) unbindDue(have map[netip.Addr]bool, fail func(netip.Addr, error)) {
+	now := time.Now()
+	var gone []netip.Addr
+	for a, at := range m.leaving {
+		if now.Before(at) {
+			continue
 		}
-		m.log.Info("VIP unbound", "address", a, "interface", m.opts.Interface)
+		if m.ours[a] {
+			if have[a] {
+				if err := m.kernel.remove(a); err != nil {
+					fail(a, fmt.Errorf("unbind VIP %s from %s: %w", a, m.opts.Interface, err))
+					continue
+				}
+				m.log.Info("VIP unbound", "address", a, "interface", m.opts.Interface)
+				delete(have, a)
+			}
+			delete(m.ours, a)
+			gone = append(gone, a)
+			continue
+		}
+		delete(m.leaving, a)
 	}
-	delete(m.ours, a)
-	if err := m.ledger.write(m.opts.Interface, m.ours); err != nil {
-		m.ours[a] = true
-		return fmt.Errorf("forget VIP %s: %w", a, err)
+	if len(gone) == 0 {
+		return
 	}
-	return nil
+	err := m.ledger.write(m.opts.Interface, m.ours)
+	for _, a := range gone {
+		if err != nil {
+			m.ours[a] = true
+			fail(a, fmt.Errorf("forget VIP %s: %w", a, err))
+			continue
+		}
+		delete(m.leaving, a)
+	}
 }
 
-// see takes over what the kernel has; nil with the error why it is not known.
+// see takes over what the kernel has, with the error why it has no more, or has not said.
 func (m *Manager) see(have map[netip.Addr]bool, err error) {
 	moved := len(have) != len(m.bound)
 	for a := range have {
 		moved = moved || !m.bound[a]
 	}
 	m.bound = have
-	missing := 0
+	missing := []netip.Addr{}
 	for a := range m.wanted {
 		if !have[a] {
-			missing++
+			missing = append(missing, a)
 			if m.errors[a] == nil && err != nil {
 				m.errors[a] = err
 			}
 		}
 	}
+	slices.SortFunc(missing, netip.Addr.Compare)
+	m.missing.Store(&missing)
 	m.metrics.wanted.Set(float64(len(m.wanted)))
-	m.metrics.missing.Set(float64(missing))
+	m.metrics.missing.Set(float64(len(missing)))
 	if moved {
 		signal(m.changed)
 	}
 }
 
-// Missing returns the wanted addresses in a prefix that are not on the interface.
+// Missing returns the wanted addresses in a prefix that are not on the interface, as they were seen last. It never waits.
 func (m *Manager) Missing(in netip.Prefix) (out []netip.Addr) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	for a := range m.wanted {
-		if in.Contains(a) && !m.bound[a] {
+	all := m.missing.Load()
+	if all == nil {
+		return nil
+	}
+	for _, a := range *all {
+		if in.Contains(a) {
 			out = append(out, a)
 		}
 	}
-	slices.SortFunc(out, netip.Addr.Compare)
 	return out
 }
 
