@@ -1,6 +1,8 @@
 package decide
 
 import (
+	"net/netip"
+	"slices"
 	"testing"
 	"time"
 
@@ -18,6 +20,7 @@ services:
   web:
     check: {tcp: {}}
     backends: {a: ["10.0.0.1:80"], b: ["10.0.0.3:80"]}
+    vip: {a: 192.0.2.1, b: 192.0.2.2}
 bgp:
   asn: 64500
   prefixes: [{prefix: 192.0.2.0/24, requires: [web], min_sites: 1, flap_half_life: 0s}]
@@ -110,5 +113,34 @@ func TestNodesOfASiteStateDifferently(t *testing.T) {
 				t.Errorf("b announces %v, want %v: %+v", got, tc.b, c.plans["b1"].Routes[0])
 			}
 		})
+	}
+}
+
+// A site announces as long as one of its nodes does, and is answered with; it does not when none does.
+func TestOneNodeAnnouncesForItsSite(t *testing.T) {
+	c := newCouncil(t)
+	for _, step := range []struct {
+		lost []string // whose VIP is not on the machine
+		want steer.Reason
+	}{
+		{nil, steer.ReasonNone},
+		{[]string{"a1"}, steer.ReasonNone},
+		{[]string{"a1", "a2"}, steer.ReasonNone},
+		{[]string{"a1", "a2", "a3"}, steer.ReasonAway},
+		{[]string{"a2", "a3"}, steer.ReasonNone},
+	} {
+		for _, name := range []string{"a1", "a2", "a3"} {
+			var missing []netip.Addr
+			if slices.Contains(step.lost, name) {
+				missing = append(missing, netip.MustParseAddr("192.0.2.1"))
+			}
+			c.nodes[name].SetMissing(missing)
+		}
+		c.pass(5 * time.Second)
+		for name, p := range c.plans {
+			if got := p.Services[0].Sites[0].Why; got != step.want {
+				t.Errorf("without the VIP at %v: %s says of the site %q, want %q", step.lost, name, got, step.want)
+			}
+		}
 	}
 }

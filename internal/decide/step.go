@@ -39,7 +39,7 @@ func (c *Core) Step(m health.Moment) Step {
 }
 
 // heardOtherwise reports whether other sites' statements on their routes became old, or
-// fresh again, or this node's being cut off began or ended: no status changes with it, but what
+// fresh again, or the first or last node of one says otherwise than the others, or this node's being cut off began or ended: no status changes with it, but what
 // a shared route may count on does.
 func (c *Core) heardOtherwise(prev *health.View) bool {
 	now := c.view
@@ -56,7 +56,11 @@ func (c *Core) heardOtherwise(prev *health.View) bool {
 		return false
 	}
 	for i, t := range now.Layout.Targets {
-		if t.Kind.Stated() && (prev.Verdicts[i].Why == health.WhyProbes) != (now.Verdicts[i].Why == health.WhyProbes) {
+		if !t.Kind.Stated() {
+			continue
+		}
+		was, is := &prev.Verdicts[i], &now.Verdicts[i]
+		if (was.Why == health.WhyProbes) != (is.Why == health.WhyProbes) || (was.Up > 0) != (is.Up > 0) {
 			return true
 		}
 	}

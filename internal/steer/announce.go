@@ -68,6 +68,7 @@ type routeMemory struct {
 	left     time.Time // when it was withdrawn by such an order
 	quiet    time.Time // since when little traffic arrives, once it is announced less preferred for that
 	back     time.Time // when it was announced again after that
+	open     int       // how many connections there were after it, when that was known last
 	aside    bool      // the order was on the prefix alone, so that names went on leading here
 	penalty  penalty
 	standby  standbyMemory
@@ -262,7 +263,7 @@ func (j *judgement) leave(spec *routeSpec, r *Route, announced bool, why Reason,
 	m.leaving, m.clear = time.Time{}, time.Time{}
 	switch why {
 	case ReasonDrained, ReasonOrderedDown:
-		m.left = now
+		m.left, m.open = now, 0
 	case ReasonStandby, ReasonAssumedDown:
 	default:
 		m.penalty.add(spec.config.HalfLife, now)

@@ -39,7 +39,8 @@ func (t *Topology) indexWords() {
 // away returns why a site is not to be answered with although nothing is found against it there, by its own word:
 // its nodes are stopping, or it does not announce a prefix that requires the service, and does not say either that
 // it could serve it. So a site that comes back announces first, and is answered with then. What a site said that is
-// silent now counts for nothing, nor does what it says of a prefix that is itself ordered out.
+// silent now counts for nothing, nor does what it says of a prefix that is itself ordered out. One node that announces
+// is enough here, since its route leads to the site; to be counted on by others it takes most of the nodes (stands).
 func (j *judgement) away(service, site int) Reason {
 	if j.leaving(site) {
 		return ReasonLeaving
@@ -52,7 +53,7 @@ func (j *judgement) away(service, site int) Reason {
 		}
 		route, known := j.stated(w.route)
 		serves, fresh := j.stated(w.serves)
-		if known && route.Status == health.StatusDown && !(fresh && serves.Status == health.StatusUp) {
+		if known && route.Status == health.StatusDown && route.Up == 0 && !(fresh && serves.Status == health.StatusUp) {
 			return ReasonAway
 		}
 	}

@@ -169,7 +169,7 @@ func (j *judgement) touched(before *judgement) []bool {
 	}
 	for target, services := range j.t.worded {
 		was, wasFresh := before.stated(target)
-		if is, fresh := j.stated(target); is.Status != was.Status || fresh != wasFresh {
+		if is, fresh := j.stated(target); is.Status != was.Status || fresh != wasFresh || (is.Up > 0) != (was.Up > 0) {
 			for _, service := range services {
 				touched[service] = true
 			}

@@ -61,11 +61,13 @@ func (j *judgement) finish(spec *routeSpec, r *Route) {
 	if m.left.After(now) {
 		m.left = now
 	}
-	l, known := j.load(spec)
-	if !known || l.Open == 0 {
+	if l, known := j.load(spec); known { // while it is not, what was known last goes on
+		m.open = l.Open
+	}
+	if m.open == 0 {
 		return
 	}
-	r.Open = l.Open
+	r.Open = m.open
 	if end := m.left.Add(j.t.Config.Drain.Connections); now.Before(end) {
 		r.Why, r.Until = ReasonFinishing, end
 	}
@@ -77,6 +79,9 @@ func (j *judgement) returns(r *Route, announced bool) {
 	m, now := &r.memory, j.facts.Now
 	switch {
 	case m.left.IsZero() || !m.draining.IsZero() || now.IsZero():
+		return
+	case r.Why == ReasonStandby: // it is back where it belongs
+		m.left, m.back, m.aside = time.Time{}, time.Time{}, false
 		return
 	case m.aside || j.facts.Settled:
 		if r.Why.Keeps() {
@@ -115,7 +120,7 @@ func (j *judgement) pools(previous *Plan) (pools []DrainedPool) {
 		if s.Home < 0 || j.orders.order(j.orders.atPlace(place{i, s.Home}, s.Sites[s.Home].Site)) != health.OrderDrain {
 			continue
 		}
-		p := DrainedPool{Service: i, Since: previous.poolSince(i)}
+		p := DrainedPool{Service: i, Since: previous.poolSince(s.Config.Name)}
 		if p.Since.IsZero() || p.Since.After(j.facts.Now) {
 			p.Since = j.facts.Now
 		}
@@ -143,12 +148,12 @@ func (p *Plan) PoolStage(pool int, now time.Time) (stage Stage, until time.Time,
 }
 
 // poolSince is since when a service has been drained here, as the plan knows; zero if it is not.
-func (p *Plan) poolSince(service int) time.Time {
+func (p *Plan) poolSince(service string) time.Time {
 	if p == nil {
 		return time.Time{}
 	}
-	for _, s := range p.Pools {
-		if s.Service < len(p.Topology.Services) && s.Service == service {
+	for _, s := range p.Pools { // the plan may be of another topology, with other indices
+		if s.Service < len(p.Topology.Services) && p.Topology.Services[s.Service].Config.Name == service {
 			return s.Since
 		}
 	}

@@ -205,3 +205,74 @@ func TestDrainIsReversible(t *testing.T) {
 		})
 	}
 }
+
+// A standby site that stood in, was drained and is not needed any more is not on its way back for ever.
+func TestDrainOfPromotedStandby(t *testing.T) {
+	tr := newTroupe(t, []string{"fra", "iad"}, func(p *config.Prefix) { p.Standby = []string{"fra"} })
+	fra, iad := tr.at("fra"), tr.at("iad")
+	iad.dead = true
+	tr.pass(time.Minute)
+	if r := fra.plan.Routes[0]; r.Why != ReasonPromoted {
+		t.Fatalf("the standby does not stand in: %s", r.Why)
+	}
+	tr.order("drain site/fra")
+	tr.pass(5 * time.Minute)
+	if s := fra.plan.Routes[0].Stage(); s != StageDone {
+		t.Fatalf("drained: %s", s)
+	}
+	iad.dead = false
+	tr.pass(time.Minute)
+	tr.order()
+	tr.pass(time.Minute)
+	if r := fra.plan.Routes[0]; r.Why != ReasonStandby || r.Stage() != StageNone {
+		t.Errorf("afterwards: %s, %s", r.Stage(), r.Why)
+	}
+}
+
+// Connections that nobody counts for a moment have not ended.
+func TestDrainWithUnknownLoad(t *testing.T) {
+	tr := newTroupe(t, []string{"fra", "iad"}, func(*config.Prefix) {})
+	for _, m := range tr.members {
+		m.topology.Config.Drain = config.Drain{Connections: time.Minute}
+	}
+	fra := tr.at("fra")
+	tr.traffic(2, 0)
+	tr.order("drain site/fra")
+	for end := tr.now.Add(5 * time.Minute); fra.plan.Routes[0].Stage() != StageFinishing; tr.pass(time.Second) {
+		if tr.now.After(end) {
+			t.Fatalf("it never came so far, but to %s", fra.plan.Routes[0].Stage())
+		}
+	}
+	fra.facts.Loads = nil
+	tr.pass(10 * time.Second)
+	if r := fra.plan.Routes[0]; r.Stage() != StageFinishing || r.Open != 2 {
+		t.Errorf("while it is not known: %s, %d open", r.Stage(), r.Open)
+	}
+	tr.pass(time.Minute)
+	if r := fra.plan.Routes[0]; r.Stage() != StageDone {
+		t.Errorf("after its time: %s", r.Stage())
+	}
+}
+
+// A reload that gives services other numbers gives none another's drain.
+func TestDrainedPoolsKeepTheirTime(t *testing.T) {
+	web, api := service(nil, "fra", "iad"), service(nil, "fra", "iad")
+	web.Name, api.Name = "web", "api"
+	both := func(services ...config.Service) *Topology {
+		cfg := fleet(services[0])
+		cfg.Services = services
+		return compile(t, cfg, "fra1")
+	}
+	before := both(api, web)
+	plan := Decide(before, view(t, before, nil), Facts{Ready: true, Now: now, Overrides: ordered(t, "drain service/web")}, nil)
+	after := both(web, api)
+	later := now.Add(time.Hour)
+	plan = Decide(after, view(t, after, nil), Facts{Ready: true, Now: later, Overrides: ordered(t, "drain service/web", "drain service/api")}, plan)
+	got := map[string]time.Time{}
+	for _, p := range plan.Pools {
+		got[after.Services[p.Service].Config.Name] = p.Since
+	}
+	if len(got) != 2 || !got["web"].Equal(now) || !got["api"].Equal(later) {
+		t.Errorf("since %v, want web since %v, api since %v", got, now, later)
+	}
+}

@@ -191,7 +191,7 @@ func (p *Plan) announced(r *Route) health.Status {
 		return health.StatusDown
 	case r.Announce && !p.Facts.Unpeered:
 		return health.StatusUp
-	case r.Why == ReasonNotReady: // what is about to be announced is not there yet
+	case r.Why == ReasonNotReady, r.Why == ReasonWarmingUp, r.Why == ReasonDoorUnknown: // what is about to be announced is not there yet
 		return health.StatusDown
 	case !r.Announce && (r.serves == health.StatusDown || r.Why == ReasonStandby || r.memory.gone):
 		return health.StatusDown

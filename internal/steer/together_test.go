@@ -274,3 +274,26 @@ func (tr *troupe) serving() (sites []string) {
 	}
 	return sites
 }
+
+// A process that starts anew has its site's names back only after the route, its warm-up included.
+func TestNamesWaitForWarmUp(t *testing.T) {
+	tr := newTroupe(t, []string{"fra", "iad", "sin"}, func(p *config.Prefix) { p.WarmUp = 10 * time.Second })
+	fra, iad := tr.at("fra"), tr.at("iad")
+	fra.facts.Ready, fra.plan = false, nil
+	tr.pass(3 * time.Second)
+	fra.facts.Ready = true
+	warmed := false
+	tr.watch = func() {
+		r := fra.plan.Routes[0]
+		warmed = warmed || r.Why == ReasonWarmingUp
+		for _, m := range []*member{fra, iad} {
+			if s := m.plan.Services[0].Sites[0]; s.Eligible && !r.Announce {
+				t.Fatalf("%s: %s answers with fra (%s), whose route is not there (%s)", tr.now.Sub(now), m.site, s.Why, r.Why)
+			}
+		}
+	}
+	tr.pass(30 * time.Second)
+	if s := iad.plan.Services[0].Sites[0]; !warmed || !s.Eligible || !fra.plan.Routes[0].Announce {
+		t.Errorf("afterwards: warmed up %v, answered %v (%s)", warmed, s.Eligible, s.Why)
+	}
+}
