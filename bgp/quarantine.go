@@ -25,8 +25,11 @@ type quarantine struct {
 
 // blame puts a peer away and reports whether it is one of ours. The caller holds mu.
 func (s *Speaker) blame(culprit netip.Addr, reason string, now time.Time) bool {
-	if !culprit.IsValid() || len(s.quarantined) >= maxQuarantined {
+	if !culprit.IsValid() {
 		return false
+	}
+	if _, known := s.quarantined[culprit]; !known {
+		s.makeRoom(now)
 	}
 	q := s.quarantined[culprit]
 	if now.Sub(q.last) > quarantineClean {
@@ -37,6 +40,22 @@ func (s *Speaker) blame(culprit netip.Addr, reason string, now time.Time) bool {
 	q.last, q.until, q.reason = now, now.Add(pause), reason
 	s.quarantined[culprit] = q
 	return true
+}
+
+// makeRoom forgets who is forgiven, and, if all places are taken, whose quarantine ends first: the newest culprit is the one
+// that is there. The caller holds mu.
+func (s *Speaker) makeRoom(now time.Time) {
+	var first netip.Addr
+	for a, q := range s.quarantined {
+		if now.Sub(q.last) > quarantineClean {
+			delete(s.quarantined, a)
+		} else if !first.IsValid() || q.until.Before(s.quarantined[first].until) {
+			first = a
+		}
+	}
+	if len(s.quarantined) >= maxQuarantined {
+		delete(s.quarantined, first)
+	}
 }
 
 // admitted are the peers that are not in quarantine. The caller holds mu.

@@ -160,6 +160,12 @@ func (s *Speaker) Status() Status {
 // addGuests adds the peers that stand for many and the routers that came. It returns who, which are the peers of out.Peers,
 // with those. The caller holds mu.
 func (s *Speaker) addGuests(out *Status, who []Peer) []Peer {
+	type guest struct {
+		Peer
+		status PeerStatus
+	}
+	var guests []guest
+	now := time.Now()
 	for _, p := range s.peers {
 		if !p.From.IsValid() {
 			continue
@@ -172,22 +178,25 @@ func (s *Speaker) addGuests(out *Status, who []Peer) []Peer {
 				}
 			}
 			for _, got := range s.reported.Peers {
-				if got.From == p.From {
+				if got.From == p.From && !s.quarantined[got.Address].until.After(now) {
 					p.Address = got.Address
 					got.Hint = hint(s.config, p, got, s.md5)
-					out.Peers, who = append(out.Peers, got), append(who, p)
+					guests = append(guests, guest{p, got})
 				}
 			}
 		}
-		for a, q := range s.quarantined {
-			if p.From.Contains(a) && q.until.After(time.Now()) {
-				p.Address = a
-				out.Peers, who = append(out.Peers, PeerStatus{
-					Address: a, From: p.From, ASN: p.ASN, State: "quarantined", Since: q.last, LastError: q.text(),
-				}), append(who, p)
-			}
+		for _, a := range s.barred(p.From, now) {
+			q := s.quarantined[a]
+			p.Address = a
+			guests = append(guests, guest{p, PeerStatus{
+				Address: a, From: p.From, ASN: p.ASN, State: "quarantined", Since: q.last, LastError: q.text(),
+			}})
 		}
 		out.Ranges = append(out.Ranges, r)
+	}
+	slices.SortFunc(guests, func(a, b guest) int { return a.Address.Compare(b.Address) })
+	for _, g := range guests {
+		out.Peers, who = append(out.Peers, g.status), append(who, g.Peer)
 	}
 	return who
 }

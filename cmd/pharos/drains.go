@@ -15,22 +15,31 @@ import (
 // watchEvery is how often the stages are asked for.
 const watchEvery = 500 * time.Millisecond
 
+// silentLooks is for how many looks in a row a node may be silent before the others are all that is waited for.
+const silentLooks = 6
+
 // A follower follows orders through their stages.
 type follower struct {
 	client *admin.Client
 	out    io.Writer
 	order  health.Order
 	scopes []string
+	within []health.Scope    // scopes, parsed
 	said   map[string]string // by node and what: the last line
 	calm   int               // looks in a row at which nothing was left to wait for
 }
 
 // follow prints the stages of orders that were given, line by line as they change, until all are
-// done; errDegraded if ctx ended before.
+// done; errDegraded if ctx ended before, or a node did not say how far it is.
 func follow(ctx context.Context, client *admin.Client, out io.Writer, r *admin.OverrideResult) error {
 	f := follower{client: client, out: out, order: r.Order, said: map[string]string{}}
 	for _, o := range r.Written {
 		f.scopes = append(f.scopes, o.Scope)
+		scope, err := health.ParseScope(o.Scope)
+		if err != nil {
+			return err
+		}
+		f.within = append(f.within, scope)
 	}
 	tick := time.NewTicker(watchEvery)
 	defer tick.Stop()
@@ -69,7 +78,7 @@ func (f *follower) look(ctx context.Context, list *admin.DrainList) (done bool, 
 	waiting := len(list.Behind)
 	drains := list.Of(f.scopes)
 	if f.order == health.OrderNone {
-		drains = slices.DeleteFunc(slices.Clone(list.Drains), func(d admin.DrainStatus) bool { return d.Stage != admin.StageReturning })
+		drains = slices.DeleteFunc(slices.Clone(list.Drains), func(d admin.DrainStatus) bool { return d.Stage != admin.StageReturning || !f.concerns(d) })
 	}
 	seen := map[string]bool{}
 	for _, d := range drains {
@@ -96,17 +105,30 @@ func (f *follower) look(ctx context.Context, list *admin.DrainList) (done bool, 
 		f.calm = 0
 		return false, nil
 	}
-	if f.calm++; f.calm < 2 { // what was ordered a moment ago may not have begun
+	if f.calm++; f.calm < 2 || len(list.Silent) > 0 && f.calm < silentLooks { // what was ordered a moment ago may not have begun
 		return false, nil
 	}
-	return true, f.end(ctx)
+	return true, f.end(ctx, list.Silent)
+}
+
+// concerns reports whether what comes back may do so by these orders' end. A prefix does not tell which services it requires, so
+// that one at any site may come back with a service.
+func (f *follower) concerns(d admin.DrainStatus) bool {
+	return slices.ContainsFunc(f.within, func(s health.Scope) bool {
+		switch {
+		case s.Kind == health.ScopePrefix:
+			return d.What == "prefix "+s.Prefix.String()
+		case s.Site != "":
+			return d.Site == s.Site
+		}
+		return true
+	})
 }
 
 // end says how it ended; the order may have been taken back meanwhile.
-func (f *follower) end(ctx context.Context) error {
+func (f *follower) end(ctx context.Context, silent []string) error {
 	if f.order == health.OrderNone {
-		fmt.Fprintln(f.out, "done: "+strings.Join(f.scopes, ", "))
-		return nil
+		return f.done(silent)
 	}
 	list, err := f.client.Overrides(ctx, false)
 	if err != nil {
@@ -118,7 +140,17 @@ func (f *follower) end(ctx context.Context) error {
 			return fmt.Errorf("%s: the order does not stand any more", scope)
 		}
 	}
-	fmt.Fprintln(f.out, "done: "+strings.Join(f.scopes, ", "))
+	return f.done(silent)
+}
+
+// done says so, but of nodes that do not answer nothing is known: they may still send users there, or away.
+func (f *follower) done(silent []string) error {
+	scopes := strings.Join(f.scopes, ", ")
+	if len(silent) > 0 {
+		fmt.Fprintf(f.out, "! done as far as the nodes that answer: %s; not known of %s\n", scopes, strings.Join(silent, ", "))
+		return errDegraded
+	}
+	fmt.Fprintln(f.out, "done: "+scopes)
 	return nil
 }
 

@@ -21,7 +21,7 @@ import (
 // fakeNode is the script command `fakenode SOCKET`: the admin API of a made-up
 // node until the script ends. Orders are kept as a node keeps them. One on site sin
 // breaks a minimum; one on service db is held by two of five nodes only, and not by
-// this one if its reason is "disk full"; a pool more
+// this one if its reason is "disk full"; syd1 is silent unless the last order's reason is "all answer"; a pool more
 // is there once 'pool/web/*' was asked about.
 func fakeNode(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 1 {
@@ -47,7 +47,8 @@ type fakeFleet struct {
 	keys   []string
 	known  []health.Scope
 	report admin.Status
-	looked int // how often the stages were asked for
+	all    bool // every node answers
+	looked int  // how often the stages were asked for
 }
 
 func newFakeFleet() *fakeFleet {
@@ -132,7 +133,7 @@ func (f *fakeFleet) override(_ context.Context, r admin.OverrideRequest) (*admin
 		if r.For > 0 {
 			v.Until = v.At.Add(r.For)
 		}
-		f.looked = 0
+		f.looked, f.all = 0, r.Reason == "all answer"
 		v, err := f.set.Write(v)
 		if err != nil {
 			return nil, err
@@ -164,6 +165,9 @@ func (f *fakeFleet) drains(context.Context) *admin.DrainList {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	list := &admin.DrainList{Drains: []admin.DrainStatus{}, Silent: []string{"syd1"}, Behind: []string{}}
+	if f.all {
+		list.Silent = []string{}
+	}
 	f.looked++
 	standing := f.set.Standing()
 	at := admin.DrainStatus{Node: "fra1", Site: "fra", Scope: "site/fra", What: "prefix 192.0.2.0/24"}

@@ -124,6 +124,9 @@ func (f *orderFlags) run(cmd *cobra.Command, args []string) error {
 	if err := checkFormat(cmd, f.format); err != nil {
 		return err
 	}
+	if f.watch && f.format == formatJSON {
+		return usage(cmd, errors.New("--watch prints lines for people, and no JSON: leave one of the two out"))
+	}
 	if cmd.Flags().Changed("for") {
 		if err := health.CheckOverrideFor(f.request.For); err != nil {
 			return usage(cmd, fmt.Errorf("--%w", err))
@@ -148,8 +151,12 @@ func (f *orderFlags) run(cmd *cobra.Command, args []string) error {
 	switch {
 	case err != nil:
 		return err
-	case f.watch && !result.DryRun && f.format != formatJSON:
-		return follow(cmd.Context(), client, cmd.OutOrStdout(), result)
+	case f.watch && !result.DryRun:
+		if err := follow(cmd.Context(), client, cmd.OutOrStdout(), result); err != nil {
+			return err
+		}
+	}
+	switch {
 	case result.DryRun && len(result.Breaks) > 0 && !f.request.Force, !result.DryRun && !result.Held():
 		return errDegraded
 	}

@@ -39,11 +39,19 @@ manuals: read them before they go live.`,
 			if !slices.Contains(peerconfig.Kinds(), router) {
 				return usage(cmd, fmt.Errorf("--router %q: want one of %s", router, strings.Join(peerconfig.Kinds(), ", ")))
 			}
+			only := selection{site: site, node: name}
+			if peer != "" {
+				var err error
+				if only.peer, err = netip.ParseAddr(peer); err != nil {
+					return usage(cmd, fmt.Errorf("--peer %q: want an address", peer))
+				}
+				only.peer = only.peer.Unmap()
+			}
 			setup, err := node.Load(file, name)
 			if err != nil {
 				return err
 			}
-			return printPeerConfig(cmd, setup.Config, router, format, selection{site, name, peer})
+			return printPeerConfig(cmd, setup.Config, router, format, only)
 		},
 	}
 	cmd.Flags().StringVar(&router, "router", "", "kind of router: "+strings.Join(peerconfig.Kinds(), ", "))
@@ -55,7 +63,10 @@ manuals: read them before they go live.`,
 }
 
 // A selection narrows the sessions down; empty = all.
-type selection struct{ site, node, peer string }
+type selection struct {
+	site, node string
+	peer       netip.Addr
+}
 
 // A peerText is the JSON form of one router's configuration.
 type peerText struct {
@@ -70,7 +81,7 @@ func printPeerConfig(cmd *cobra.Command, cfg *config.Config, kind, format string
 	texts := []peerText{}
 	for _, p := range cfg.BGP.Peers {
 		r, ok := peerRouter(cfg, p, only)
-		if p.From.IsValid() && only.peer == "" && (only.site == "" || only.site == p.Site) {
+		if p.From.IsValid() && !only.peer.IsValid() && (only.site == "" || only.site == p.Site) {
 			fmt.Fprintf(cmd.ErrOrStderr(), "left out: the routers of %s that connect from %s; --peer ADDRESS prints what one of them needs\n", p.Site, p.From)
 		}
 		if !ok {
@@ -103,13 +114,12 @@ func peerRouter(cfg *config.Config, p config.Peer, only selection) (peerconfig.R
 		return peerconfig.Router{}, false
 	}
 	if p.From.IsValid() { // one of its routers can be asked for
-		a, err := netip.ParseAddr(only.peer)
-		if err != nil || !p.From.Contains(a) {
+		if !p.From.Contains(only.peer) {
 			return peerconfig.Router{}, false
 		}
-		p.Address, p.Port = a, 179
+		p.Address, p.Port = only.peer, 179
 	}
-	if only.peer != "" && p.Address.String() != only.peer {
+	if only.peer.IsValid() && p.Address != only.peer {
 		return peerconfig.Router{}, false
 	}
 	r := peerconfig.Router{

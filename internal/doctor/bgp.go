@@ -40,6 +40,12 @@ func checkBGP(ctx context.Context, c *Case) []Finding {
 	out := c.speakerFindings()
 	local, missing := c.sources(here, peers)
 	out = append(out, missing...)
+	if c.hangs() {
+		// It has its sockets, and may have its sessions: what is seen from beside it would be taken for a fault, and a second
+		// connection can end a session.
+		return append(out, note("bgp", "routers, privileges and VIPs are not looked at", "a node runs here, and does not answer what it has and needs",
+			"see the check of the node; look again when it answers"))
+	}
 	if len(local) > 0 { // else this is another machine
 		out = append(out, c.privileges(local)...)
 		out = append(out, c.vipFindings(here)...)
@@ -65,13 +71,16 @@ func (c *Case) peers() (out []config.Peer) {
 	return out
 }
 
-// statusOf is what the running node says of a peer; nil = nothing.
-func (c *Case) statusOf(p config.Peer) *admin.PeerStatus {
+// hangs reports whether a node seems to run here, of which nothing is known.
+func (c *Case) hangs() bool { return c.Status == nil && c.Trouble != nil }
+
+// statusOf is what the running node says of the peer at an address; nil = nothing.
+func (c *Case) statusOf(a netip.Addr) *admin.PeerStatus {
 	if c.Status == nil || c.Status.Speaker == nil {
 		return nil
 	}
 	for i := range c.Status.Speaker.Peers {
-		if s := &c.Status.Speaker.Peers[i]; s.Address == p.Address {
+		if s := &c.Status.Speaker.Peers[i]; s.Address == a {
 			return s
 		}
 	}
@@ -126,7 +135,7 @@ func (c *Case) sources(here map[netip.Addr]string, peers []config.Peer) (local m
 	for a, name := range local {
 		out = append(out, fine("address "+a.String(), "on %s", name))
 	}
-	slices.SortFunc(out, func(x, y Finding) int { return compareText(x.Subject, y.Subject) })
+	slices.SortFunc(out, func(x, y Finding) int { return strings.Compare(x.Subject, y.Subject) })
 	return local, out
 }
 
@@ -179,22 +188,28 @@ func (c *Case) probePeers(ctx context.Context, peers []config.Peer, local map[ne
 	var wg sync.WaitGroup
 	for i, p := range peers {
 		source := c.Setup.Self.Node.Of(p.Is4())
-		st := c.statusOf(p)
+		st := c.statusOf(p.Address)
 		if p.From.IsValid() || local[source] == "" || st != nil && (st.State == "established" || st.State == "quarantined") {
 			continue
 		}
 		wg.Go(func() {
 			slots <- struct{}{}
 			defer func() { <-slots }()
-			// A node that runs has said its OPEN, and knows the answer, unless it was refused in a way that the BGP
-			// library keeps to itself: then to say it again costs nothing.
-			open := c.Open && c.Status == nil || st != nil && strings.Contains(st.LastError, refusedOpen)
-			r := c.Machine.Probe(ctx, c.target(p, source), probe.Options{Timeout: c.Timeout, Open: open})
+			r := c.Machine.Probe(ctx, c.target(p, source), probe.Options{Timeout: c.Timeout, Open: c.speaks(st)})
 			out[i] = &r
 		})
 	}
 	wg.Wait()
 	return out
+}
+
+// speaks reports whether a router is told our OPEN. A node that runs has said it, and knows the answer, unless it was refused
+// in a way that the BGP library keeps to itself: then to say it again costs nothing, while the node does not say it.
+func (c *Case) speaks(st *admin.PeerStatus) bool {
+	if c.Status == nil {
+		return c.Open
+	}
+	return st != nil && (st.State == "idle" || st.State == "active") && strings.Contains(st.LastError, refusedOpen)
 }
 
 func (c *Case) target(p config.Peer, source netip.Addr) probe.Target {
@@ -231,8 +246,8 @@ func (c *Case) rangeFindings(p config.Peer) (out []Finding) {
 		}
 		one := p
 		one.Address, one.From = st.Address, netip.Prefix{}
-		found := c.peerFindings(one, nil)
-		out = append(out, slices.DeleteFunc(found, func(f Finding) bool { return f.Level == Note })...) // BFD there is none
+		// BFD there is none, and cannot be: no advice to turn it on.
+		out = append(out, slices.DeleteFunc(c.peerFindings(one, nil), func(f Finding) bool { return f.Level == Note && f.Subject == bfdSubject(one) })...)
 	}
 	return out
 }

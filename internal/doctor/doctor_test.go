@@ -337,10 +337,62 @@ func TestEstablishedSessionsAreLeftInPeace(t *testing.T) {
 	if len(w.probed) != 2 || !w.opened {
 		t.Errorf("probed %+v, said the OPEN that is refused anyway: %v", w.probed, w.opened)
 	}
+	for _, busy := range []string{"connect", "opensent", "openconfirm"} { // the node says it at this moment
+		c.router().State = busy
+		if Run(t.Context(), *c); w.opened {
+			t.Errorf("said OPEN beside a session that is %s", busy)
+		}
+	}
+	w.probed = w.probed[:2]
 	c.Status, c.Open = nil, true
 	Run(t.Context(), *c)
 	if len(w.probed) != 3 || !w.opened {
 		t.Errorf("probed %+v, said OPEN: %v", w.probed, w.opened)
+	}
+}
+
+// TestSilentNodeIsNoAbsentNode: a node that runs and does not answer may have every session and socket, so that nobody speaks
+// beside it, and nothing that it has is taken for another's.
+func TestSilentNodeIsNoAbsentNode(t *testing.T) {
+	c, w := healthy(t, "", ownLo)
+	c.Status, c.Trouble, c.Open = nil, errors.New("the node behind s does not answer"), true
+	w.listen, w.incapable = unix.EADDRINUSE, "10;12;"
+	delete(w.addresses, netip.MustParseAddr("198.18.0.80"))
+	said := false
+	for _, f := range Run(t.Context(), *c).Findings {
+		said = said || f.Check == "bgp" && f.Level == Note && strings.Contains(f.Found, "not looked at")
+		if f.Level == Problem && f.Subject != "node fra1" {
+			t.Errorf("unexpected: %+v", f)
+		}
+		if strings.HasPrefix(f.Subject, "VIP") || strings.HasPrefix(f.Subject, "peer") {
+			t.Errorf("looked at beside a node that hangs: %+v", f)
+		}
+	}
+	if len(w.probed) != 0 {
+		t.Errorf("dialled %+v beside a node that hangs", w.probed)
+	}
+	if !said {
+		t.Error("it is not said that the routers were not looked at")
+	}
+}
+
+// TestRangeNotes: of a router from a prefix of peers everything is said but the advice to use BFD, which it cannot.
+func TestRangeNotes(t *testing.T) {
+	c, _ := healthy(t, "}, {from: 10.9.1.128/25, asn: 64497", "")
+	in := netip.MustParsePrefix("10.9.1.128/25")
+	guest := *c.router()
+	guest.Address, guest.From, guest.ASN, guest.Received = netip.MustParseAddr("10.9.1.130"), in, 64497, 900_000
+	c.Status.Speaker.Peers = append(c.Status.Speaker.Peers, guest)
+	c.Status.Speaker.Ranges = []admin.RangeStatus{{From: in, ASN: 64497, MaxPeers: 2, Sessions: 1}}
+	sends := false
+	for _, f := range Run(t.Context(), *c).Findings {
+		sends = sends || f.Subject == "peer 10.9.1.130 (AS64497)" && f.Level == Note && strings.Contains(f.Found, "900000 prefixes")
+		if f.Subject == "BFD with 10.9.1.130" {
+			t.Errorf("%+v", f)
+		}
+	}
+	if !sends {
+		t.Error("nothing is said of the prefixes that it sends")
 	}
 }
 

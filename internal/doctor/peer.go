@@ -3,6 +3,7 @@ package doctor
 import (
 	"cmp"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -33,7 +34,7 @@ func (c *Case) peerFindings(peer config.Peer, seen *probe.Result) []Finding {
 	if a := c.Setup.Self.Node.Of(peer.Address.Is4()); a.IsValid() {
 		p.source = a.String()
 	}
-	st := c.statusOf(peer)
+	st := c.statusOf(peer.Address)
 	switch {
 	case st == nil && c.Status != nil && c.Status.Speaker != nil:
 		return []Finding{problem(p.subject(), "the node does not know it", "the node has an older configuration", "`pharos reload`")}
@@ -63,7 +64,7 @@ func (p patient) established(st *admin.PeerStatus, routes []admin.RouteStatus) [
 		for _, r := range routes {
 			wanted = wanted || r.Announce && r.Prefix.Addr().Is4() == is4
 		}
-		if wanted && !contains(st.Families, name) {
+		if wanted && !slices.Contains(st.Families, name) {
 			out = append(out, problem(p.subject(), "it takes no "+name+" prefixes on this session", "the address family is not active at the router",
 				"activate "+name+" unicast for this neighbor there; "+p.compare()))
 		}
@@ -75,9 +76,11 @@ func (p patient) established(st *admin.PeerStatus, routes []admin.RouteStatus) [
 	return out
 }
 
+func bfdSubject(p config.Peer) string { return fmt.Sprintf("BFD with %s", p.Address) }
+
 // bfd is the BFD session beside it.
 func (p patient) bfd(st *admin.PeerStatus) []Finding {
-	b, subject := st.BFD, fmt.Sprintf("BFD with %s", p.Address)
+	b, subject := st.BFD, bfdSubject(p.Peer)
 	port := 3784
 	if p.BFD.Multihop {
 		port = 4784
@@ -196,14 +199,3 @@ func family(is4 bool) string {
 	}
 	return "ipv6"
 }
-
-func contains(list []string, text string) bool {
-	for _, s := range list {
-		if s == text {
-			return true
-		}
-	}
-	return false
-}
-
-func compareText(a, b string) int { return strings.Compare(a, b) }

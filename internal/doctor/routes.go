@@ -112,13 +112,13 @@ func (c *Case) routeFindings() (out []Finding) {
 func (c *Case) sentFindings(subject string, r admin.RouteStatus) (out []Finding) {
 	var sent, seen []string
 	for _, p := range r.Peers {
-		st := c.peerStatus(p.Address)
+		st := c.statusOf(p.Address)
 		up := st != nil && st.State == "established"
 		switch {
 		case !p.Wanted:
 			out = append(out, note(subject, p.Address.String()+" does not hear of it", "`to` denies it", ""))
 		case !up: // said with the peer
-		case !p.Sent && !contains(st.Families, family(r.Prefix.Addr().Is4())): // so was that
+		case !p.Sent && !slices.Contains(st.Families, family(r.Prefix.Addr().Is4())): // so was that
 		case !p.Sent:
 			out = append(out, problem(subject, "it is not in what was sent to "+p.Address.String(), "the session came up a moment ago, or the BGP process refuses to export it",
 				"look again in some seconds; `gobgp neighbor "+p.Address.String()+" adj-out` over bgp.gobgp_socket shows what was sent"))
@@ -142,13 +142,4 @@ func (c *Case) sentFindings(subject string, r admin.RouteStatus) (out []Finding)
 		out = append(out, fine(subject, "%s", text))
 	}
 	return out
-}
-
-func (c *Case) peerStatus(a netip.Addr) *admin.PeerStatus {
-	for i := range c.Status.Speaker.Peers {
-		if s := &c.Status.Speaker.Peers[i]; s.Address == a {
-			return s
-		}
-	}
-	return nil
 }

@@ -105,7 +105,10 @@ func startDaemon(space *namespace, dir, program, pkg string, args ...string) (*d
 			close(d.ended)
 		}
 	})
-	return d, <-started
+	if err := <-started; err != nil {
+		return nil, err // it would never end
+	}
+	return d, nil
 }
 
 // stop kills the process.

@@ -60,13 +60,23 @@ func (e *Engine) Admit(ranges []Range, barred []netip.Addr) map[netip.Prefix]err
 		want[r.Prefix] = r
 	}
 	for prefix, h := range e.halls {
-		if r, ok := want[prefix]; !ok || r != h.Range {
-			e.closeHall(h)
-			delete(e.halls, prefix)
+		r, ok := want[prefix]
+		same := r
+		same.Most = h.Most
+		if ok && same == h.Range {
+			h.Range = r // GoBGP does not know the limit: keepHouse sees to the new one
+			continue
 		}
+		e.closeHall(h)
+		delete(e.halls, prefix)
+	}
+	// Before the first of them can come: one message of theirs may be the end of this process.
+	for a, err := range e.bar(barred, ranges) {
+		e.opts.Log.Warn("cannot refuse a BGP neighbor", "peer", a, "error", err)
+		failed[rangeOf(ranges, a).Prefix] = err
 	}
 	for prefix, r := range want {
-		if e.halls[prefix] != nil {
+		if e.halls[prefix] != nil || failed[prefix] != nil {
 			continue
 		}
 		h, err := e.openHall(r)
@@ -76,7 +86,7 @@ func (e *Engine) Admit(ranges []Range, barred []netip.Addr) map[netip.Prefix]err
 		}
 		e.halls[prefix] = h
 	}
-	e.bar(barred)
+	signal(e.stirred)
 	return failed
 }
 
@@ -148,8 +158,10 @@ func (e *Engine) dismiss(a netip.Addr) {
 	signal(e.changed)
 }
 
-// bar has GoBGP refuse addresses, by neighbors of that name that are down. The caller holds mu.
-func (e *Engine) bar(want []netip.Addr) {
+// bar has GoBGP refuse addresses that are in one of the ranges, by neighbors of that name that are down, and nobody else. It
+// returns what failed. The caller holds mu.
+func (e *Engine) bar(want []netip.Addr, ranges []Range) map[netip.Addr]error {
+	failed := map[netip.Addr]error{}
 	for a := range e.barred {
 		if !slices.Contains(want, a) {
 			_ = e.server.DeletePeer(context.Background(), &api.DeletePeerRequest{Address: a.String()})
@@ -157,20 +169,31 @@ func (e *Engine) bar(want []netip.Addr) {
 		}
 	}
 	for _, a := range want {
-		h := e.hallOf(a)
-		if e.barred[a] || h == nil || e.peers[a] != nil {
+		r := rangeOf(ranges, a)
+		if e.barred[a] || r == nil || e.peers[a] != nil {
 			continue
 		}
-		if e.guests[a] != nil {
-			e.dismiss(a)
-		}
-		n := apiPeer(Neighbor{Address: a, ASN: h.ASN, Hold: h.Hold, Passive: true, Local: h.Local})
+		e.dismiss(a) // it may be in, and not have been seen yet
+		n := apiPeer(Neighbor{Address: a, ASN: r.ASN, Hold: r.Hold, Passive: true, Local: r.Local})
 		n.Conf.AdminDown = true
-		if err := e.server.AddPeer(context.Background(), &api.AddPeerRequest{Peer: n}); err == nil {
-			e.journal.started()
-			e.barred[a] = true
+		if err := e.server.AddPeer(context.Background(), &api.AddPeerRequest{Peer: n}); err != nil {
+			failed[a] = fmt.Errorf("refuse %s: %w", a, err)
+			continue
+		}
+		e.journal.started()
+		e.barred[a] = true
+	}
+	return failed
+}
+
+// rangeOf is the range that an address is in; nil = none.
+func rangeOf(ranges []Range, a netip.Addr) *Range {
+	for i := range ranges {
+		if ranges[i].Prefix.Contains(a) {
+			return &ranges[i]
 		}
 	}
+	return nil
 }
 
 // hallOf is the range that an address is in. The caller holds mu.

@@ -194,7 +194,7 @@ func (e *Engine) deleteAll() {
 	for _, h := range e.halls {
 		e.closeHall(h)
 	}
-	e.bar(nil)
+	e.bar(nil, nil)
 	for a := range e.peers {
 		_ = e.server.DeletePeer(context.Background(), &api.DeletePeerRequest{Address: a.String()})
 	}
@@ -418,6 +418,7 @@ func (e *Engine) redial(now time.Time) time.Duration {
 			_ = e.server.DeletePeer(context.Background(), &api.DeletePeerRequest{Address: a.String()})
 			if err := e.add(p.neighbor); err != nil {
 				e.journal.note(a, err.Error())
+				p.renew = true // nobody else would add it again
 			}
 			continue
 		}
