@@ -134,10 +134,10 @@ func parseVerdict(b []byte, now time.Time) (t Target, v Verdict, rest []byte, er
 
 // unixNano is t in nanoseconds of Unix time, held within what 64 bits can say.
 func unixNano(t time.Time) int64 {
-	switch year := t.Year(); {
-	case year < 1700:
+	switch {
+	case t.Before(time.Unix(0, math.MinInt64)):
 		return math.MinInt64
-	case year > 2200:
+	case t.After(time.Unix(0, math.MaxInt64)):
 		return math.MaxInt64
 	default:
 		return t.UnixNano()

@@ -139,7 +139,13 @@ func TestEncodeViewEdges(t *testing.T) {
 	for _, tt := range []struct {
 		t    time.Time
 		want int64
-	}{{time.Time{}, math.MinInt64}, {time.Date(9999, 1, 1, 0, 0, 0, 0, time.UTC), math.MaxInt64}, {t0, t0.UnixNano()}} {
+	}{
+		{time.Time{}, math.MinInt64},
+		{time.Date(9999, 1, 1, 0, 0, 0, 0, time.UTC), math.MaxInt64},
+		{t0, t0.UnixNano()},
+		{time.Unix(0, math.MinInt64+1), math.MinInt64 + 1},
+		{time.Unix(0, math.MaxInt64-1), math.MaxInt64 - 1},
+	} {
 		if got := unixNano(tt.t); got != tt.want {
 			t.Errorf("%v: %d, want %d", tt.t, got, tt.want)
 		}
