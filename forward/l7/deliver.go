@@ -33,7 +33,7 @@ func (w *work) deliver() (keepBackend bool, t trouble) {
 // announce says in an answer over TCP that HTTP/3 is spoken too (RFC 7838). What the backend says of itself is
 // not for this client then.
 func (w *work) announce() {
-	if w.set.altSvc == nil || w.req.version == 3 {
+	if !w.announces() {
 		return
 	}
 	for i := range w.res.fields {
@@ -43,6 +43,9 @@ func (w *work) announce() {
 	}
 	w.res.fields = append(w.res.fields, field{name: nameAltSvc, value: w.set.altSvc})
 }
+
+// announces reports whether the client is told of HTTP/3.
+func (w *work) announces() bool { return w.set.altSvc != nil && w.req.version != 3 }
 
 var nameAltSvc = []byte("alt-svc")
 

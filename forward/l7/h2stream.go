@@ -27,6 +27,7 @@ type stream2 struct {
 func (d *stream2) request(ctx context.Context, w *work) {
 	w.keep = true
 	if d.stream.Truncated {
+		w.contentTypeOf(d.stream.Fields)
 		w.reply(fault{status: 431, text: "header fields are too large"})
 		return
 	}

@@ -18,6 +18,7 @@ import (
 
 	"github.com/pharos-lb/pharos/forward"
 	"github.com/pharos-lb/pharos/forward/l7/certtest"
+	"github.com/pharos-lb/pharos/forward/l7/route"
 	"github.com/pharos-lb/pharos/internal/handover"
 	"github.com/quic-go/qpack"
 	"github.com/quic-go/quic-go"
@@ -147,20 +148,43 @@ func TestHTTP3(t *testing.T) {
 	}
 }
 
-// TestAltSvc: answers over TCP say where HTTP/3 is spoken, instead of what the backend says.
+// TestAltSvc: answers over TCP say where HTTP/3 is spoken, instead of what the backend says; so do our own.
 func TestAltSvc(t *testing.T) {
 	ca := certtest.New(t)
-	f := start(t, Options{Listeners: listener3(ca)}, webBackend(t, func(w http.ResponseWriter, _ *http.Request) {
+	l := listener3(ca)
+	l[0].Routes = append(l[0].Routes,
+		Route{Path: "/down", Service: "down"}, Route{Path: "/to", Redirect: &route.Redirect{Path: "/"}},
+		Route{Path: "/text", Respond: &route.Response{Status: 200, Body: "ok"}})
+	f := start(t, Options{Listeners: append(l, Listener{Routes: l[0].Routes})}, webBackend(t, func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Alt-Svc", `h3=":1"`)
 	}))
 	want := fmt.Sprintf(`h3=":%d"; ma=86400`, f.Addrs3()[0].Port())
-	for _, h2 := range []bool{false, true} {
-		c := client(t)
-		tr := c.Transport.(*http.Transport)
-		tr.TLSClientConfig, tr.ForceAttemptHTTP2 = &tls.Config{RootCAs: ca.Pool(), ServerName: "a.test"}, h2
-		res, err := c.Get("https://" + f.addr + "/")
-		if slurp(t, res, err); len(res.Header["Alt-Svc"]) != 1 || res.Header.Get("Alt-Svc") != want {
-			t.Errorf("over %s: got %q, want %q", res.Proto, res.Header["Alt-Svc"], want)
+	for path, status := range map[string]int{"/": 200, "/down": 503, "/to": 302, "/text": 200, "/%": 400} {
+		for _, h2 := range []bool{false, true} {
+			c := client(t)
+			tr := c.Transport.(*http.Transport)
+			tr.TLSClientConfig, tr.ForceAttemptHTTP2 = &tls.Config{RootCAs: ca.Pool(), ServerName: "a.test"}, h2
+			req, _ := http.NewRequest("GET", "https://"+f.addr+"/", nil)
+			req.URL.Opaque = path
+			if h2 {
+				req.URL.Opaque = "//" + f.addr + path
+			}
+			res, err := c.Do(req)
+			if slurp(t, res, err); len(res.Header["Alt-Svc"]) != 1 || res.Header.Get("Alt-Svc") != want || res.StatusCode != status {
+				t.Errorf("%s over %s: got %d, %q, want %d, %q", path, res.Proto, res.StatusCode, res.Header["Alt-Svc"], status, want)
+			}
+		}
+		c, _ := client3(t, ca, f.Addrs3()[0].String())
+		c.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+		if path != "/" && path != "/%" {
+			res, err := c.Get("https://a.test" + path)
+			if slurp(t, res, err); res.StatusCode != status || res.Header.Get("Alt-Svc") != "" {
+				t.Errorf("%s over HTTP/3: got %d, and it announces itself: %q", path, res.StatusCode, res.Header["Alt-Svc"])
+			}
+			res, err = client(t).Get("http://" + f.Addrs()[1].String() + path)
+			if slurp(t, res, err); res.StatusCode != status || res.Header.Get("Alt-Svc") != "" {
+				t.Errorf("%s where there is no HTTP/3: got %d, %q", path, res.StatusCode, res.Header["Alt-Svc"])
+			}
 		}
 	}
 }

@@ -329,9 +329,11 @@ func (d *stream3) say(w *work, n *notice) bool {
 	h := d.rw.Header()
 	clear(h)
 	h.Set("Server", w.server.opts.ServerName)
-	bodiless := n.status == 204 || n.status == 304
-	if !bodiless {
+	bodiless := n.bodiless()
+	if h["Content-Type"] = nil; !bodiless || n.bare { // package http3 would make one up
 		h.Set("Content-Type", n.contentType)
+	}
+	if !bodiless {
 		h.Set("Content-Length", strconv.Itoa(len(n.body)))
 	}
 	for _, f := range n.fields[:n.used] {

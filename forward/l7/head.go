@@ -14,6 +14,7 @@ type fault struct {
 	text   string
 	retry  int // in how many seconds it may be worth trying again; 0 = nobody knows
 	shed   shed
+	grpc   grpcCode // for clients of gRPC; 0 = as the status says
 }
 
 func (f fault) bad() bool { return f.status != 0 }

@@ -1,6 +1,7 @@
 package l7
 
 import (
+	"cmp"
 	"strconv"
 	"time"
 
@@ -10,13 +11,18 @@ import (
 // A notice is an answer of our own.
 type notice struct {
 	status      int
+	means       int // the status that is counted and logged, if it is another
 	contentType string
 	body        []byte
-	fields      [4]field
+	bare        bool // no body, and no length of one
+	fields      [6]field
 	used        int
 }
 
-// add adds a field; there is room for four.
+// bodiless reports whether nothing follows the head.
+func (n *notice) bodiless() bool { return n.bare || n.status == 204 || n.status == 304 }
+
+// add adds a field; there is room for six.
 func (n *notice) add(name, value []byte) {
 	n.fields[n.used] = field{name: name, value: value}
 	n.used++
@@ -25,13 +31,17 @@ func (n *notice) add(name, value []byte) {
 // reply answers with an error of our own and reports whether another request may follow.
 func (w *work) reply(f fault) bool {
 	n := notice{status: f.status}
-	if f.status == 405 {
-		n.add(nameAllow, allowed)
+	if w.speaksGRPC() {
+		w.fillGRPC(&n, f)
+	} else {
+		if f.status == 405 {
+			n.add(nameAllow, allowed)
+		}
+		if f.retry > 0 {
+			n.add(nameRetryAfter, w.number(f.retry))
+		}
+		w.fill(&n, f)
 	}
-	if f.retry > 0 {
-		n.add(nameRetryAfter, w.number(f.retry))
-	}
-	w.fill(&n, f)
 	w.server.metrics.replied(f.status)
 	if f.shed != shedNone {
 		w.server.metrics.shed[f.shed].Add(1)
@@ -48,7 +58,10 @@ func (w *work) say(n *notice) bool {
 	if len(w.requestID) > 0 {
 		n.add(w.text(w.set.origin.RequestID), w.requestID)
 	}
-	w.status = n.status
+	if w.announces() {
+		n.add(nameAltSvc, w.set.altSvc)
+	}
+	w.status = cmp.Or(n.means, n.status)
 	return w.down.say(w, n)
 }
 
@@ -78,7 +91,7 @@ func (s *session) say(w *work, n *notice) bool {
 	out = append(out, s.server.opts.ServerName...)
 	out = append(out, "\r\nDate: "...)
 	out = time.Now().UTC().AppendFormat(out, "Mon, 02 Jan 2006 15:04:05 GMT")
-	bodiless := n.status == 204 || n.status == 304
+	bodiless := n.bodiless()
 	if !bodiless {
 		out = append(append(append(out, "\r\nContent-Type: "...), n.contentType...), '\r', '\n')
 		out = appendFraming(out, false, int64(len(n.body)))
@@ -114,9 +127,11 @@ func (d *stream2) say(w *work, n *notice) bool {
 	block := h2.AppendStatus(space[:0], n.status)
 	block = h2.AppendField(block, []byte("server"), []byte(w.server.opts.ServerName))
 	block = h2.AppendField(block, []byte("date"), time.Now().UTC().AppendFormat(nil, "Mon, 02 Jan 2006 15:04:05 GMT"))
-	bodiless := n.status == 204 || n.status == 304
-	if !bodiless {
+	bodiless := n.bodiless()
+	if !bodiless || n.bare {
 		block = h2.AppendField(block, []byte("content-type"), []byte(n.contentType))
+	}
+	if !bodiless {
 		block = h2.AppendField(block, []byte("content-length"), strconv.AppendInt(nil, int64(len(n.body)), 10))
 	}
 	for _, f := range n.fields[:n.used] {

@@ -84,7 +84,7 @@ type work struct {
 var works = sync.Pool{New: func() any {
 	w := new(work)
 	w.req.fields, w.res.fields = w.reqFields[:0], w.resFields[:0]
-	w.req.minor = 1
+	w.req.minor, w.req.version = 1, 1
 	w.out = make([]byte, 0, 4<<10)
 	return w
 }}
@@ -100,7 +100,7 @@ func (w *work) free() {
 	w.service, w.backend, w.trouble = "", "", ""
 	w.who, w.trusted, w.prefers, w.status = netip.Addr{}, false, 0, 0
 	w.scan, w.sent = headScan{}, false
-	w.req.head, w.req.minor = false, 1 // what a reply to an unread request assumes
+	w.req.head, w.req.minor, w.req.version = false, 1, 1 // what a reply to an unread request assumes
 	w.req.fields, w.res.fields, w.arena = w.reqFields[:0], w.resFields[:0], w.arena[:0]
 	if cap(w.arena) > maxKept {
 		w.arena = nil

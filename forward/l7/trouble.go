@@ -105,7 +105,10 @@ func unavailable(service string, err error) fault {
 	case errors.Is(err, context.Canceled):
 		return fault{status: 503, text: "shutting down"}
 	case errors.Is(err, os.ErrDeadlineExceeded), errors.As(err, &failure) && failure.Timeout():
-		return fault{status: 504, text: fmt.Sprintf("no backend of service %q could be connected to in time", service)}
+		return fault{
+			status: 504, text: fmt.Sprintf("no backend of service %q could be connected to in time", service),
+			grpc: grpcUnavailable, // nobody has begun anything
+		}
 	default:
 		return fault{status: 502, text: fmt.Sprintf("no backend of service %q could be connected to", service)}
 	}
