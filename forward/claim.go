@@ -84,15 +84,18 @@ func (b *Backend) Done() { b.end() }
 // InUse reports whether the newest plan gives it new work.
 func (b *Backend) InUse() bool { return b.active.Load() && !b.retired.Load() }
 
+// Retired reports whether it has left the plan. One that comes back after its last use has ended is another Backend.
+func (b *Backend) Retired() bool { return b.retired.Load() }
+
 // ClaimAddress begins a claim of a certain backend of service, for work that is
-// bound to it already: nil if no plan has it. It may be out of use.
+// bound to it already: nil if no plan has it, or it carries all that it may. It may
+// be out of use.
 func (r *Registry) ClaimAddress(service string, address netip.AddrPort) *Backend {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	b := r.backends[identity{service: service, address: address}]
-	if b == nil || b.retired.Load() {
+	if b == nil || b.retired.Load() || !b.begin() {
 		return nil
 	}
-	b.begin()
 	return b
 }

@@ -58,3 +58,34 @@ func TestClaim(t *testing.T) {
 		t.Error("a backend that has left the plan is in use")
 	}
 }
+
+// TestClaimAddress: one that is bound to a backend gets it, unless that carries all that it may; then nothing is counted.
+func TestClaimAddress(t *testing.T) {
+	a := netip.MustParseAddrPort("127.0.0.1:1")
+	pools := &fakePools{}
+	pools.publish(ServicePool{Service: "db", Members: []Member{{Address: a, Weight: 1, Active: true}}, Policy: Policy{Limit: Limit{PerBackend: 1}}})
+	r, err := New(Options{Pools: pools})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Load()
+	if b := r.ClaimAddress("db", netip.MustParseAddrPort("127.0.0.1:2")); b != nil {
+		t.Errorf("got %s, which no plan has", b.Text())
+	}
+	first := r.ClaimAddress("db", a)
+	if first == nil {
+		t.Fatal("no claim")
+	}
+	if b := r.ClaimAddress("db", a); b != nil {
+		t.Error("a claim beyond the limit")
+	}
+	if s := r.Snapshot()[0]; s.InFlight != 1 {
+		t.Errorf("got %+v, want one in flight", s)
+	}
+	first.Done()
+	pools.publish()
+	r.Load()
+	if b := r.ClaimAddress("db", a); b != nil || !first.Retired() {
+		t.Error("a claim of one that has left the plan")
+	}
+}

@@ -111,3 +111,29 @@ func (s *idleStack) closeIf(old func(idleConn) bool) {
 		}
 	}
 }
+
+// prune closes those that dead says yes to. It takes its time: others use the rest, and the one that is looked at is nobody's.
+func (s *idleStack) prune(dead func(*Stream) bool) {
+	for i := range s.shards {
+		sh := &s.shards[i]
+		for k := 0; ; {
+			sh.mu.Lock()
+			if k >= len(sh.conns) {
+				sh.mu.Unlock()
+				break
+			}
+			c := sh.conns[k]
+			sh.conns = slices.Delete(sh.conns, k, k+1)
+			sh.mu.Unlock()
+			if dead(c.stream) {
+				s.count.Add(-1)
+				_ = c.stream.Close()
+				continue
+			}
+			sh.mu.Lock()
+			sh.conns = slices.Insert(sh.conns, min(k, len(sh.conns)), c) // others come and go at the other end
+			sh.mu.Unlock()
+			k++
+		}
+	}
+}

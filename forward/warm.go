@@ -42,11 +42,16 @@ func (b *Backend) Keep(via *Via, s *Stream) {
 // have died.
 func (b *Backend) sweepIdle(before time.Time) {
 	via, warm := b.via.Load(), int(b.warm.Load())
+	if warm > 0 {
+		b.idle.prune(func(s *Stream) bool { return !s.Quiet() })
+		if !b.InUse() { // what was looked at meanwhile was put back
+			b.idle.closeAll()
+		}
+	}
 	left := b.idle.len()
 	b.idle.closeIf(func(c idleConn) bool {
 		switch {
 		case c.via != via, c.client != nil && c.client.gone.Load():
-		case warm > 0 && !c.stream.Quiet():
 		case c.since.Before(before) && left > warm:
 		default:
 			return false

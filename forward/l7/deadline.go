@@ -72,6 +72,9 @@ func (w *work) isLate() bool {
 func (w *work) relax() {
 	if d := w.deadline; d != nil {
 		d.timer.Stop()
+		d.mu.Lock()
+		d.up = nil // the timer may be at it already, and what is upgraded goes on
+		d.mu.Unlock()
 		w.deadline = nil
 		d.cancel(nil)
 	}

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -459,7 +460,8 @@ func TestWebSocket2(t *testing.T) {
 			fmt.Fprintf(c, "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: %s\r\n\r\nhello ", answer)
 			io.Copy(c, r)
 		})
-		f := start(t, Options{}, backend)
+		file := filepath.Join(t.TempDir(), "access.log")
+		f := start(t, Options{Listeners: []Listener{{Routes: anyRoute, AccessLog: &AccessLog{File: file}}}}, backend)
 		w := dial2(t, f.addr)
 		w.open(1, false, ":method", "CONNECT", ":protocol", "websocket", ":scheme", "http", ":path", "/ws", ":authority", "a.test", "sec-websocket-version", "13")
 		want := map[bool]string{true: "200", false: "502"}[accept]
@@ -486,5 +488,7 @@ func TestWebSocket2(t *testing.T) {
 		if string(got) != "hello world" {
 			t.Errorf("got %q", got)
 		}
+		f.stop()
+		wantLogged(t, file, `"status":200`) // not the backend's 101
 	}
 }

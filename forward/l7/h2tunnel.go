@@ -61,6 +61,7 @@ func (d *stream2) tunnel(ctx context.Context, w *work) {
 		w.reply(fault{status: 502, text: "the backend did not accept the WebSocket"})
 		return
 	}
+	w.status = 200
 	m.answered(200)
 	m.upgrades.Add(1)
 	w.lease.Backend.Tell(true)

@@ -200,6 +200,8 @@ func TestHTTP3Trouble(t *testing.T) {
 				return
 			}
 			switch req.URL.Path {
+			case "/chunk":
+				io.WriteString(c, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n")
 			case "/garbage":
 				io.WriteString(c, "garbage\r\n\r\n")
 			case "/closes":
@@ -222,7 +224,7 @@ func TestHTTP3Trouble(t *testing.T) {
 		}
 	}))
 	c, _ := client3(t, ca, f.Addrs3()[0].String())
-	for path, want := range map[string]int{"/garbage": 502, "/closes": 502, "/silent": 504, "/a/../b": 400} {
+	for path, want := range map[string]int{"/garbage": 502, "/chunk": 502, "/closes": 502, "/silent": 504, "/a/../b": 400} {
 		req, _ := http.NewRequest("POST", "https://a.test"+path, strings.NewReader("x"))
 		req.URL.Opaque = "//a.test" + path // as it is
 		res, err := c.Do(req)

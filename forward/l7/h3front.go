@@ -111,7 +111,9 @@ func (f *front3) open(alone bool) error {
 		MaxConnectionReceiveWindow:     connWindow3,
 	})
 	if err != nil {
+		_ = f.transport.Close()
 		_ = f.conn.Close()
+		f.conn = nil // it is not open: startLocked tries again, close has nothing to do
 		groups.part(f.asked)
 		return fmt.Errorf("listen on %s/udp: %w", f.asked, err)
 	}
@@ -177,7 +179,7 @@ func (f *front3) admit(ctx context.Context, info *quic.ClientInfo) (context.Cont
 		err = errBusy3
 	case err != nil:
 		m.shed[shedClientConnections].Add(1)
-	case m.active3.Load() >= f.server.maxConns():
+	case m.active3.Load() >= f.server.maxConns() || !f.server.registry.Intake().Take():
 		m.refused3.Add(1)
 		err = errBusy3
 	default:

@@ -28,6 +28,7 @@ type stream3 struct {
 	rw    http.ResponseWriter
 	r     *http.Request
 
+	status  int    // of the answer's head, which is in the header of rw
 	began   bool   // the answer's head has been written, or the stream taken over
 	key     []byte // of a WebSocket handshake with an HTTP/1 backend
 	aborted bool
@@ -210,6 +211,9 @@ func (d *stream3) pump(p *pump) trouble {
 			n, err = d.r.Body.Read(d.buf.Data[:])
 			payload = d.buf.Data[:n]
 		}
+		if !p.chunked && int64(len(payload)) > p.left {
+			return troubleBody // package http3 sees to it too
+		}
 		if len(payload) > 0 {
 			if t := p.grown(int64(len(payload))); t != troubleNone {
 				return t
@@ -286,7 +290,7 @@ func (d *stream3) head(w *work, frame framing) {
 		length = -1
 	}
 	d.fill(&w.res, length)
-	d.rw.WriteHeader(w.res.status)
+	d.status = w.res.status // the first flush writes it: until then the answer may become another
 	w.out = w.out[:0]
 }
 
@@ -305,6 +309,9 @@ func (d *stream3) end(_ *work, trailers []byte) {
 func (d *stream3) flush(w *work) trouble {
 	if d.began && len(w.out) == 0 {
 		return troubleNone
+	}
+	if !d.began {
+		d.rw.WriteHeader(d.status)
 	}
 	w.sent, d.began = true, true
 	rw := d.rw.(deadliner)
@@ -339,7 +346,7 @@ func (d *stream3) say(w *work, n *notice) bool {
 	for _, f := range n.fields[:n.used] {
 		h.Add(string(f.name), string(f.value))
 	}
-	d.rw.WriteHeader(n.status)
+	d.status = n.status
 	w.out = w.out[:0]
 	if !w.req.head && !bodiless {
 		w.out = append(w.out, n.body...)
@@ -393,6 +400,7 @@ func (d *stream3) tunnel(ctx context.Context, w *work) {
 		w.reply(fault{status: 502, text: "the backend did not accept the WebSocket"})
 		return
 	}
+	w.status = 200
 	m.answered(200)
 	m.upgrades.Add(1)
 	w.lease.Backend.Tell(true)

@@ -150,18 +150,25 @@ type gates struct {
 	all map[netip.AddrPort]*gate
 }
 
-// get returns the gate of a listener, the one that it has if its limits are the same.
+// get returns the gate of a listener, the one that it has if its limits are the same. Another one counts from keep on.
 func (g *gates) get(address netip.AddrPort, l Limits) *gate {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if have := g.all[address]; have != nil && have.limits == l {
 		return have
 	}
-	if g.all == nil {
-		g.all = make(map[netip.AddrPort]*gate)
+	return newGate(l)
+}
+
+// keep makes those in the settings the ones that there are.
+func (g *gates) keep(listens []forward.Listen[settings]) {
+	all := make(map[netip.AddrPort]*gate, len(listens))
+	for i := range listens {
+		all[listens[i].Address] = listens[i].Settings.gate
 	}
-	g.all[address] = newGate(l)
-	return g.all[address]
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.all = all
 }
 
 // admit takes a request in, or says why not. finish takes it out again.

@@ -17,6 +17,7 @@ import (
 	"github.com/pharos-lb/pharos/forward"
 	"github.com/pharos-lb/pharos/forward/l7/accesslog"
 	"github.com/pharos-lb/pharos/forward/proxyproto"
+	"github.com/prometheus/client_golang/prometheus"
 )
 
 // holding answers a request only when told to.
@@ -184,6 +185,58 @@ func TestGateOutlivesReload(t *testing.T) {
 			t.Errorf("after reload %d: got %d, want %d", i+1, got, want)
 		}
 	}
+}
+
+// TestGatesAreThoseInForce: a change that is not made changes no count, and a listener that is gone leaves none.
+func TestGatesAreThoseInForce(t *testing.T) {
+	f := start(t, Options{Listeners: []Listener{{Routes: anyRoute}}}, echoHead(t))
+	listener := Listener{Address: f.Addrs()[0], Routes: anyRoute, Limits: Limits{ClientRequests: 1}}
+	prepare := func(l ...Listener) *Change {
+		t.Helper()
+		change, err := f.Prepare(l)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return change
+	}
+	prepare(listener).Commit()
+	f.ask(t, "GET / HTTP/1.1\nHost: a")
+	looser := listener
+	looser.Limits.ClientRequests = 100
+	prepare(looser).Discard()
+	prepare(listener).Commit()
+	if got := f.ask(t, "GET / HTTP/1.1\nHost: a").StatusCode; got != 429 {
+		t.Errorf("a change that was discarded forgave a client: got %d", got)
+	}
+	prepare().Commit()
+	if n := len(f.Server.gates.all); n != 0 {
+		t.Errorf("%d gates are kept of listeners that are gone", n)
+	}
+}
+
+// TestBackendComesBack: one that has left the plan and comes back is one series.
+func TestBackendComesBack(t *testing.T) {
+	backend := echoHead(t)
+	metrics := prometheus.NewRegistry()
+	f := start(t, Options{Registerer: metrics}, backend)
+	for range 3 {
+		f.ask(t, "GET / HTTP/1.1\nHost: a")
+		until(t, "released", func() bool { return f.registry.Snapshot()[1].InFlight == 0 })
+		f.pools.publish()
+		f.registry.Load()
+		f.pools.publish(backend)
+	}
+	f.ask(t, "GET / HTTP/1.1\nHost: a")
+	families, err := metrics.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, family := range families {
+		if family.GetName() == "pharos_l7_backend_duration_seconds" && len(family.GetMetric()) == 1 {
+			return
+		}
+	}
+	t.Error("there is not one series of the backend")
 }
 
 func TestAcceptProxy(t *testing.T) {

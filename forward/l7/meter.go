@@ -3,7 +3,6 @@ package l7
 import (
 	"cmp"
 	"math/rand/v2"
-	"net/netip"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -129,17 +128,9 @@ func (m *meters) backend(b *forward.Backend) *meter {
 }
 
 // sweep forgets backends that are not known any more.
-func (m *meters) sweep(registry *forward.Registry) {
-	type name struct {
-		service string
-		address netip.AddrPort
-	}
-	known := make(map[name]bool)
-	for _, b := range registry.Snapshot() {
-		known[name{b.Service, b.Address}] = true
-	}
+func (m *meters) sweep() {
 	m.backends.Range(func(key, _ any) bool {
-		if b := key.(*forward.Backend); !known[name{b.Service(), b.Address()}] {
+		if key.(*forward.Backend).Retired() {
 			m.backends.Delete(key)
 			m.known.Add(-1)
 		}
@@ -193,6 +184,9 @@ func (m *meters) collect(ch chan<- prometheus.Metric) {
 	}
 	m.backends.Range(func(key, value any) bool {
 		b := key.(*forward.Backend)
+		if b.Retired() { // there may be another of that name by now
+			return true
+		}
 		n, sum, buckets := value.(*meter).histogram()
 		ch <- prometheus.MustNewConstHistogram(descBackend, n, sum, buckets, b.Service(), b.Address().String())
 		return true

@@ -21,7 +21,7 @@ type Stats struct {
 	Retries, Cut, Upgrades uint64
 	// HTTP2 counts connections that speak HTTP/2.
 	HTTP2 uint64
-	// HTTP3 counts connections that speak HTTP/3, Refused3 those that were too many; Active3 are open.
+	// HTTP3 counts connections that speak HTTP/3, Refused3 those that were too many, or too many a second; Active3 are open.
 	HTTP3, Refused3 uint64
 	Active3         int64
 	// Handshakes counts TLS handshakes: full, resumed, failed.
@@ -114,7 +114,7 @@ func newMetrics(server *Server) *metrics {
 		func(s Stats) uint64 { return s.Cut })
 	add(counter, "http2_connections_total", "Client connections that speak HTTP/2.", func(s Stats) uint64 { return s.HTTP2 })
 	add(counter, "http3_connections_total", "Client connections that speak HTTP/3.", func(s Stats) uint64 { return s.HTTP3 })
-	add(counter, "http3_refused_connections_total", "Client connections of HTTP/3 refused because there were too many.",
+	add(counter, "http3_refused_connections_total", "Client connections of HTTP/3 refused because there were too many, or too many a second.",
 		func(s Stats) uint64 { return s.Refused3 })
 	add(prometheus.GaugeValue, "http3_active_connections", "Client connections of HTTP/3 open.",
 		func(s Stats) uint64 { return uint64(max(s.Active3, 0)) })

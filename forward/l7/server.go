@@ -78,7 +78,7 @@ type Options struct {
 	// Registry gives backends. Required.
 	Registry *forward.Registry
 	// MaxConns is how many client connections are served at once, over all
-	// listeners; 0 means forward.DefaultMaxConns.
+	// listeners, over TCP and over QUIC each; 0 means what Registry.Intake says.
 	MaxConns int
 	// Drain is how long requests and upgraded connections may take to end after
 	// Run's context ends; 0 means forward.DefaultDrain, negative means none.
@@ -215,6 +215,7 @@ func New(opts Options) (*Server, error) {
 	quic.commit()
 	s.terminators.Store(&terminators)
 	s.listens.Store(&listens)
+	s.gates.keep(listens)
 	if opts.Registerer != nil {
 		if err := opts.Registerer.Register(s.metrics); err != nil {
 			_ = s.Close()
@@ -360,7 +361,7 @@ func (s *Server) sweep(ctx context.Context) {
 			s.carrier.sweep(now)
 			s.fronts3.tend()
 			if ticks++; ticks%meterSweeps == 0 {
-				s.meters.sweep(s.registry)
+				s.meters.sweep()
 			}
 		}
 	}
@@ -374,7 +375,9 @@ func (s *Server) Close() error {
 }
 
 // maxConns is how many client connections there may be, over TCP and over QUIC each.
-func (s *Server) maxConns() int64 { return int64(cmp.Or(s.opts.MaxConns, forward.DefaultMaxConns)) }
+func (s *Server) maxConns() int64 {
+	return cmp.Or(int64(s.opts.MaxConns), s.registry.Intake().Connections())
+}
 
 // drain is how long what is open may take to end.
 func (s *Server) drain() time.Duration { return max(cmp.Or(s.opts.Drain, forward.DefaultDrain), 0) }
@@ -438,6 +441,7 @@ func (c *Change) Commit() {
 	c.quic.commit()
 	c.front.Commit()
 	c.server.listens.Store(&c.listens)
+	c.server.gates.keep(c.listens)
 	c.server.meters.keepRoutes(c.listens)
 	c.server.logs.keep(c.listens)
 	c.server.logs.reopen()

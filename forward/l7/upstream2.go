@@ -75,7 +75,7 @@ func (u *upstream2) answer(w *work) trouble {
 	for interim := 0; ; {
 		fields, end, err := stream.Head(max(min(time.Until(by), lookEvery), time.Millisecond))
 		if err != nil {
-			u.touched = errors.Is(err, h2.ErrReset) // it has seen the request
+			u.touched = u.touched || errors.Is(err, h2.ErrReset) // it has seen the request
 			if t, again := w.waited(trouble2(err), &by); !again {
 				return t
 			}

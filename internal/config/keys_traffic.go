@@ -14,7 +14,7 @@ func listenerKeys() *shape {
 func intakeKeys() *shape {
 	return object(
 		with("connections", one(integer("connections", 1, maxConnections)), defaultConnections,
-			"How many client connections there may be, over all tcp listeners, and as many over all http listeners"),
-		may("rate", one(integer("rate", 1, maxConnections)), "How many new connections a second are taken, by tcp and http together, with a burst of one second"),
+			"How many client connections there may be, over all tcp listeners, as many over all http listeners, and as many over HTTP/3"),
+		may("rate", one(integer("rate", 1, maxConnections)), "How many new connections a second are taken, by tcp, http and HTTP/3 together, with a burst of one second"),
 	)
 }

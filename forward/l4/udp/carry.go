@@ -49,13 +49,20 @@ func (s *Server) HandOver(ctx context.Context) (sessions []Session, files []int)
 			asked++
 		}
 	}
-	for range asked {
+	for left := asked; left > 0; left-- {
 		select {
 		case own := <-shares:
 			sessions = append(sessions, own.sessions...)
 			files = append(files, own.files...)
-		case <-ctx.Done():
-			return sessions, files // those of a shard that comes later are not given; its clients begin new ones
+		case <-ctx.Done(): // those of a shard that comes later are not given; its clients begin new ones
+			go func() {
+				for range left {
+					for _, fd := range (<-shares).files {
+						unix.Close(fd)
+					}
+				}
+			}()
+			return sessions, files
 		}
 	}
 	return sessions, files

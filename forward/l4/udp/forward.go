@@ -49,7 +49,11 @@ func (s *shard) deliver(at *socket, i int) {
 	n := pieces(len(data), segment)
 	s.server.count.received.Add(uint64(n))
 	set := at.binding.settings.Load()
+	if s.run.first+s.run.n != i { // before a session is looked for: its last datagram may have been what ends it
+		s.pass()
+	}
 	if set.QUIC != nil && segment > 0 && !set.QUIC.alike(data, segment) {
+		s.pass()
 		s.deliverEach(at, i, source, data, segment)
 		return
 	}
@@ -58,20 +62,19 @@ func (s *shard) deliver(at *socket, i int) {
 		return
 	}
 	x.asked += n
-	if s.run.session != x || s.run.first+s.run.n != i {
-		s.pass()
+	if s.run.session != x {
+		s.pass() // another's: x does not end by it
 		s.run = span{x, i, 0}
 	}
 	s.in.direct(i, nil, 0, nil, segment)
 	s.run.n++
 }
 
-// deliverEach delivers the datagrams of a message that go to several backends.
+// deliverEach delivers the datagrams of a message that go to several backends. Nothing has been gathered.
 func (s *shard) deliverEach(at *socket, i int, source, data []byte, segment int) {
 	for len(data) > 0 {
 		n := min(segment, len(data))
 		if x := s.find(at, i, source, data[:n]); x != nil {
-			s.pass()
 			x.asked++
 			s.sent(x, data[:n])
 		}
@@ -157,8 +160,10 @@ func (s *shard) find(at *socket, i int, source, data []byte) *session {
 			if x != nil && x.backend.Address() != wanted {
 				k.bound = place + 1
 				if x = at.sessions[k]; x != nil && x.backend.Address() != wanted {
-					s.pass() // the numbers are others since a reload
-					s.end(x, forward.OutcomeServed, false)
+					s.pass()                 // the numbers are others since a reload
+					if at.sessions[k] == x { // it has not ended by that
+						s.end(x, forward.OutcomeServed, false)
+					}
 					x = nil
 				}
 			}

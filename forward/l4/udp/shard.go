@@ -100,6 +100,8 @@ func (s *shard) turn(fd int32) {
 		return
 	}
 	switch h := s.handles[fd]; {
+	case s.away && (h.socket != nil || h.upstream != nil && h.upstream.session != nil):
+		// An event from before: it is another process's now. TakeBack has it told again.
 	case h.socket != nil:
 		s.take(h.socket)
 	case h.upstream != nil:

@@ -81,6 +81,12 @@ func start(t *testing.T, l Listener, members ...netip.AddrPort) *fixture {
 	t.Helper()
 	f := &fixture{pools: &fakePools{}}
 	f.pools.publish(members...)
+	return f.serve(t, l, 2)
+}
+
+// serve runs a Server with so many shards.
+func (f *fixture) serve(t *testing.T, l Listener, shards int) *fixture {
+	t.Helper()
 	var err error
 	if f.registry, err = forward.New(forward.Options{Pools: f.pools}); err != nil {
 		t.Fatal(err)
@@ -89,7 +95,7 @@ func start(t *testing.T, l Listener, members ...netip.AddrPort) *fixture {
 	if !l.Address.IsValid() {
 		l.Address = netip.MustParseAddrPort("127.0.0.1:0")
 	}
-	if f.Server, err = New(Options{Registry: f.registry, Listeners: []Listener{l}, Shards: 2, Drain: -1}); err != nil {
+	if f.Server, err = New(Options{Registry: f.registry, Listeners: []Listener{l}, Shards: shards, Drain: -1}); err != nil {
 		t.Fatal(err)
 	}
 	f.addr = f.Addrs()[0]
