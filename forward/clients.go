@@ -41,8 +41,9 @@ type Clients struct {
 	seed     maphash.Seed
 	start    time.Time
 
-	missed atomic.Uint64
-	parts  [clientStripes]clientStripe
+	missed *atomic.Uint64 // the times that there was no room for a client; nil = nobody counts
+
+	parts [clientStripes]clientStripe
 }
 
 const (
@@ -61,13 +62,13 @@ type clientEntry struct {
 	due  int64 // the time up to which the rate is used
 }
 
-// NewClients returns nil if nothing is limited.
-func NewClients(l ClientLimits) *Clients {
+// NewClients returns nil if nothing is limited. missed counts the times that there was no room for a client, if it is not nil.
+func NewClients(l ClientLimits, missed *atomic.Uint64) *Clients {
 	if l.Rate <= 0 && l.Open <= 0 {
 		return nil
 	}
 	l.Bits4, l.Bits6, l.Table = cmp.Or(l.Bits4, 32), cmp.Or(l.Bits6, 64), cmp.Or(l.Table, DefaultClients)
-	c := &Clients{limits: l, room: max(l.Table/clientStripes, 1), seed: maphash.MakeSeed(), start: time.Now()}
+	c := &Clients{limits: l, room: max(l.Table/clientStripes, 1), seed: maphash.MakeSeed(), start: time.Now(), missed: missed}
 	if l.Rate > 0 {
 		c.interval = max(int64(time.Second)/int64(l.Rate), 1)
 	}
@@ -75,22 +76,6 @@ func NewClients(l ClientLimits) *Clients {
 		c.parts[i].entries = make(map[[16]byte]clientEntry)
 	}
 	return c
-}
-
-// Limits returns what it was made with, the defaults filled in.
-func (c *Clients) Limits() ClientLimits {
-	if c == nil {
-		return ClientLimits{}
-	}
-	return c.limits
-}
-
-// Missed counts the times that there was no room for a client.
-func (c *Clients) Missed() uint64 {
-	if c == nil {
-		return 0
-	}
-	return c.missed.Load()
 }
 
 // key is the prefix that counts an address, and the stripe that has it.
@@ -115,16 +100,25 @@ func (c *Clients) key(a netip.Addr) ([16]byte, *clientStripe) {
 // Enter counts one more of a client: an event, and something open until Leave. leave says
 // whether Leave has to be called. The error is ErrClientRate or ErrClientFull.
 func (c *Clients) Enter(a netip.Addr) (leave bool, err error) {
+	if c == nil {
+		return false, nil
+	}
+	return c.EnterAt(a, int64(time.Since(c.start)))
+}
+
+// EnterAt is Enter at a monotonic time in nanoseconds, for a caller that knows it. It and Enter are not used together.
+func (c *Clients) EnterAt(a netip.Addr, now int64) (leave bool, err error) {
 	if c == nil || !a.IsValid() {
 		return false, nil
 	}
-	now := int64(time.Since(c.start))
 	k, part := c.key(a)
 	part.mu.Lock()
 	defer part.mu.Unlock()
 	e, known := part.entries[k]
 	if !known && len(part.entries) >= c.room && !part.evict(now) {
-		c.missed.Add(1)
+		if c.missed != nil {
+			c.missed.Add(1)
+		}
 		return false, nil
 	}
 	if most := c.limits.Open; most > 0 && e.open >= most {

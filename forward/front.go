@@ -166,7 +166,7 @@ func checkFree[S any](listeners []Listen[S]) error {
 		named[l.Address] = true
 		s, err := net.Listen("tcp", listenText(l.Address))
 		if err != nil {
-			errs = append(errs, fmt.Errorf("listen on %s: %w%s", l.Address, err, cure(l.Address, err)))
+			errs = append(errs, fmt.Errorf("listen on %s: %w%s", l.Address, err, Cure(l.Address, err, "-ltnp")))
 			continue
 		}
 		s.Close()
@@ -203,7 +203,7 @@ func bind[S any](address netip.AddrPort) (*socket[S], error) {
 	config.SetMultipathTCP(false) // splice and socket options need plain TCP
 	l, err := config.Listen(context.Background(), "tcp", listenText(address))
 	if err != nil {
-		return nil, fmt.Errorf("listen on %s: %w%s", address, err, cure(address, err))
+		return nil, fmt.Errorf("listen on %s: %w%s", address, err, Cure(address, err, "-ltnp"))
 	}
 	return &socket[S]{asked: address, listener: l.(*net.TCPListener)}, nil
 }
@@ -225,15 +225,15 @@ func prepare(fd int) error {
 	return nil
 }
 
-// cure says what to do about an address that cannot be listened on; "" if
-// nobody knows.
-func cure(address netip.AddrPort, err error) string {
+// Cure says what to do about an address that cannot be listened on; "" if
+// nobody knows. flags are those by which ss lists who does.
+func Cure(address netip.AddrPort, err error, flags string) string {
 	switch {
 	case errors.Is(err, syscall.EADDRNOTAVAIL):
 		bits := address.Addr().BitLen()
 		return fmt.Sprintf(" (no interface here has it: ip address add %s/%d dev lo)", address.Addr(), bits)
 	case errors.Is(err, syscall.EADDRINUSE):
-		return " (another program listens there: ss -ltnp names it)"
+		return " (another program listens there: ss " + flags + " names it)"
 	case errors.Is(err, syscall.EACCES):
 		return " (ports below 1024 need root or CAP_NET_BIND_SERVICE)"
 	}

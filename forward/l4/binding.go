@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"sync/atomic"
 
+	"github.com/pharos-lb/pharos/forward"
 	"github.com/pharos-lb/pharos/forward/l4/kernel"
 	"github.com/pharos-lb/pharos/internal/handover"
 	"golang.org/x/sys/unix"
@@ -68,7 +69,7 @@ func listenOn(at netip.AddrPort, set *settings) (int32, error) {
 	}
 	fd, err := openListening(at, set, unix.SO_REUSEPORT)
 	if err != nil {
-		return -1, fmt.Errorf("listen on %s: %w%s", at, err, kernel.Cure(at, err, "-ltnp"))
+		return -1, fmt.Errorf("listen on %s: %w%s", at, err, forward.Cure(at, err, "-ltnp"))
 	}
 	return fd, nil
 }
@@ -159,7 +160,7 @@ func checkFree(sets []*settings) error {
 		named[set.Address] = true
 		fd, err := openListening(set.Address, set, 0)
 		if err != nil {
-			errs = append(errs, fmt.Errorf("listen on %s: %w%s", set.Address, err, kernel.Cure(set.Address, err, "-ltnp")))
+			errs = append(errs, fmt.Errorf("listen on %s: %w%s", set.Address, err, forward.Cure(set.Address, err, "-ltnp")))
 			continue
 		}
 		closeFD(fd)

@@ -89,7 +89,7 @@ func (s *shard) readHeader(f *flow, b []byte) bool {
 	}
 	f.from = f.peer.Addr()
 	f.peer, f.local = h.Source, h.Destination
-	tracked, why := f.set.clients.enter(h.Source.Addr(), s.now)
+	tracked, why := f.set.enter(h.Source.Addr(), s.now)
 	if why != dropNone {
 		s.abandon(f, why)
 		return false

@@ -4,7 +4,6 @@ import (
 	"io"
 	"net"
 	"net/netip"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -43,53 +42,6 @@ func TestLimits(t *testing.T) {
 			until(t, "room", func() bool { return f.Stats().Active == 2 })
 			ask(t, dial(t, f.addr), "room again")
 		})
-	}
-}
-
-// TestClientTable: prefixes, room, and eviction of what counts nothing.
-func TestClientTable(t *testing.T) {
-	var missed atomic.Uint64
-	table := newClientTable(Limits{ClientConnections: 1, ClientBits4: 24, ClientBits6: 48, Table: stripes}, &missed)
-	at := netip.MustParseAddr
-	if _, why := table.enter(at("192.0.2.1"), 1); why != dropNone {
-		t.Fatal(why)
-	}
-	if _, why := table.enter(at("192.0.2.200"), 1); why != dropClientFull {
-		t.Errorf("the same /24: %v", why)
-	}
-	table.enter(at("2001:db8:1::1"), 1)
-	if _, why := table.enter(at("2001:db8:1:ffff::1"), 1); why != dropClientFull {
-		t.Errorf("the same /48: %v", why)
-	}
-	table.leave(at("192.0.2.77"))
-	if _, why := table.enter(at("192.0.2.5"), 1); why != dropNone {
-		t.Errorf("after it has left: %v", why)
-	}
-	// A table that is full serves whom it cannot count, and stays as large as it is.
-	for i := range 100_000 {
-		if _, why := table.enter(netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)}), 1); why != dropNone && why != dropClientFull {
-			t.Fatal(why)
-		}
-	}
-	for i := range table.parts {
-		if n := len(table.parts[i].entries); n > table.room {
-			t.Fatalf("%d entries, room for %d", n, table.room)
-		}
-	}
-	if missed.Load() == 0 {
-		t.Error("nothing counted as missed")
-	}
-	// Rates: an entry whose allowance is whole again gives its place.
-	rates := newClientTable(Limits{ClientRate: 10, Table: stripes}, &missed)
-	missed.Store(0)
-	for i := range 10_000 {
-		a := netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)})
-		if tracked, _ := rates.enter(a, int64(i)*int64(time.Second)); tracked {
-			rates.leave(a)
-		}
-	}
-	if missed.Load() != 0 {
-		t.Errorf("%d missed where every entry was old", missed.Load())
 	}
 }
 

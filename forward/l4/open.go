@@ -72,7 +72,7 @@ func (s *shard) admit(b *binding, fd int32, sa *rawAddr) {
 	} else if set.Limits.Connections > 0 && b.active.Load() >= int64(set.Limits.Connections) {
 		why = dropListenerFull
 	} else if !trusted {
-		tracked, why = set.clients.enter(peer.Addr(), s.now)
+		tracked, why = set.enter(peer.Addr(), s.now)
 	}
 	if why != dropNone {
 		m.active.Add(-1)

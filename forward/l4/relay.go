@@ -306,7 +306,7 @@ func (s *shard) forget(f *flow) {
 		s.server.services.leave(f.service())
 	}
 	if f.source.IsValid() {
-		f.set.clients.leave(f.source)
+		f.set.clients.Leave(f.source)
 	}
 	f.binding.active.Add(-1)
 	m.active.Add(-1)

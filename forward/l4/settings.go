@@ -108,7 +108,7 @@ type settings struct {
 	Listener
 	routes  *routes
 	rate    *forward.Meter
-	clients *clientTable
+	clients *forward.Clients
 }
 
 // settle checks a listener, fills in the defaults and compiles it. Counters of
@@ -147,7 +147,7 @@ func settle(l Listener, before *settings, m *metrics) (*settings, error) {
 	if before != nil && before.Limits == l.Limits {
 		set.rate, set.clients = before.rate, before.clients
 	} else {
-		set.rate, set.clients = forward.NewMeter(l.Limits.Rate), newClientTable(l.Limits, &m.untracked)
+		set.rate, set.clients = forward.NewMeter(l.Limits.Rate), newClients(&l.Limits, &m.untracked)
 	}
 	return set, errors.Join(errs...)
 }

@@ -145,7 +145,7 @@ func bindUDP(address netip.AddrPort, alone bool) (*net.UDPConn, error) {
 	if address.Port() != 0 && alone {
 		probe, err := net.ListenPacket("udp", text) // without sharing: who is there already would get half of all
 		if err != nil {
-			return nil, fmt.Errorf("listen on %s/udp: %w", address, err)
+			return nil, fmt.Errorf("listen on %s/udp: %w%s", address, err, forward.Cure(address, err, "-lunp"))
 		}
 		_ = probe.Close()
 	}

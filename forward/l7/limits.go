@@ -138,9 +138,9 @@ func newGate(l Limits) *gate {
 	limits := forward.ClientLimits{Bits4: l.ClientBits4, Bits6: l.ClientBits6, Table: l.Clients}
 	g := &gate{limits: l}
 	limits.Rate = l.ClientRequests
-	g.rate = forward.NewClients(limits)
+	g.rate = forward.NewClients(limits, nil)
 	limits.Rate, limits.Open = 0, l.ClientConnections
-	g.connections = forward.NewClients(limits)
+	g.connections = forward.NewClients(limits, nil)
 	return g
 }
 

@@ -2,8 +2,6 @@ package kernel
 
 import (
 	"encoding/binary"
-	"errors"
-	"fmt"
 	"net/netip"
 	"unsafe"
 
@@ -53,18 +51,4 @@ func LocalAddress(fd int32) netip.AddrPort {
 		return netip.AddrPort{}
 	}
 	return AddrPort(&sa)
-}
-
-// Cure says what to do about an address that cannot be listened on; "" if nobody knows. flags are
-// those of ss that list the sockets of its kind.
-func Cure(address netip.AddrPort, err error, flags string) string {
-	switch {
-	case errors.Is(err, unix.EADDRNOTAVAIL):
-		return fmt.Sprintf(" (no interface here has it: ip address add %s/%d dev lo)", address.Addr(), address.Addr().BitLen())
-	case errors.Is(err, unix.EADDRINUSE):
-		return fmt.Sprintf(" (another program listens there: ss %s names it)", flags)
-	case errors.Is(err, unix.EACCES):
-		return " (ports below 1024 need root or CAP_NET_BIND_SERVICE)"
-	}
-	return ""
 }

@@ -254,7 +254,7 @@ func bind(l *Listener, shards int) (*binding, error) {
 		}
 		if err != nil {
 			b.close()
-			return nil, fmt.Errorf("listen on %s/udp: %w%s", l.Address, err, kernel.Cure(l.Address, err, "-lunp"))
+			return nil, fmt.Errorf("listen on %s/udp: %w%s", l.Address, err, forward.Cure(l.Address, err, "-lunp"))
 		}
 		b.sockets = append(b.sockets, fd)
 		at = netip.AddrPortFrom(at.Addr(), kernel.LocalAddress(fd).Port())
@@ -339,7 +339,7 @@ func checkFree(listeners []Listener) error {
 		}
 		fd, err := openSocket(l.Address, false)
 		if err != nil {
-			errs = append(errs, fmt.Errorf("listen on %s/udp: %w%s", l.Address, err, kernel.Cure(l.Address, err, "-lunp")))
+			errs = append(errs, fmt.Errorf("listen on %s/udp: %w%s", l.Address, err, forward.Cure(l.Address, err, "-lunp")))
 			continue
 		}
 		unix.Close(int(fd))
