@@ -197,19 +197,23 @@ func (m *machine) ordered(t health.Target) bool {
 	})
 }
 
-// settled reports whether the verdict on a statement is one that all hold: nobody goes by one that is
-// old, and what a site states changes in good weather too (a drain goes on, a route has warmed up), so
-// that news of it may be on its way.
-func (m *machine) settled(v *health.Verdict) bool {
-	const underway = 2 * time.Second
-	return v.Why == health.WhyProbes && m.wall().Sub(v.Since) >= underway
-}
+// underwayFor is how long news of what a site states may take: that changes in good weather too (a drain goes on, a
+// route has warmed up).
+const underwayFor = 2 * time.Second
 
-// underway reports whether news of what a site states is on its way between two machines.
+// young reports whether a verdict on a statement is so new that others may not hold it yet.
+func (m *machine) young(v *health.Verdict) bool { return m.wall().Sub(v.Since) < underwayFor }
+
+// goneBy reports whether a verdict on a statement counts: one that is held from before, because its site says neither,
+// is what each happened to hear last, and no plan may differ by it.
+func goneBy(v *health.Verdict) bool { return v.Why == health.WhyProbes }
+
+// underway reports whether news of what a site states is on its way between two machines: they hold it otherwise, and have
+// not for longer than news takes. A difference that lasts is none.
 func (w *world) underway(a, b *machine) bool {
 	for i, t := range w.fleet.layout.Targets {
 		one, other := &a.core.View().Verdicts[i], &b.core.View().Verdicts[i]
-		if t.Kind.Stated() && (one.Status != other.Status || !a.settled(one) && one.Why == health.WhyProbes) {
+		if t.Kind.Stated() && one.Status != other.Status && (a.young(one) || b.young(other)) {
 			return true
 		}
 	}
@@ -240,7 +244,7 @@ func (w *world) checkAgreement() {
 		}
 		for i := range m.core.View().Verdicts {
 			one, other := &m.core.View().Verdicts[i], &first.core.View().Verdicts[i]
-			if w.fleet.layout.Targets[i].Kind.Stated() && (!m.settled(one) || !first.settled(other)) {
+			if w.fleet.layout.Targets[i].Kind.Stated() && (m.young(one) || first.young(other) || !goneBy(one) && !goneBy(other)) {
 				continue
 			}
 			if got, want := one.Status, other.Status; got != want {
