@@ -58,7 +58,8 @@ func connections(n int) string {
 type DrainList struct {
 	// Drains are sorted by node and what.
 	Drains []DrainStatus `json:"drains"`
-	// Silent are the nodes that did not answer, Behind those that do not hold the same orders yet.
+	// Silent are the nodes that did not answer, Behind those that do not hold the same orders yet,
+	// or have more to say than fits.
 	Silent []string `json:"silent"`
 	Behind []string `json:"behind"`
 }

@@ -80,14 +80,12 @@ func (c *counters) gather() ([]*dto.MetricFamily, error) {
 	return families, err
 }
 
-// freeze has every scrape get what is now, and returns its counters for the process that goes on with them.
-func (c *counters) freeze() []carriedCounter {
+// freeze has every scrape get what is now, and returns its counters for the process that goes on with them. An error is
+// about metrics that could not be gathered; all others are returned.
+func (c *counters) freeze() ([]carriedCounter, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	families, err := c.gather()
-	if err != nil {
-		return nil
-	}
 	c.frozen = families
 	var all []carriedCounter
 	for _, f := range families {
@@ -100,7 +98,7 @@ func (c *counters) freeze() []carriedCounter {
 			}
 		}
 	}
-	return all
+	return all, err
 }
 
 // thaw ends freeze: nobody goes on with them.

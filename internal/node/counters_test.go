@@ -2,6 +2,7 @@ package node
 
 import (
 	"encoding/json"
+	"errors"
 	"strings"
 	"testing"
 
@@ -50,7 +51,7 @@ func reading(t *testing.T, c *counters) string {
 // this process's own, and from the hand-over on the old process says what it has handed over.
 func TestCountersGoOn(t *testing.T) {
 	first := countedWith(10, 2)
-	handed := first.freeze()
+	handed := frozen(t, first)
 	over := func(c []carriedCounter) (back []carriedCounter) { // as it goes from process to process
 		raw, err := json.Marshal(c)
 		if err == nil {
@@ -69,7 +70,7 @@ func TestCountersGoOn(t *testing.T) {
 		}
 	}
 	third := countedWith(0, 1)
-	third.adopt(over(second.freeze()))
+	third.adopt(over(frozen(t, second)))
 	if got, want := reading(t, third), "pharos_events_total{kind=bad} 3, pharos_events_total{kind=good} 15, pharos_open{} 7"; got != want {
 		t.Errorf("got  %s\nwant %s", got, want)
 	}
@@ -81,5 +82,28 @@ func TestCountersGoOn(t *testing.T) {
 		if got := reading(t, first); got != before {
 			t.Errorf("%s: got %s, want %s", collector, got, before)
 		}
+	}
+}
+
+// frozen is what a process hands over.
+func frozen(t *testing.T, c *counters) []carriedCounter {
+	t.Helper()
+	all, err := c.freeze()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return all
+}
+
+// What cannot be gathered keeps no other counter from going on.
+func TestCountersGoOnWithoutOne(t *testing.T) {
+	c := countedWith(10, 2)
+	broken := prometheus.NewDesc("pharos_broken", "Broken.", nil, nil)
+	c.registry.(*prometheus.Registry).MustRegister(prometheus.CollectorFunc(func(ch chan<- prometheus.Metric) {
+		ch <- prometheus.NewInvalidMetric(broken, errors.New("broken"))
+	}))
+	all, err := c.freeze()
+	if err == nil || len(all) != 2 {
+		t.Errorf("handed over %v, error %v", all, err)
 	}
 }

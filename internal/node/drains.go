@@ -18,14 +18,16 @@ const maxDrains = 200
 type drainAnswer struct {
 	Digest uint64              `json:"digest"` // of the orders that it holds
 	Drains []admin.DrainStatus `json:"drains"`
+	More   bool                `json:"more,omitempty"` // than these
 }
 
 // drainAnswer is this node's own.
 func (n *Node) drainAnswer() drainAnswer {
-	return drainAnswer{Digest: n.decider.acks.Load().digest, Drains: n.ownDrains()}
+	drains, more := n.ownDrains()
+	return drainAnswer{Digest: n.decider.acks.Load().digest, Drains: drains, More: more}
 }
 
-// encodeDrains leaves out what does not fit into an answer.
+// encodeDrains leaves out what does not fit into an answer, and says so.
 func encodeDrains(a drainAnswer) []byte {
 	for {
 		raw, err := json.Marshal(a)
@@ -35,16 +37,16 @@ func encodeDrains(a drainAnswer) []byte {
 		if len(raw) <= maxEvidence {
 			return raw
 		}
-		a.Drains = a.Drains[:len(a.Drains)/2]
+		a.Drains, a.More = a.Drains[:len(a.Drains)/2], true
 	}
 }
 
-// ownDrains are the stages of what is ordered out at this node.
-func (n *Node) ownDrains() []admin.DrainStatus {
-	out := []admin.DrainStatus{}
+// ownDrains are the stages of what is ordered out at this node; more: there are more than are returned.
+func (n *Node) ownDrains() (out []admin.DrainStatus, more bool) {
+	out = []admin.DrainStatus{}
 	plan := n.board.Load()
 	if plan == nil {
-		return out
+		return out, false
 	}
 	now := time.Now()
 	add := func(d admin.DrainStatus, until time.Time) {
@@ -52,9 +54,11 @@ func (n *Node) ownDrains() []admin.DrainStatus {
 		if left := until.Sub(now); left > 0 {
 			d.LeftMS = left.Milliseconds()
 		}
-		if len(out) < maxDrains {
-			out = append(out, d)
+		if len(out) == maxDrains {
+			more = true
+			return
 		}
+		out = append(out, d)
 	}
 	for i := range plan.Routes {
 		r := &plan.Routes[i]
@@ -80,7 +84,7 @@ func (n *Node) ownDrains() []admin.DrainStatus {
 	for _, d := range n.backendDrains(plan) {
 		add(d, time.Time{})
 	}
-	return out
+	return out, more
 }
 
 // backendDrains are the backends of this site that are ordered out themselves.
@@ -145,6 +149,9 @@ func poolWords(stage steer.Stage) string {
 func (n *Node) drains(ctx context.Context) *admin.DrainList {
 	own := n.drainAnswer()
 	list := &admin.DrainList{Drains: own.Drains, Silent: []string{}, Behind: []string{}}
+	if own.More {
+		list.Behind = append(list.Behind, n.opts.Name)
+	}
 	var others []string
 	for _, site := range n.setup.Load().Config.Sites {
 		for _, node := range site.Nodes {
@@ -166,7 +173,7 @@ func (n *Node) drains(ctx context.Context) *admin.DrainList {
 			list.Silent = append(list.Silent, name)
 			continue
 		}
-		if a.Digest != own.Digest {
+		if a.Digest != own.Digest || a.More { // what it leaves out is not known to be done
 			list.Behind = append(list.Behind, name)
 		}
 		for _, d := range a.Drains {

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"encoding/json"
 	"net"
 	"path/filepath"
 	"strings"
@@ -57,4 +58,22 @@ bgp:
 	conn.Close()
 	stage("prefix "+network+"0/24", admin.StageDone, 0)
 	stage("service web", admin.StageDone, 0)
+}
+
+// An answer that does not fit says so: what it leaves out is not done.
+func TestDrainsThatDoNotFit(t *testing.T) {
+	for n, more := range map[int]bool{0: false, 3: false, 200: true} {
+		a := drainAnswer{Digest: 7, Drains: make([]admin.DrainStatus, n)}
+		for i := range a.Drains {
+			a.Drains[i].What = strings.Repeat("x", 1000)
+		}
+		raw := encodeDrains(a)
+		var got drainAnswer
+		if err := json.Unmarshal(raw, &got); err != nil || len(raw) > maxEvidence {
+			t.Fatalf("%d drains: %d bytes, %v", n, len(raw), err)
+		}
+		if got.More != more || got.Digest != 7 || !more && len(got.Drains) != n {
+			t.Errorf("%d drains: %d arrive, more %v", n, len(got.Drains), got.More)
+		}
+	}
 }

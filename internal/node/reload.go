@@ -85,15 +85,17 @@ func (n *Node) reload(ctx context.Context, allow admin.Allowed) (*admin.ReloadRe
 	if err := n.runner.SetChecks(probeChecks(next)); err != nil {
 		n.log.Error("checks could not be replaced; the old ones go on", "error", err) // Load has validated them
 	}
-	if err := n.doors.SetChecks(doorChecks(next)); err != nil {
-		n.log.Error("doors could not be replaced; the old ones go on", "error", err) // as above
-	}
-	n.decider.do(ctx, n.noteDoors)
+	n.decider.do(ctx, n.noteDoors) // at those that are asked at already
 	n.setGossip(next)
 	n.awaitVerdicts(ctx, next.Config.Cluster.Wait)
 	for _, c := range changes {
 		c.Commit()
 	}
+	// Only now does anything answer at a new door; a door that nobody has asked at takes no route away.
+	if err := n.doors.SetChecks(doorChecks(next)); err != nil {
+		n.log.Error("doors could not be replaced; the old ones go on", "error", err) // as above
+	}
+	n.decider.do(ctx, n.noteDoors)
 	n.setIntake(next)
 	n.setLoaded(next)
 	return &admin.ReloadResult{Hash: hashText(next.Config.Hash), Changes: describe(old.Config, next.Config)}, nil

@@ -268,3 +268,46 @@ func TestReloadGuardsAnnouncedRoutes(t *testing.T) {
 		eventually(t, "the route is to be announced again", func() bool { return r.board.Load().Routes[0].Announce })
 	}
 }
+
+// A reload that requires more of a prefix does not ask for it before it is there: the route stands all the while.
+func TestReloadWithANewDoorKeepsTheRoute(t *testing.T) {
+	t.Parallel()
+	const network = "127.9.72."
+	newBackend(t, network+"11:9000", "one", released())
+	newBackend(t, network+"12:9000", "two", released()).healthy.Store(false)
+	base := at(network, strings.ReplaceAll(oneSite, "WAIT", "3s")) + at(network, `
+bgp:
+  asn: 64500
+  listen: false
+  prefixes: [{prefix: 127.9.2.0/24, requires: [web], flap_half_life: 0s}]
+  peers: {a: [{address: 127.9.2.254, asn: 64496}]}
+`)
+	r := startServing(t, base)
+	eventually(t, "announced", func() bool { return r.board.Load().Routes[0].Announce })
+	next := edit(t, base, `dns: {listen: "`+network+`1:5353"}`, `dns: {listen: ["`+network+`1:5353", "`+network+`80:5353"]}`)
+	next = edit(t, next, "requires: [web]", `requires: [web, "dns:www.t.test"]`)
+	newBackend(t, network+"13:9000", "three", make(chan struct{})) // the reload waits as long as it may for its verdict
+	next = edit(t, next, "services:\n", "services:\n  slow: {check: {http: {path: /healthz}, timeout: 10s, every: 20s}, backends: {a: [\""+network+"13:9000\"]}}\n")
+	woken, unwatch := r.board.Watch()
+	defer unwatch()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		if _, err := r.reload(t, next, false); err != nil {
+			t.Error(err)
+		}
+	}()
+	for over := false; !over; {
+		select {
+		case <-woken:
+		case <-done:
+			over = true
+		}
+		if route := r.board.Load().Routes[0]; !route.Announce {
+			t.Fatalf("withdrawn: %s %s", route.Why, route.Lacks)
+		}
+	}
+	eventually(t, "it answers at both doors", func() bool {
+		return slices.Equal(r.board.Load().Facts.Doors, []health.Status{health.StatusUp, health.StatusUp})
+	})
+}

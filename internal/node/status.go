@@ -110,7 +110,7 @@ func (n *Node) Status() *admin.Status {
 		n.markPeers(out.Routes, st)
 	}
 	out.VIPs = n.vips.status()
-	out.Drains = n.ownDrains()
+	out.Drains, _ = n.ownDrains()
 	out.Degraded = degraded(out, s)
 	if where := n.gossip.Status().NameConflict; where != "" {
 		out.Degraded = append(out.Degraded, fmt.Sprintf("another node is called %s, too (%s): give each its own name", n.opts.Name, where))

@@ -22,7 +22,7 @@ func (n *Node) stop(parts *parts) {
 	steps := stepsOf(setup.Config.Drain, setup.Topology.Leads())
 	end := time.Now().Add(steps.total)
 	n.log.Info("stopping", "node", n.opts.Name, "limit", steps.total.String())
-	ctx, cancel := context.WithTimeout(context.Background(), steps.unanswered+steps.depreferenced+convergence+2*stopStep)
+	ctx, cancel := context.WithTimeout(context.Background(), steps.unanswered+steps.depreferenced+2*convergence+2*stopStep)
 	defer cancel()
 	n.leaveNames(ctx, steps)
 	n.mu.Lock()
@@ -51,7 +51,13 @@ func (n *Node) leaveNames(ctx context.Context, steps stopSteps) {
 	before := n.answered()
 	n.decider.do(ctx, n.decider.core.SetLeaving)
 	n.decider.do(ctx, func() {}) // what was told with the step before is decided on with this one
-	if steps.unanswered == 0 || before == 0 || n.answered() >= before {
+	if steps.unanswered == 0 || before == 0 {
+		return
+	}
+	if n.answered() >= before && len(n.setup.Load().Self.Site.Nodes) > 1 {
+		n.pause(ctx, convergence) // the site is stopping when its last node says so: that may be on its way
+	}
+	if n.answered() >= before {
 		return
 	}
 	n.log.Info("stopping: names lead elsewhere", "for", steps.unanswered.String())

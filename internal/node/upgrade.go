@@ -318,8 +318,12 @@ func (n *Node) release(s *successor) error {
 		defer closeAll(sockets)
 		closeSessions = datagrams.TakeBack
 	}
-	body.Counters = n.counters.freeze()
-	err := s.conn.Send(msgRelease, body, files, limit)
+	counters, err := n.counters.freeze()
+	if err != nil {
+		n.log.Warn("some metrics could not be read; their counters begin anew in the new process", "error", err)
+	}
+	body.Counters = counters
+	err = s.conn.Send(msgRelease, body, files, limit)
 	if err == nil {
 		_, err = s.await(context.Background(), msgAdopted, limit)
 	}
