@@ -170,8 +170,12 @@ func TestHostilePeers(t *testing.T) {
 			t.Fatalf("the first attack was not dialled again; status %s", show(g.Status()))
 		}
 	}
+	// And it hears what is new while the others still do theirs, be it a byte at a time.
+	second := netip.MustParsePrefix("203.0.113.0/24")
+	g.set(Route{Prefix: anycast}, Route{Prefix: second})
+	awaitRouter(t, r, "a second route", has(second))
 	s := g.Status()
-	if s.Child.Restarts != 0 || !s.Peers[0].Since.Equal(since) || len(r.Routes()) != 1 {
+	if s.Child.Restarts != 0 || !s.Peers[0].Since.Equal(since) || len(r.Routes()) != 2 {
 		t.Errorf("after the attacks: %s; want no restart and the session of %s", show(s), since)
 	}
 }
