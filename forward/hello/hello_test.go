@@ -158,6 +158,10 @@ func FuzzParse(f *testing.F) {
 	f.Add(whole)
 	f.Add(spread(whole, 7))
 	f.Add(message(extension(0, "\x00\x0c\x00\x00\x09a.example"), extension(16, "\x00\x03\x02h2")))
+	for _, v := range vectors {
+		f.Add(vector(f, v.hex))
+		f.Add(spread(vector(f, v.hex), 50))
+	}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		ours, err := Parse(b)
 		want, ok := theirs(b)

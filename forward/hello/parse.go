@@ -54,16 +54,20 @@ func Parse(b []byte) (Hello, error) {
 // is spread over several.
 func join(b []byte) ([]byte, error) {
 	var all []byte
+	own := false // all is a copy
 	for at := 0; ; {
 		record, err := next(b[at:], at == 0)
 		if err != nil {
 			return nil, err
 		}
 		at += 5 + len(record)
-		if all == nil {
+		switch {
+		case all == nil:
 			all = record
-		} else {
-			all = append(slices.Clip(all), record...)
+		case own:
+			all = append(all, record...)
+		default:
+			all, own = append(slices.Clip(all), record...), true
 		}
 		if len(all) >= 1 && all[0] != messageHello {
 			return nil, invalid("message type %d", all[0])

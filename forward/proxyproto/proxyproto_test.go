@@ -152,6 +152,9 @@ func FuzzParse(f *testing.F) {
 	f.Add(binaryHeader(0x20, 0, nil))
 	f.Add(AppendBinary(nil, netip.MustParseAddrPort("[2001:db8::1]:1"), netip.MustParseAddrPort("[2001:db8::2]:2"),
 		[]TLV{{TypeUniqueID, []byte("id")}}, true))
+	for _, v := range vectors() {
+		f.Add(append(bytes.Clone(v.header), "rest"...))
+	}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		h, n, err := Parse(b)
 		if err != nil {
