@@ -8,6 +8,8 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -49,7 +51,7 @@ type front3 struct {
 
 	// fronts3.mu guards the rest, until it is started.
 	started   bool
-	inherited int // a socket of the process before, until ours is bound; −1 = none
+	copies    []int // of the sockets that processes before this one have here, which keep their places
 	conn      *net.UDPConn
 	transport *quic.Transport
 	listener  *quic.EarlyListener
@@ -66,7 +68,7 @@ type link3Key struct{}
 // newFront3 binds an address. It serves nothing yet. Where another process has it still, it is bound when we are to
 // serve, since whoever comes goes to the newest socket.
 func newFront3(s *Server, address netip.AddrPort, set *settings) (*front3, error) {
-	f := &front3{server: s, asked: address, inherited: -1}
+	f := &front3{server: s, asked: address}
 	f.settings.Store(set)
 	f.http = &http3.Server{
 		Handler: http.HandlerFunc(f.serve), MaxHeaderBytes: maxHead3, IdleTimeout: set.idle,
@@ -76,8 +78,18 @@ func newFront3(s *Server, address netip.AddrPort, set *settings) (*front3, error
 			return context.WithValue(ctx, link3Key{}, l)
 		},
 	}
-	if fd, ok := handover.Take("udp", address.String()); ok {
-		f.inherited = fd
+	for {
+		fd, ok := handover.Take("udp", address.String())
+		if !ok {
+			break
+		}
+		if slices.ContainsFunc(f.copies, func(other int) bool { return socketNumber(other) == socketNumber(fd) }) {
+			_ = unix.Close(fd)
+			continue
+		}
+		f.copies = append(f.copies, fd)
+	}
+	if len(f.copies) > 0 {
 		return f, nil
 	}
 	return f, f.open(true)
@@ -86,17 +98,15 @@ func newFront3(s *Server, address netip.AddrPort, set *settings) (*front3, error
 // open binds the address. With alone nobody else may have it.
 func (f *front3) open(alone bool) error {
 	groups := f.server.fronts3.groups
-	if err := groups.join(f.asked, f.inherited); err != nil {
-		f.server.opts.Log.Error("QUIC clients of the process before may lose their connections", "error", err)
-	}
+	use, joinErr := groups.join(f.asked, f.copies)
 	var err error
-	f.conn, err = bindUDP(f.asked, alone)
-	f.forsake()
-	if err != nil {
+	if f.conn, err = f.socket(use, alone); err != nil {
 		groups.part(f.asked)
 		return err
 	}
-	groups.settle(f.asked, f.conn)
+	if err := errors.Join(joinErr, groups.settle(f.asked, f.conn)); err != nil {
+		f.server.opts.Log.Error("QUIC clients of the process before may lose their connections", "error", err)
+	}
 	set := f.settings.Load()
 	f.transport = &quic.Transport{Conn: f.conn, ConnContext: f.admit, VerifySourceAddress: f.doubts, ConnectionIDGenerator: groups}
 	config := http3.ConfigureTLSConfig(&tls.Config{
@@ -120,12 +130,27 @@ func (f *front3) open(alone bool) error {
 	return nil
 }
 
-// forsake closes the socket of the process before.
-func (f *front3) forsake() {
-	if f.inherited >= 0 {
-		_ = unix.Close(f.inherited)
-		f.inherited = -1
+// socket is one of the copies, which is a copy no more, or a new one for −1.
+func (f *front3) socket(use int, alone bool) (*net.UDPConn, error) {
+	if use < 0 {
+		return bindUDP(f.asked, alone)
 	}
+	f.copies = slices.DeleteFunc(f.copies, func(fd int) bool { return fd == use })
+	file := os.NewFile(uintptr(use), "udp "+f.asked.String())
+	defer file.Close()
+	c, err := net.FilePacketConn(file)
+	if err != nil {
+		return nil, fmt.Errorf("listen on %s/udp: %w", f.asked, err)
+	}
+	return c.(*net.UDPConn), nil
+}
+
+// forsake closes the copies.
+func (f *front3) forsake() {
+	for _, fd := range f.copies {
+		_ = unix.Close(fd)
+	}
+	f.copies = nil
 }
 
 // addr is the bound address, or what is going to be bound.
@@ -243,7 +268,7 @@ func (f *front3) close() {
 	}
 	_ = f.listener.Close()
 	_ = f.transport.Close()
-	_ = f.conn.Close()
+	_ = f.conn.Close() // the process that has taken over has a copy
 	f.server.fronts3.groups.part(f.asked)
 }
 

@@ -1,5 +1,5 @@
 // Package certtest makes certificate authorities and certificates for tests, as
-// files. Tests of package l7 and of those under it call it; nothing else does.
+// files. Tests of package l7, of those under it and of the whole program call it; nothing else does.
 //
 //	ca := certtest.New(t)
 //	file := ca.File(certtest.Leaf{Names: []string{"www.test"}})
