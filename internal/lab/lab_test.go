@@ -121,9 +121,15 @@ func (s *screen) String() string {
 // startLab starts the nodes of three.yaml and takes them down with the test.
 func startLab(t *testing.T, id string) *Lab {
 	t.Helper()
+	return startLabOf(t, id, "testdata/three.yaml")
+}
+
+// startLabOf does so with the nodes of any configuration.
+func startLabOf(t *testing.T, id, file string) *Lab {
+	t.Helper()
 	needLab(t)
 	said := &screen{}
-	l, err := New(Options{Binary: os.Args[0], Program: "pharos", ID: id, ConfigFile: "testdata/three.yaml", Out: said})
+	l, err := New(Options{Binary: os.Args[0], Program: "pharos", ID: id, ConfigFile: file, Out: said})
 	if err != nil {
 		t.Fatal(err)
 	}
