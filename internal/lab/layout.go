@@ -102,6 +102,7 @@ func NewLayout(id string, cfg *config.Config, nodes []string, routers bool) (*La
 		return nil, err
 	}
 	l.addShared()
+	l.addSources()
 	if err := l.addBackends(); err != nil {
 		return nil, err
 	}
@@ -133,7 +134,11 @@ func (l *Layout) addNodes(only []string) error {
 			if n.Address.IsLoopback() {
 				errs = append(errs, fmt.Errorf("node %s: %s is a loopback address, which no other namespace reaches; give it one of its own", n.Name, n.Address))
 			}
-			l.Members = append(l.Members, Member{Name: n.Name, Role: RoleNode, Site: site.Name, Own: []netip.Addr{n.Address}})
+			own := []netip.Addr{n.Address}
+			if n.Second.IsValid() && !n.Second.IsLoopback() {
+				own = append(own, n.Second)
+			}
+			l.Members = append(l.Members, Member{Name: n.Name, Role: RoleNode, Site: site.Name, Own: own})
 			l.DNS = append(l.DNS, dnsOf(l.Config, n))
 		}
 	}
@@ -198,6 +203,30 @@ func (l *Layout) addShared() {
 		carry(b.Bind.Addr, "")
 	}
 	slices.SortFunc(l.Shared, func(a, b SharedAddr) int { return a.Addr.Compare(b.Addr) })
+}
+
+// sources are the networks of the addresses that the lab makes up: benchmarking space again.
+var sources = [2]netip.Addr{netip.MustParseAddr("198.18.254.0"), netip.MustParseAddr("2001:2:0:fffe::")}
+
+// addSources gives every node an address of its own of each family that VIPs have. Without one a node would look at the VIPs
+// of that family from its own VIP, whose replies go to another node, or from a link-local address, which nobody forwards.
+func (l *Layout) addSources() {
+	for of := range sources {
+		if !slices.ContainsFunc(l.Shared, func(s SharedAddr) bool { return family(s.Addr) == of }) {
+			continue
+		}
+		next := sources[of]
+		for i := range l.Members {
+			m := &l.Members[i]
+			if m.first(of).IsValid() {
+				continue
+			}
+			for next = next.Next(); l.taken(next) || slices.ContainsFunc(l.Shared, func(s SharedAddr) bool { return s.Addr == next }); {
+				next = next.Next()
+			}
+			m.Own = append(m.Own, next)
+		}
+	}
 }
 
 // taken reports whether an address is some member's own.

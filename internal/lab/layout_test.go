@@ -83,6 +83,21 @@ func TestLayoutCanaries(t *testing.T) {
 	}
 }
 
+// Who has no address of a family that VIPs have could not look at them: the lab gives it one.
+func TestLayoutSources(t *testing.T) {
+	l := layoutOf(t, "../../../examples/three-sites.yaml")
+	want := netip.MustParseAddr("2001:2:0:fffe::")
+	for _, m := range l.Members {
+		if m.Role != RoleNode {
+			continue
+		}
+		want = want.Next()
+		if len(m.Own) != 2 || m.first(1) != want {
+			t.Errorf("%s has %v, want %s for IPv6", m.Name, m.Own, want)
+		}
+	}
+}
+
 // Every shared address is carried by every node of its site, the first preferred.
 func TestLayoutShared(t *testing.T) {
 	l := layoutOf(t, "nine.yaml")
