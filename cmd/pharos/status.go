@@ -151,6 +151,9 @@ func forwardedTo(all []admin.ForwardStatus) string {
 		case b.Share < 1:
 			notes = append(notes, fmt.Sprintf("slow start %.0f %%", 100*b.Share))
 		}
+		if !b.Elsewhere && b.EffectiveWeight < float64(b.Weight) {
+			notes = append(notes, fmt.Sprintf("weight %.3g of %d", b.EffectiveWeight, b.Weight))
+		}
 		if b.Ejected != "" {
 			notes = append(notes, fmt.Sprintf("ejected for %s, %.0fs left", b.Ejected, b.EjectedSeconds))
 		}

@@ -114,6 +114,10 @@ type ForwardStatus struct {
 	Open int64 `json:"open"`
 	// Share is how much of its weight counts: below 1 in a slow start.
 	Share float64 `json:"share"`
+	// Weight is the configured one, EffectiveWeight what counts of it now: it is less in a slow start, and
+	// when the backend says of itself that it can take less. Both are 0 for another site's VIP.
+	Weight          int     `json:"weight,omitempty"`
+	EffectiveWeight float64 `json:"effective_weight,omitempty"`
 	// Ejected is why this node passes it over ("errors", "success-rate", "latency"), for how much longer.
 	Ejected        string  `json:"ejected,omitempty"`
 	EjectedSeconds float64 `json:"ejected_seconds,omitempty"`

@@ -51,9 +51,12 @@ func (n *Node) forwardingStatus(plan *steer.Plan) []admin.PoolStatus {
 				Ejected: b.EjectedFor, EjectedSeconds: b.Ejected.Seconds(),
 			}
 			for k := range pool.Backends {
-				if pool.Backends[k].Address == b.Address && decided.Backends[k].Why == steer.ReasonPanic {
-					s.Panic = true
+				if pool.Backends[k].Address != b.Address {
+					continue
 				}
+				s.Panic = decided.Backends[k].Why == steer.ReasonPanic
+				s.Weight = pool.Backends[k].Weight
+				s.EffectiveWeight = float64(plan.Weight(i, k)) / steer.FullWeight * b.Share
 			}
 			row.Backends = append(row.Backends, s)
 		}
