@@ -107,6 +107,9 @@ func (w *work) roundTrip(ctx context.Context, terms forward.Terms) (t trouble, r
 			}
 			t = w.up.answer(w)
 		}
+		if t == troubleNone && w.req.version >= 2 && w.upgrade != nil && w.res.status/100 == 2 {
+			t = troublePlain // which would say to a CONNECT that the tunnel is there
+		}
 		if again || !w.repeatable(t) {
 			return t, nil
 		}

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/pharos-lb/pharos/forward"
@@ -391,7 +392,7 @@ func (d *stream3) gone() bool { return d.r.Context().Err() != nil }
 func (d *stream3) abort() { d.aborted = true }
 
 // tunnel passes a WebSocket on as the body of the stream (RFC 9220).
-func (d *stream3) tunnel(ctx context.Context, w *work) {
+func (d *stream3) tunnel(_ context.Context, w *work) {
 	m := w.server.metrics
 	defer w.lease.Release(false)
 	if !w.res.proves(d.key) {
@@ -413,8 +414,9 @@ func (d *stream3) tunnel(ctx context.Context, w *work) {
 		return
 	}
 	d.began = true
+	d.hold(nil) // the request's context ends with our side of the stream too, and then the other side goes on
 	end := &quicEnd{stream: stream, buf: forward.NewBuffer()}
-	t := tunnel{client: end, backend: w.up.far(w), idle: w.set.times.Tunnel, ctx: ctx}
+	t := tunnel{client: end, backend: w.up.far(w), idle: w.set.times.Tunnel, ctx: d.link.conn.Context()}
 	outcome := t.run()
 	w.lease.Backend.Report(outcome)
 	if outcome != forward.OutcomeServed {
@@ -425,12 +427,16 @@ func (d *stream3) tunnel(ctx context.Context, w *work) {
 
 // A quicEnd is a stream of HTTP/3.
 type quicEnd struct {
-	stream *http3.Stream
-	buf    *forward.Buffer
+	stream  *http3.Stream
+	buf     *forward.Buffer
+	stopped atomic.Bool
 }
 
 func (e *quicEnd) receive(within time.Duration) ([]byte, error) {
 	_ = e.stream.SetReadDeadline(time.Now().Add(within))
+	if e.stopped.Load() { // interrupt may have come before that deadline
+		return nil, os.ErrDeadlineExceeded
+	}
 	n, err := e.stream.Read(e.buf.Data[:])
 	if n > 0 {
 		return e.buf.Data[:n], nil // an error comes again
@@ -440,13 +446,19 @@ func (e *quicEnd) receive(within time.Duration) ([]byte, error) {
 
 func (e *quicEnd) send(p []byte, within time.Duration) error {
 	_ = e.stream.SetWriteDeadline(time.Now().Add(within))
+	if e.stopped.Load() {
+		return os.ErrDeadlineExceeded
+	}
 	_, err := e.stream.Write(p)
 	return err
 }
 
 func (e *quicEnd) finish() { _ = e.stream.Close() }
 
-func (e *quicEnd) interrupt() { _ = e.stream.SetDeadline(time.Now()) }
+func (e *quicEnd) interrupt() {
+	e.stopped.Store(true)
+	_ = e.stream.SetDeadline(time.Now())
+}
 
 func (e *quicEnd) abort() {
 	e.stream.CancelRead(quicCancelled)

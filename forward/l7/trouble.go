@@ -26,6 +26,7 @@ const (
 	troubleLarge            // the client's body is larger than it may be
 	troubleRate             // it comes too slowly
 	troubleLate             // the request took longer than it may
+	troublePlain            // the backend answered a WebSocket's handshake as if it were none
 )
 
 // fault is what the client is told, if it can still be told.
@@ -49,6 +50,8 @@ func (t trouble) fault(service string) fault {
 		return fault{status: 504, text: fmt.Sprintf("request to service %q took too long", service), shed: shedRequestTime}
 	case troubleRefused:
 		return fault{status: 503, text: fmt.Sprintf("backend of service %q took no more requests", service)}
+	case troublePlain:
+		return fault{status: 502, text: fmt.Sprintf("backend of service %q did not accept the WebSocket", service)}
 	case troubleNoTunnel:
 		return fault{status: 501, text: fmt.Sprintf("backend of service %q takes no WebSockets over HTTP/2", service)}
 	default:
