@@ -141,13 +141,13 @@ func (c *Config) Doors(p *Prefix, site string, n Node) (doors []Door) {
 		if l.UDP != nil || !slices.Contains(p.Listeners, l.Bind.Port) {
 			continue
 		}
-		for _, a := range c.listening(l.Bind, l.services(), site, n) {
+		for _, a := range c.answering(l.Bind, c.Served(l), site, n) {
 			add(Door{Address: netip.AddrPortFrom(a, l.Bind.Port)})
 		}
 	}
 	for _, name := range p.DNS {
 		for _, bind := range c.DNS.Listen {
-			for _, a := range c.listening(bind, nil, site, n) {
+			for _, a := range c.answering(bind, nil, site, n) {
 				add(Door{netip.AddrPortFrom(a, bind.Port), name})
 			}
 		}
@@ -159,54 +159,4 @@ func (c *Config) Doors(p *Prefix, site string, n Node) (doors []Door) {
 		return strings.Compare(a.Name, b.Name)
 	})
 	return doors
-}
-
-// listening are the addresses at which something with a bind answers at a node: of every
-// address the VIPs and its own.
-func (c *Config) listening(b Bind, services []string, site string, n Node) (out []netip.Addr) {
-	own := []netip.Addr{n.Address}
-	if n.Second.IsValid() {
-		own = append(own, n.Second)
-	}
-	switch {
-	case b.Addr.IsValid() && !b.Addr.IsUnspecified():
-		return []netip.Addr{b.Addr}
-	case b.Host == bindNode:
-		return own
-	case b.Host != bindVIP:
-		out = own
-	}
-	for i := range c.Services {
-		s := &c.Services[i]
-		if b.Host == bindVIP && !slices.Contains(services, s.Name) {
-			continue
-		}
-		for _, v := range s.VIPs {
-			if v.Site == site {
-				out = append(out, v.Addresses...)
-			}
-		}
-		if slices.ContainsFunc(s.Pools, func(p Pool) bool { return p.Site == site }) {
-			out = append(out, s.Anycast...)
-		}
-	}
-	return out
-}
-
-// services are those that a listener leads to.
-func (l *Listener) services() (out []string) {
-	switch {
-	case l.TCP != nil:
-		out = append(out, l.TCP.Service)
-		for _, r := range l.TCP.Routes {
-			out = append(out, r.Service)
-		}
-	case l.UDP != nil:
-		out = append(out, l.UDP.Service)
-	case l.HTTP != nil:
-		for i := range l.HTTP.Routes {
-			out = append(out, l.HTTP.Routes[i].Services()...)
-		}
-	}
-	return out
 }

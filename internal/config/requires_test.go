@@ -2,10 +2,13 @@ package config_test
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/pharos-lb/pharos/internal/config"
 )
 
 // What a prefix requires besides services becomes a door at each of its addresses, as each node has them.
@@ -60,5 +63,44 @@ bgp:
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("doors (-want +got):\n%s", diff)
+	}
+}
+
+// A door is where the node listens: at the VIPs of all for what only redirects, not at a second address for "node".
+func TestDoorsAreWhereNodesListen(t *testing.T) {
+	c := mustParse(t, "pharos.yaml", `
+cluster: {secret_file: gossip.key}
+sites:
+  fra: {location: FRA, nodes: {fra1: {address: 192.0.2.1, second_address: "2001:db8::1"}}}
+services:
+  web: {backends: {fra: "10.0.0.1:80"}, vip: {fra: [192.0.2.80, "2001:db8::80"]}}
+listeners:
+  - {bind: "vip:443", http: {routes: [{service: web}]}}
+  - {bind: "vip:80", http: {routes: [{redirect: {scheme: https}}]}}
+  - {bind: "node:8080", http: {routes: [{service: web}]}}
+  - {bind: ":8081", http: {routes: [{service: web}]}}
+bgp:
+  asn: 64500
+  prefixes:
+    - {prefix: 192.0.2.0/24, requires: ["listener:80", "listener:8080"]}
+    - {prefix: "2001:db8::/32", requires: ["listener:80", "listener:8081"]}
+  peers: {fra: [{address: 127.0.0.9, asn: 64496}]}
+`)
+	want := []string{
+		"listener 192.0.2.1:8080", "listener 192.0.2.80:80",
+		"listener [2001:db8::1]:8081", "listener [2001:db8::80]:80", "listener [2001:db8::80]:8081",
+	}
+	var got []string
+	for i := range c.BGP.Prefixes {
+		for _, d := range c.Doors(&c.BGP.Prefixes[i], "fra", c.Sites[0].Nodes[0]) {
+			got = append(got, d.String())
+		}
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("doors (-want +got):\n%s", diff)
+	}
+	six := config.Prefix{Prefix: netip.MustParsePrefix("2001:db8::/32"), Listeners: []uint16{8080}}
+	if got := c.Doors(&six, "fra", c.Sites[0].Nodes[0]); len(got) > 0 {
+		t.Errorf("got %v, where nothing listens", got)
 	}
 }

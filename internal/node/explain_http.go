@@ -48,7 +48,7 @@ func (s *Setup) ExplainHTTP(q admin.HTTPQuestion, plan *steer.Plan, live []forwa
 	}
 	listener := httpListener(chosen.HTTP)
 	local := netip.AddrPortFrom(s.Self.Node.Address, uint16(port))
-	if all := s.addresses(chosen.Bind, s.httpServices(chosen.HTTP)); len(all) > 0 && all[0].Addr().IsValid() {
+	if all := s.addresses(chosen.Bind, s.Config.Served(chosen)); len(all) > 0 && all[0].Addr().IsValid() {
 		local = all[0]
 	}
 	found, err := l7.Explain(listener, l7.Question{
@@ -105,7 +105,7 @@ func (s *Setup) chooseListener(u *url.URL, port uint16, wanted string, e *admin.
 			continue
 		}
 		text := l.Bind.String() + map[bool]string{true: " (TLS)"}[l.TLS != nil]
-		here := s.addresses(l.Bind, s.httpServices(l.HTTP))
+		here := s.addresses(l.Bind, s.Config.Served(l))
 		covers := slices.ContainsFunc(here, func(a netip.AddrPort) bool { return !host.IsValid() || !a.Addr().IsValid() || a.Addr() == host })
 		if l.Bind.Port != port || (l.TLS != nil) != (u.Scheme == "https") || !covers || wanted != "" && l.Bind.String() != wanted {
 			near = append(near, text)

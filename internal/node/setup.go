@@ -138,43 +138,13 @@ func compileZones(cfg *config.Config) (*zone.Set, []string, error) {
 
 // addresses resolves a bind at this node. services are those whose VIPs
 // "vip:PORT" stands for. An invalid address with a port stands for every address.
-func (s *Setup) addresses(b config.Bind, services []string) []netip.AddrPort {
-	var out []netip.AddrPort
-	add := func(a netip.Addr) {
-		if ap := netip.AddrPortFrom(a, b.Port); !slices.Contains(out, ap) {
-			out = append(out, ap)
-		}
+func (s *Setup) addresses(b config.Bind, services []string) (out []netip.AddrPort) {
+	all, every := s.Config.Addresses(b, services, s.Self.Site.Name, s.Self.Node)
+	if every {
+		all = []netip.Addr{{}} // of both families
 	}
-	switch {
-	case b.Addr.IsValid():
-		add(b.Addr)
-	case b.Host == "node":
-		add(s.Self.Node.Address)
-	case b.Host == "vip":
-		for i := range s.Config.Services {
-			svc := &s.Config.Services[i]
-			if !slices.Contains(services, svc.Name) {
-				continue
-			}
-			for _, v := range svc.VIPs {
-				if v.Site == s.Self.Site.Name {
-					for _, a := range v.Addresses {
-						add(a)
-					}
-				}
-			}
-			if servedAt(svc, s.Self.Site.Name) {
-				for _, a := range svc.Anycast {
-					add(a)
-				}
-			}
-		}
-	default:
-		add(netip.Addr{}) // every address of both families
+	for _, a := range all {
+		out = append(out, netip.AddrPortFrom(a, b.Port))
 	}
 	return out
-}
-
-func servedAt(svc *config.Service, site string) bool {
-	return slices.ContainsFunc(svc.Pools, func(p config.Pool) bool { return p.Site == site })
 }

@@ -123,15 +123,12 @@ func (s *Setup) dnsAddresses() []netip.AddrPort {
 
 func (s *Setup) l4Listeners() []l4.Listener {
 	var out []l4.Listener
-	for _, l := range s.Config.Listeners {
+	for i := range s.Config.Listeners {
+		l := &s.Config.Listeners[i]
 		if l.TCP == nil {
 			continue
 		}
-		services := []string{l.TCP.Service}
-		for _, r := range l.TCP.Routes {
-			services = append(services, r.Service)
-		}
-		for _, a := range s.addresses(l.Bind, services) {
+		for _, a := range s.addresses(l.Bind, s.Config.Served(l)) {
 			out = append(out, tcpListener(wildcard(a), l.Bind, l.TCP))
 		}
 	}
@@ -140,13 +137,14 @@ func (s *Setup) l4Listeners() []l4.Listener {
 
 func (s *Setup) l7Listeners() []l7.Listener {
 	var out []l7.Listener
-	for _, l := range s.Config.Listeners {
+	for i := range s.Config.Listeners {
+		l := &s.Config.Listeners[i]
 		if l.HTTP == nil {
 			continue
 		}
 		listener := httpListener(l.HTTP)
 		listener.TLS = s.tls(l.TLS)
-		services := s.httpServices(l.HTTP)
+		services := s.Config.Served(l)
 		listener.Transports = s.transports(services)
 		for _, a := range s.addresses(l.Bind, services) {
 			listener.Address = wildcard(a)

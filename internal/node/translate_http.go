@@ -132,24 +132,3 @@ func headerEdit(c config.HeaderEdit) route.Edit {
 	}
 	return e
 }
-
-// httpServices are the services that a listener sends requests to, whose VIPs "vip:PORT"
-// stands for: those of all HTTP listeners for one that only redirects and answers.
-func (s *Setup) httpServices(l *config.HTTPListener) []string {
-	of := func(l *config.HTTPListener) (all []string) {
-		for i := range l.Routes {
-			all = append(all, l.Routes[i].Services()...)
-		}
-		return all
-	}
-	if own := of(l); len(own) > 0 {
-		return own
-	}
-	var all []string
-	for _, other := range s.Config.Listeners {
-		if other.HTTP != nil {
-			all = append(all, of(other.HTTP)...)
-		}
-	}
-	return all
-}

@@ -59,11 +59,12 @@ func gonePolicy(word string) l4.Gone {
 
 func (s *Setup) udpListeners() []udp.Listener {
 	var out []udp.Listener
-	for _, l := range s.Config.Listeners {
+	for i := range s.Config.Listeners {
+		l := &s.Config.Listeners[i]
 		if l.UDP == nil {
 			continue
 		}
-		for _, a := range s.addresses(l.Bind, []string{l.UDP.Service}) {
+		for _, a := range s.addresses(l.Bind, s.Config.Served(l)) {
 			u := udp.Listener{
 				Overflow: overflows(l.Bind), Address: wildcard(a), Service: l.UDP.Service, Idle: l.UDP.Idle, Responses: l.UDP.Responses, Sessions: l.UDP.Sessions,
 			}
