@@ -17,8 +17,6 @@ import (
 	"github.com/pharos-lb/pharos/bgp/router"
 )
 
-func contains(s, part string) bool { return strings.Contains(s, part) }
-
 // runTestParent is the main of a test process that runs a Speaker until it is killed.
 func runTestParent(encoded string) error {
 	var o order
@@ -102,7 +100,7 @@ func TestPipeCloses(t *testing.T) {
 	if err := p.end(patience); err != nil {
 		t.Errorf("the child ended with %v, want a clean end", err)
 	}
-	awaitSession(t, r, "a goodbye", func(s router.Session) bool { return contains(s.LastError, "cease") })
+	awaitSession(t, r, "a goodbye", func(s router.Session) bool { return strings.Contains(s.LastError, "cease") })
 }
 
 // TestLapsedChildNeedsState: after the lease ran out a bare renewal does not announce again.
@@ -199,7 +197,7 @@ func TestGarbageToChild(t *testing.T) {
 			case <-ctx.Done():
 				t.Fatal("the child does not end")
 			}
-			if contains(log.String(), "panic:") || !contains(log.String(), tc.want) {
+			if strings.Contains(log.String(), "panic:") || !strings.Contains(log.String(), tc.want) {
 				t.Errorf("log is %s, want %q in it", fmt.Sprintf("%.2000s", log.String()), tc.want)
 			}
 		})

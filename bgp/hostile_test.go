@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 )
@@ -91,10 +92,10 @@ func TestDeadlyPeerIsQuarantined(t *testing.T) {
 			l.hostile(3, attack)
 			g := l.speaker(Options{Peers: []Peer{l.peer(2), l.peer(3)}}, Route{Prefix: anycast})
 			s := g.await("the quarantine", func(s Status) bool { return s.Peers[1].State == "quarantined" })
-			if !contains(s.Child.LastError, "nil pointer dereference") || !contains(s.Child.LastError, l.addr(3).String()) {
+			if !strings.Contains(s.Child.LastError, "nil pointer dereference") || !strings.Contains(s.Child.LastError, l.addr(3).String()) {
 				t.Errorf("the child's last error is %q, want the crash and the peer", s.Child.LastError)
 			}
-			if !contains(s.Peers[1].LastError, "ended the BGP process once") {
+			if !strings.Contains(s.Peers[1].LastError, "ended the BGP process once") {
 				t.Errorf("the peer's error is %q", s.Peers[1].LastError)
 			}
 			g.await("the session with the good peer", func(s Status) bool { return s.Child.State == "running" && s.Peers[0].State == "established" })

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
+	"strings"
 	"testing"
 	"time"
 
@@ -78,7 +79,7 @@ func TestMaxPrefixes(t *testing.T) {
 	g := l.speaker(Options{Peers: peers}, Route{Prefix: anycast})
 	s := g.await("the cut of the one above, and the session of the other", func(s Status) bool {
 		return s.Peers[0].State == "established" && s.Peers[0].Sent == 1 &&
-			s.Peers[1].State == "idle" && contains(s.Peers[1].LastError, "more prefixes than its limit")
+			s.Peers[1].State == "idle" && strings.Contains(s.Peers[1].LastError, "more prefixes than its limit")
 	})
 	if s.Peers[0].LastError != "" {
 		t.Errorf("the peer at the limit: %+v", s.Peers[0])

@@ -3,6 +3,7 @@ package bgp
 import (
 	"net"
 	"net/netip"
+	"strings"
 	"syscall"
 	"testing"
 
@@ -54,7 +55,7 @@ func TestPassword(t *testing.T) {
 	g := l.speaker(Options{Peers: peers}, Route{Prefix: anycast})
 	awaitRouter(t, right, "the route with the right password", has(anycast))
 	g.await("the time-out of the wrong password", func(s Status) bool {
-		return contains(s.Peers[1].LastError, "timeout")
+		return strings.Contains(s.Peers[1].LastError, "timeout")
 	})
 	if !none(wrong.Routes()) {
 		t.Error("the wrong password was accepted")
@@ -83,7 +84,7 @@ func TestPassword(t *testing.T) {
 	if got := right.Sessions()[0].Since; got != since {
 		t.Errorf("the session with the first peer was interrupted: since %s, was %s", got, since)
 	}
-	if contains(g.logs.String(), password) || contains(show(g.Status()), password) {
+	if strings.Contains(g.logs.String(), password) || strings.Contains(show(g.Status()), password) {
 		t.Error("the password shows")
 	}
 }
@@ -100,13 +101,13 @@ func testPasswordRefused(t *testing.T, l *lab) {
 	g := l.speaker(Options{Peers: peers}, Route{Prefix: anycast})
 	awaitRouter(t, other, "the route at the peer without a password", has(anycast))
 	s := g.await("the reason", func(s Status) bool { return s.Peers[0].LastError != "" })
-	if !contains(s.Peers[0].LastError, "MD5 key") || s.Peers[0].State == "established" {
+	if !strings.Contains(s.Peers[0].LastError, "MD5 key") || s.Peers[0].State == "established" {
 		t.Errorf("the peer with a password is %+v", s.Peers[0])
 	}
 	if !none(bare.Routes()) {
 		t.Error("a session came up without the password")
 	}
-	if contains(g.logs.String(), password) || contains(show(g.Status()), password) {
+	if strings.Contains(g.logs.String(), password) || strings.Contains(show(g.Status()), password) {
 		t.Error("the password shows")
 	}
 }

@@ -3,6 +3,7 @@ package bgp
 import (
 	"net/netip"
 	"slices"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -81,7 +82,7 @@ func TestStopWithdrawsAndSaysGoodbye(t *testing.T) {
 		t.Errorf("the child %d still runs", pid)
 	}
 	awaitSession(t, r, "a goodbye", func(s router.Session) bool {
-		return contains(s.LastError, "6(cease) subcode 3(peer deconfigured)")
+		return strings.Contains(s.LastError, "6(cease) subcode 3(peer deconfigured)")
 	})
 }
 
@@ -159,7 +160,7 @@ func TestPeerDownAndBack(t *testing.T) {
 	g := l.speaker(Options{Peers: []Peer{l.peer(2), l.peer(3)}}, Route{Prefix: anycast})
 	awaitRouter(t, r, "the route", has(anycast)) // although 3 is not there
 	s := g.await("why peer 3 is missing", func(s Status) bool { return s.Peers[1].LastError != "" })
-	if got := s.Peers[1]; got.State == "established" || !contains(got.LastError, "connection refused") {
+	if got := s.Peers[1]; got.State == "established" || !strings.Contains(got.LastError, "connection refused") {
 		t.Errorf("unreachable peer is %+v", got)
 	}
 
@@ -181,7 +182,7 @@ func TestWrongASN(t *testing.T) {
 	g := l.speaker(Options{Peers: []Peer{l.peer(2), l.peer(3)}}, Route{Prefix: anycast})
 	awaitRouter(t, r, "the route at the right peer", has(anycast))
 	g.await("the reason", func(s Status) bool {
-		return s.Peers[0].State != "established" && contains(s.Peers[0].LastError, "as number mismatch expected 64496, received 65001")
+		return s.Peers[0].State != "established" && strings.Contains(s.Peers[0].LastError, "as number mismatch expected 64496, received 65001")
 	})
 }
 
@@ -289,7 +290,7 @@ func TestChildCannotStart(t *testing.T) {
 		o := tc.options
 		g := l.speaker(o, Route{Prefix: anycast})
 		s := g.await(tc.name, func(s Status) bool { return s.Child.Restarts >= 2 })
-		if !contains(s.Child.LastError, tc.want) {
+		if !strings.Contains(s.Child.LastError, tc.want) {
 			t.Errorf("%s: last error is %q, want %q in it", tc.name, s.Child.LastError, tc.want)
 		}
 		for _, r := range s.Routes {

@@ -152,7 +152,7 @@ exit
 		t.Fatal(err)
 	}
 	g.await("the AS numbers to be named", func(s Status) bool {
-		return s.Peers[1].State != "established" && (contains(s.Peers[1].Hint, "AS number configured here") || contains(s.Peers[1].Hint, "AS numbers disagree"))
+		return s.Peers[1].State != "established" && (strings.Contains(s.Peers[1].Hint, "AS number configured here") || strings.Contains(s.Peers[1].Hint, "AS numbers disagree"))
 	})
 	// The AS number that FRR expects of us is another: of that GoBGP says nothing.
 	router.Load("router bgp 64496\n neighbor 2001:db8:5::1 remote-as 64501\nexit\n")
@@ -160,7 +160,7 @@ exit
 		t.Fatal(err)
 	}
 	g.await("the refusal of our OPEN", func(s Status) bool {
-		return s.Peers[1].State != "established" && s.Peers[1].LastError == engine.RefusedOpen && contains(s.Peers[1].Hint, "another AS number")
+		return s.Peers[1].State != "established" && s.Peers[1].LastError == engine.RefusedOpen && strings.Contains(s.Peers[1].Hint, "another AS number")
 	})
 	router.Load("router bgp 64496\n neighbor 2001:db8:5::1 remote-as 64500\nexit\n")
 	// The password is wrong.
@@ -170,7 +170,7 @@ exit
 		t.Fatal(err)
 	}
 	g.await("the password to be named", func(s Status) bool {
-		return s.Peers[0].State != "established" && contains(s.Peers[0].Hint, "password") && s.Peers[1].State == "established"
+		return s.Peers[0].State != "established" && strings.Contains(s.Peers[0].Hint, "password") && s.Peers[1].State == "established"
 	})
 	// The address is wrong: nobody is there, and the router that connects is a stranger.
 	wrong = six
@@ -234,11 +234,11 @@ func TestGobgpCommand(t *testing.T) {
 		{[]string{"neighbor", l.addr(2).String(), "adj-out"}, anycast.String()},
 		{[]string{"global", "rib"}, anycast.String()},
 	} {
-		if out, err := ask(q.args...); err != nil || !contains(out, q.want) {
+		if out, err := ask(q.args...); err != nil || !strings.Contains(out, q.want) {
 			t.Errorf("gobgp %v: %v\n%s", q.args, err, out)
 		}
 	}
-	if out, err := ask("global", "rib", "add", "203.0.113.0/24"); err == nil || !contains(out, "change its configuration") {
+	if out, err := ask("global", "rib", "add", "203.0.113.0/24"); err == nil || !strings.Contains(out, "change its configuration") {
 		t.Errorf("gobgp may add a route: %v\n%s", err, out)
 	}
 	if info, err := os.Stat(c.Socket); err != nil || info.Mode().Perm() != 0o600 {
@@ -268,7 +268,7 @@ func TestHints(t *testing.T) {
 		{p, "idle", "it refused: code 6(cease) subcode 5(connection rejected)", md5Watch{}, "does not know us"},
 		{p, "established", "", md5Watch{}, "takes no IPv4"},
 	} {
-		if got := hint(c, tc.peer, PeerStatus{State: tc.state, LastError: tc.error}, tc.md5); !contains(got, tc.want) {
+		if got := hint(c, tc.peer, PeerStatus{State: tc.state, LastError: tc.error}, tc.md5); !strings.Contains(got, tc.want) {
 			t.Errorf("hint for %q in %s is %q, want %q in it", tc.error, tc.state, got, tc.want)
 		}
 	}

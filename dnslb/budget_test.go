@@ -21,9 +21,15 @@ const (
 	geoBudget      = 90
 )
 
-// budget reports one beside what was measured.
+// farAbove is how many times its budget a part may cost on a machine that is busy and slow. More is another algorithm.
+const farAbove = 10
+
+// budget reports one beside what was measured, and fails far above it.
 func budget(b *testing.B, ns float64) {
 	b.Helper()
+	if each := float64(b.Elapsed().Nanoseconds()) / float64(b.N); b.N >= 1000 && each > farAbove*ns {
+		b.Errorf("%.0f ns, and the budget is %.0f ns", each, ns)
+	}
 	b.ReportAllocs()
 	b.ReportMetric(ns, "budget-ns/op")
 }

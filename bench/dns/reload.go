@@ -31,12 +31,12 @@ const (
 	reloadLimit = 3 * time.Minute
 )
 
-// reloaders make a server read its zone again.
-var reloaders = map[string]func(dir string, r *result) error{
-	"pharos": func(dir string, r *result) error {
+// reloaders make a server read its zone again, and say when it was told.
+var reloaders = map[string]func(dir string, r *result) (time.Time, error){
+	"pharos": func(dir string, r *result) (time.Time, error) {
 		return command(r.peer.args[0], "reload", "--socket", filepath.Join(dir, "pharos.sock"))
 	},
-	"gdnsd": func(dir string, _ *result) error {
+	"gdnsd": func(dir string, _ *result) (time.Time, error) {
 		return command("gdnsdctl", "-c", filepath.Join(dir, "gdnsd"), "reload-zones")
 	},
 	"Knot": hangUp,
@@ -44,18 +44,21 @@ var reloaders = map[string]func(dir string, r *result) error{
 	"BIND": hangUp,
 }
 
-func hangUp(_ string, r *result) error { return syscall.Kill(r.process.PID(), syscall.SIGHUP) }
+func hangUp(_ string, r *result) (time.Time, error) {
+	return time.Now(), syscall.Kill(r.process.PID(), syscall.SIGHUP)
+}
 
 // command runs a program until it succeeds: a server that has just begun to answer
-// may not be ready for it.
-func command(args ...string) error {
+// may not be ready for it. It returns when the run that did began.
+func command(args ...string) (time.Time, error) {
 	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(time.Second) {
+		began := time.Now()
 		out, err := exec.Command(args[0], args[1:]...).CombinedOutput()
 		if err == nil {
-			return nil
+			return began, nil
 		}
 		if time.Now().After(deadline) {
-			return fmt.Errorf("%s: %w: %s", args[0], err, out)
+			return began, fmt.Errorf("%s: %w: %s", args[0], err, out)
 		}
 	}
 }
@@ -63,10 +66,14 @@ func command(args ...string) error {
 // A watched is what a probe saw, µs.
 type watched struct {
 	p50, p99, p9999, most rig.Figures
+	lost                  rig.Figures // queries
 }
 
-func (w *watched) add(latencies []float64) {
+// add takes one run, of which at least one query was answered.
+func (w *watched) add(seen sight) {
+	latencies := seen.latencies
 	slices.Sort(latencies)
+	w.lost.Add(float64(seen.asked - len(latencies)))
 	at := func(share float64) float64 {
 		return latencies[min(int(float64(len(latencies))*share), len(latencies)-1)]
 	}
@@ -132,17 +139,17 @@ func measureReloads(o options) (string, error) {
 			if err := writeZone(dir, serial, o.reload); err != nil {
 				return "", err
 			}
-			before, _, err := probe(r.peer.addr, 0, func() error { return nil })
+			before, err := probe(r.peer.addr, 0, func() (time.Time, error) { return time.Now(), nil })
 			if err != nil {
 				return "", fmt.Errorf("%s: %w", name, err)
 			}
-			during, lasted, err := probe(r.peer.addr, serial, func() error { return reloaders[name](dir, r) })
+			during, err := probe(r.peer.addr, serial, func() (time.Time, error) { return reloaders[name](dir, r) })
 			if err != nil {
 				return "", fmt.Errorf("%s: %w\n%s", name, err, r.process.Log())
 			}
 			idle[name].add(before)
 			busy[name].add(during)
-			took[name].Add(lasted.Seconds())
+			took[name].Add(during.lasted.Seconds())
 		}
 	}
 	return reportReloads(o, results, watch, idle, busy, took, missing)
@@ -164,10 +171,17 @@ func writeZone(dir string, serial uint32, records int) error {
 	return errors.Join(errs...)
 }
 
+// A sight is one run of probe.
+type sight struct {
+	latencies []float64 // µs, of the queries that were answered
+	asked     int
+	lasted    time.Duration // from when the server was told to when it answered the new serial
+}
+
 // probe asks at a steady rate while begin makes a server read its zone, until
 // the new serial is answered and a little longer; for calm with serial 0. It returns
-// what each query waited, µs from when it was due, and when the serial was seen.
-func probe(addr netip.AddrPort, serial uint32, begin func() error) (latencies []float64, lasted time.Duration, err error) {
+// what each query waited, from when it was due. What begin tried in vain before does not count as the reload's time.
+func probe(addr netip.AddrPort, serial uint32, begin func() (time.Time, error)) (sight, error) {
 	done := make(chan struct{})
 	stop := calm
 	if serial != 0 {
@@ -179,14 +193,18 @@ func probe(addr netip.AddrPort, serial uint32, begin func() error) (latencies []
 		runtime.LockOSThread() // and the thread ends with the goroutine, its priority too
 		p.err = p.run(addr, stop)
 	}()
-	if err = begin(); err != nil {
+	told, err := begin()
+	if err != nil {
 		p.stop.Store(true)
 	}
 	<-done
 	if err = errors.Join(err, p.err); err != nil {
-		return nil, 0, err
+		return sight{}, err
 	}
-	return p.latencies, p.seen, nil
+	if len(p.latencies) == 0 {
+		return sight{}, fmt.Errorf("none of %d queries was answered", p.asked)
+	}
+	return sight{p.latencies, p.asked, p.start.Add(p.seen).Sub(told)}, nil
 }
 
 // A prober is one run of probe.
@@ -194,6 +212,8 @@ type prober struct {
 	u         *udp
 	serial    uint32
 	latencies []float64
+	asked     int
+	start     time.Time
 	seen      time.Duration // when the serial was answered; 0 = not yet
 	stop      atomic.Bool
 	err       error
@@ -209,6 +229,7 @@ func (p *prober) run(addr netip.AddrPort, stop time.Duration) error {
 	defer unix.Close(u.fd)
 	p.u = u
 	start := time.Now()
+	p.start = start
 	for n := int64(0); ; n++ {
 		due := n * int64(probeEvery)
 		for wait := due - int64(time.Since(start)); wait > 0; wait = due - int64(time.Since(start)) {
@@ -226,9 +247,12 @@ func (p *prober) run(addr netip.AddrPort, stop time.Duration) error {
 		if err := u.send(1, func(int) int64 { return 1 + due }); err != nil {
 			return err
 		}
+		p.asked++
 	}
-	if err := p.receive(start, int64(time.Second)); err != nil {
-		return err
+	for end := time.Now().Add(time.Second); len(p.latencies) < p.asked && time.Now().Before(end); { // the last ones are on their way
+		if err := p.receive(start, int64(100*time.Millisecond)); err != nil {
+			return err
+		}
 	}
 	if p.serial != 0 && p.seen == 0 {
 		return fmt.Errorf("the zone with serial %d was not answered within %v", p.serial, stop)
@@ -280,14 +304,14 @@ func reportReloads(o options, results []*result, watch *rig.Watch, idle, busy ma
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s, over loopback; server and probe on all cores. %s\n%d records, %d reloads each; a query every %v. Medians of the rounds, in brackets the least and the largest; µs.\n\n",
 		rig.Host(), watch, o.reload, o.rounds, probeEvery)
-	table := rig.Table{Columns: []string{"server", "p50", "p99", "p99.99", "longest", "calm: p99.99", "calm: longest", "reload took, s", "MB PSS after"}}
+	table := rig.Table{Columns: []string{"server", "p50", "p99", "p99.99", "longest", "lost", "calm: p99.99", "calm: longest", "reload took, s", "MB PSS after"}}
 	for _, r := range results {
 		m, err := r.process.Memory()
 		if err != nil {
 			return "", err
 		}
 		w, c := busy[r.peer.name], idle[r.peer.name]
-		table.Row(r.peer.name, w.p50.Spread("%.0f"), w.p99.Spread("%.0f"), w.p9999.Spread("%.0f"), w.most.Spread("%.0f"),
+		table.Row(r.peer.name, w.p50.Spread("%.0f"), w.p99.Spread("%.0f"), w.p9999.Spread("%.0f"), w.most.Spread("%.0f"), w.lost.Spread("%.0f"),
 			c.p9999.Spread("%.0f"), c.most.Spread("%.0f"), took[r.peer.name].Spread("%.1f"), fmt.Sprintf("%.0f", float64(m.PSS)/(1<<20)))
 	}
 	b.WriteString(table.String())

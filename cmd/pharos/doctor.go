@@ -38,8 +38,8 @@ prefix on its way to the routers. It changes nothing.
 It asks the node that runs here; without one it looks at what can be seen without it, and
 needs FILE and --node. Routers with a session are left in peace. The others are connected
 to, and what they say first is read. Our OPEN is said to them in two cases only: to a router
-that has refused the running node's, to hear why; and, with --open, while no node runs, to
-see whether the router takes it. Some routers then make the next session wait, BIRD for a
+that has refused the running node's, while its session is idle or active, to hear why; and,
+with --open, while no node runs, to see whether the router takes it. Some routers then make the next session wait, BIRD for a
 minute. Where a node runs that does not answer, no router is connected to.
 
 Exit code 2 means that there is a problem.`,

@@ -86,11 +86,16 @@ func TestListenerRests(t *testing.T) {
 		t.Fatal("does not work at all")
 	}
 	for _, s := range pool.streams {
+		rested := make(chan int)
 		s.do(func() {
 			for _, l := range s.listeners {
 				s.rest(l)
 			}
+			rested <- len(s.resting)
 		})
+		if n := <-rested; n == 0 {
+			t.Error("no listener rests")
+		}
 	}
 	if !works(connect(t, address)) {
 		t.Error("accepts no more")

@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 )
@@ -201,7 +202,7 @@ func (p *prober) nameservers(random *rand.Rand) []int {
 	var out []int
 	for _, again := range []bool{false, true} {
 		for _, i := range order {
-			if len(out) < resolverTries && !contains(out, i) && (again || !p.sameSite(out, i)) {
+			if len(out) < resolverTries && !slices.Contains(out, i) && (again || !p.sameSite(out, i)) {
 				out = append(out, i)
 			}
 		}
@@ -233,15 +234,6 @@ func (p *prober) namesOf(nodes []int) string {
 		out = append(out, p.lab.nodes[i].name)
 	}
 	return fmt.Sprint(out)
-}
-
-func contains(list []int, i int) bool {
-	for _, j := range list {
-		if i == j {
-			return true
-		}
-	}
-	return false
 }
 
 // result returns a copy of the figures so far.

@@ -1,0 +1,72 @@
+package main
+
+import (
+	"net"
+	"net/netip"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// answer serves as a name server that answers one of every n queries; the serial as soon as it is told to.
+func answer(t *testing.T, n int, serial *atomic.Uint32) netip.AddrPort {
+	t.Helper()
+	conn, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	go func() {
+		buf := make([]byte, 512)
+		for i := 0; ; i++ {
+			size, from, err := conn.ReadFromUDPAddrPort(buf)
+			if err != nil {
+				return
+			}
+			if n == 0 || i%n != 0 && buf[size-3] != 6 {
+				continue
+			}
+			out := append([]byte{}, buf[:size]...)
+			out[2], out[7] = 0x84, 1
+			record := []byte{0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 9, 0, 4, 10, 0, 0, 1}
+			if buf[size-3] == 6 { // SOA
+				s := serial.Load()
+				record = append([]byte{0xc0, 12, 0, 6, 0, 1, 0, 0, 0, 9, 0, 22, 0, 0, byte(s >> 24), byte(s >> 16), byte(s >> 8), byte(s)}, make([]byte, 16)...)
+			}
+			_, _ = conn.WriteToUDPAddrPort(append(out, record...), from)
+		}
+	}()
+	return netip.MustParseAddrPort(conn.LocalAddr().String())
+}
+
+// What is not answered is lost, and counted; what was tried in vain before the server was told is not its time.
+func TestProbeCounts(t *testing.T) {
+	var serial atomic.Uint32
+	serial.Store(1)
+	began := time.Now()
+	seen, err := probe(answer(t, 2, &serial), 2, func() (time.Time, error) {
+		time.Sleep(300 * time.Millisecond) // in vain
+		told := time.Now()
+		serial.Store(2)
+		return told, nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if lost := seen.asked - len(seen.latencies); lost < seen.asked/4 || lost > seen.asked*3/4 {
+		t.Errorf("%d of %d lost, want half", lost, seen.asked)
+	}
+	if all := time.Since(began); seen.lasted <= 0 || seen.lasted > all-300*time.Millisecond {
+		t.Errorf("the reload took %s of %s, with what was tried before", seen.lasted, all)
+	}
+	var w watched
+	w.add(seen)
+}
+
+// A server that answers nothing is an error, no crash.
+func TestProbeOfNobody(t *testing.T) {
+	var serial atomic.Uint32
+	if seen, err := probe(answer(t, 0, &serial), 0, func() (time.Time, error) { return time.Now(), nil }); err == nil {
+		t.Errorf("no error: %+v", seen)
+	}
+}
