@@ -15,6 +15,9 @@ import (
 // controlSpace holds one packet-info control message of either family.
 const controlSpace = 64
 
+// deferAccept is how many seconds the kernel keeps a connection to itself that has sent nothing.
+const deferAccept = 1
+
 // prepareUDP sets the options that have to be there before bind.
 func prepareUDP(fd int, ipv6, wildcard bool) error {
 	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1); err != nil {
@@ -63,6 +66,8 @@ func prepareTCP(fd int, ipv6 bool) error {
 			return fmt.Errorf("set %s: %w", o.name, err)
 		}
 	}
+	// A connection is ours to accept once its first octets are there, or after a while without.
+	_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_DEFER_ACCEPT, deferAccept) // it costs a read more without
 	return nil
 }
 

@@ -67,6 +67,36 @@ func TestHalfClosed(t *testing.T) {
 	}
 }
 
+// TestSilentConnection: one that has sent nothing is not accepted yet, is answered when it asks, and does not
+// stay for ever when it does not.
+func TestSilentConnection(t *testing.T) {
+	_, counters, address := serve(t, Limits{Connections: 8, Idle: 50 * time.Millisecond}, echo{})
+	for try := 0; ; try++ {
+		before, begun := counters.Accepted.Load(), time.Now()
+		silent := connect(t, address)
+		if !works(connect(t, address)) { // it came later and was accepted
+			t.Fatal("does not work at all")
+		}
+		accepted := counters.Accepted.Load() - before
+		answered := works(silent)
+		if time.Since(begun) < deferAccept*time.Second/2 { // else it may have been accepted as it is, and been idle too long
+			if accepted != 1 {
+				t.Errorf("%d connections were accepted, want the one that asked", accepted)
+			}
+			if !answered {
+				t.Error("who asks late is not answered")
+			}
+			break
+		}
+		if try == 10 {
+			t.Skip("the machine is too slow to tell")
+		}
+	}
+	if _, err := connect(t, address).Read(make([]byte, 1)); err != io.EOF {
+		t.Errorf("the connection that never asks: %v, want its end", err)
+	}
+}
+
 // TestEmptyMessage: a length of zero means that the framing is lost.
 func TestEmptyMessage(t *testing.T) {
 	_, _, address := serve(t, Limits{Connections: 8, Idle: time.Minute}, echo{})
