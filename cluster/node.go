@@ -60,7 +60,8 @@ type Node struct {
 	isClosed     bool
 	isSynced     bool
 	own          *held // the newest report published here
-	urgent       bool  // own says something that was not sent yet
+	still        still
+	urgent       bool // own says something that was not sent yet
 	greetings    map[string]bool
 	seeds        []netip.AddrPort
 	found        []netip.AddrPort // by Options.Discover, last
@@ -255,7 +256,9 @@ func (n *Node) Publish(r *health.Report) {
 		n.urgent = true
 		wake(n.stir)
 	}
-	n.own = &held{report: r, raw: raw, seal: seal, signed: seal != nil, born: time.Now()}
+	now := time.Now()
+	n.still.publish(n.own, now)
+	n.own = &held{report: r, raw: raw, seal: seal, signed: seal != nil, born: now}
 }
 
 // SetPeers replaces the configured nodes, the public keys of Options.PublicKeys

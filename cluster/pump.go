@@ -28,6 +28,7 @@ func maxFrame(b []byte) int {
 
 // receive hands a letter to the pump. It never blocks.
 func (n *Node) receive(l letter) {
+	l.arrived = l.arrived.Add(-n.stood(l.arrived))
 	if dropped := n.inbox.put(l); dropped > 0 {
 		n.meters.dropped.WithLabelValues(dropQueue).Add(float64(dropped))
 	}

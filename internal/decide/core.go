@@ -22,6 +22,9 @@ const (
 	// time; Settle is how long it then doubts itself, for its checks to run again.
 	stallAfter = 3 * time.Second
 	Settle     = 3 * time.Second
+	// holdAgain is how long after a stall another one holds routes once more: a host that stalls
+	// again and again must not hold them for ever.
+	holdAgain = 30 * time.Second
 	// floorFor is how long reports from before the registers on disk are refused
 	// while nothing newer of their observer is heard.
 	floorFor = 10 * time.Second
@@ -95,6 +98,10 @@ func New(o Options) *Core {
 	c.adopt()
 	c.setOrders()
 	for _, r := range o.Registers {
+		if r.Observer == o.Name { // the epoch of that life did not reach the disk, perhaps because it was full
+			c.epoch = max(c.epoch, min(r.Epoch, maxEpoch)+1)
+			continue
+		}
 		c.ledger.SetFloor(r.Observer, r.Epoch, r.Seq)
 	}
 	c.restore(o.View)
@@ -125,6 +132,10 @@ func decided(s health.Status) bool { return s == health.StatusUp || s == health.
 func (c *Core) Observe(states []health.Status, flags health.Flags, now time.Time) *health.Report {
 	if !c.lastLook.IsZero() && now.Sub(c.lastLook) > stallAfter {
 		c.doubtUntil = now.Add(Settle)
+		if now.Sub(c.facts.Stalled) > holdAgain || c.facts.Stalled.After(c.doubtUntil) {
+			c.facts.Stalled = c.doubtUntil
+			c.redecide = true
+		}
 	}
 	c.lastLook = now
 	if now.Before(c.doubtUntil) {

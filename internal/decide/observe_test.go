@@ -233,3 +233,34 @@ func TestFloorIsLiftedForWhoGoesOn(t *testing.T) {
 		}
 	}
 }
+
+// A life whose epoch did not reach the disk is gone above all the same, if the registers did: else nobody would listen
+// here to what this node says itself.
+func TestOwnRegisterIsExceeded(t *testing.T) {
+	for _, tt := range []struct{ saved, want uint64 }{{epoch0 - 1, epoch0}, {epoch0, epoch0 + 1}, {epoch0 + 5, epoch0 + 6}, {1<<64 - 1, maxEpoch + 1}} {
+		b := newBench(t, "a1", func(o *Options) { o.Registers = []health.Register{{Observer: "a1", Epoch: tt.saved, Seq: 99}} })
+		r, _ := b.look(0)
+		if r == nil || r.Epoch != tt.want || b.Ledger().Held("a1") != r {
+			t.Errorf("saved %d: reports %+v, want epoch %d, and that it is held", tt.saved, r, tt.want)
+		}
+	}
+}
+
+// A stall holds the routes while it is doubted, but one after the other does not.
+func TestStallHoldsRoutesOnce(t *testing.T) {
+	b := newBench(t, "a1")
+	b.look(0)
+	b.look(stallAfter + 1)
+	first := b.facts.Stalled
+	if want := b.now.Add(Settle); !first.Equal(want) {
+		t.Fatalf("held until %s, want %s", first, want)
+	}
+	b.look(Settle + stallAfter)
+	if got := b.facts.Stalled; !got.Equal(first) {
+		t.Errorf("the next stall holds until %s", got)
+	}
+	b.look(holdAgain)
+	if got := b.facts.Stalled; !got.Equal(b.now.Add(Settle)) {
+		t.Errorf("one much later holds until %s", got)
+	}
+}

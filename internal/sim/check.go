@@ -114,7 +114,7 @@ func (m *machine) checkRoutes(before, after *steer.Plan) {
 		if i >= len(before.Routes) || !before.Routes[i].Announce || r.Announce {
 			continue
 		}
-		m.checkLeaving(r.Prefix)
+		m.checkLeaving(r.Prefix, r.Why)
 		if m.w.o.Blackout && m.w.stormy {
 			m.w.violated(m, "invariant 1: %s withdrawn (%s) because links are cut", r.Prefix, r.Why)
 		}
@@ -166,7 +166,7 @@ func (w *world) announces(prefix netip.Prefix, site int) bool {
 
 // checkLeaving: no site leaves of its own will while fewer others announce than the minimum, but for those that
 // died without a word a moment ago.
-func (m *machine) checkLeaving(prefix netip.Prefix) {
+func (m *machine) checkLeaving(prefix netip.Prefix, why steer.Reason) {
 	w := m.w
 	least := 0
 	for _, p := range w.fleet.topologies[m.id].Config.BGP.Prefixes {
@@ -186,7 +186,7 @@ func (m *machine) checkLeaving(prefix netip.Prefix) {
 		}
 	}
 	if others < least {
-		w.violated(m, "invariant 2: withdraws %s while %d other sites announce it, it needs %d", prefix, others, least)
+		w.violated(m, "invariant 2: withdraws %s while %d other sites announce it, it needs %d (%s)", prefix, others, least, why)
 	}
 }
 
@@ -220,9 +220,31 @@ func (w *world) underway(a, b *machine) bool {
 	return false
 }
 
+// orderUnderway reports whether an order was given or ended, or its time was over, so short a while ago that news of it
+// may be on its way.
+func (w *world) orderUnderway() bool {
+	recent := func(m *machine, t time.Time) bool { ago := m.wall().Sub(t); return ago >= 0 && ago < underwayFor }
+	for _, holder := range w.machines {
+		all, _ := holder.core.Overrides()
+		for _, v := range all {
+			for _, m := range w.machines {
+				if m.name == v.Writer && recent(m, v.At) || m.core.SelfSite() == v.Keeper && !v.Until.IsZero() && recent(m, v.Until) {
+					return true
+				}
+			}
+		}
+	}
+	return false
+}
+
 // checkAgreement: half a minute after the storm all hold the same, and no
 // acknowledged order is lost.
 func (w *world) checkAgreement() {
+	if w.orderUnderway() { // nobody can hold it everywhere yet
+		w.end = max(w.end, w.now+underwayFor)
+		w.in(underwayFor, w.checkAgreement)
+		return
+	}
 	first := w.machines[0]
 	for _, m := range w.machines {
 		if !m.alive {
@@ -236,8 +258,8 @@ func (w *world) checkAgreement() {
 	}
 	for _, m := range w.machines {
 		all, digest := m.core.Overrides()
-		if _, want := first.core.Overrides(); digest != want {
-			w.violated(m, "invariant 4: holds other orders than %s", first.name)
+		if others, want := first.core.Overrides(); digest != want {
+			w.violated(m, "invariant 4: holds other orders than %s: %v, %v", first.name, all, others)
 		}
 		for _, wrong := range w.history.Check(m.name, all) {
 			w.violated(m, "invariant 4: %s", wrong)
@@ -248,7 +270,7 @@ func (w *world) checkAgreement() {
 				continue
 			}
 			if got, want := one.Status, other.Status; got != want {
-				w.violated(m, "invariant 5: holds %s %s, %s holds it %s", w.fleet.layout.Targets[i], got, first.name, want)
+				w.violated(m, "invariant 5: holds %s %s, %s holds it %s (%s; %s)", w.fleet.layout.Targets[i], got, first.name, want, one.Why, other.Why)
 			}
 		}
 		if !w.underway(m, first) && m.core.Plan().Fingerprint() != first.core.Plan().Fingerprint() {

@@ -42,6 +42,8 @@ type machine struct {
 	core     *decide.Core
 	alive    bool
 	frozen   bool
+	froze    time.Duration // when it was frozen
+	stood    time.Duration // how long, while what waited is read
 	life     int
 	clock    time.Duration // how far its wall clock is off
 	mad      madness
@@ -160,9 +162,11 @@ func (m *machine) thaw() {
 	m.frozen = false
 	waiting := m.waiting
 	m.waiting = nil
+	m.stood = m.w.now - m.froze // as package cluster has it
 	for _, deliver := range waiting {
 		deliver()
 	}
+	m.stood = 0
 }
 
 // tick probes what is due and says what is to be said.
@@ -282,6 +286,7 @@ func (m *machine) publish(r *health.Report) {
 
 // hear takes a report that was age old when it was sent.
 func (m *machine) hear(r *health.Report, age time.Duration, news bool) {
+	age += m.stood
 	outcome := m.core.Merge(r, age, m.wall())
 	if r.Observer == m.name {
 		if !m.disk.full {

@@ -68,11 +68,12 @@ func Run(o Options) *Result {
 		w.planWeather()
 	}
 	end := warmUp + w.o.Storm + calm
+	w.end = end
 	w.at(warmUp+w.o.Storm, w.clear)
 	w.at(warmUp+w.o.Storm+agreeWithin, w.checkAgreement)
 	w.at(end, w.checkAgreement)
 	w.at(end, w.checkTruth)
-	w.play(end)
+	w.play()
 	return &Result{Options: w.o, Violations: w.violations, Simulated: end, Steps: w.steps, Acknowledged: w.acknowledged, Log: w.log}
 }
 
@@ -142,6 +143,7 @@ type world struct {
 	queue  events
 	seq    uint64
 	steps  int
+	end    time.Duration // of the run; a check that has to wait puts it off
 
 	fleet    *fleet
 	machines []*machine
@@ -200,9 +202,9 @@ func (w *world) at(t time.Duration, f func()) {
 // in has f happen after d.
 func (w *world) in(d time.Duration, f func()) { w.at(w.now+d, f) }
 
-// play lets everything happen up to end.
-func (w *world) play(end time.Duration) {
-	for len(w.queue) > 0 && w.queue[0].at <= end && len(w.violations) < maxViolations {
+// play lets everything happen up to the end.
+func (w *world) play() {
+	for len(w.queue) > 0 && w.queue[0].at <= w.end && len(w.violations) < maxViolations {
 		e := w.queue.pop()
 		w.now = e.at
 		e.do()

@@ -103,3 +103,19 @@ func TestReplay(t *testing.T) {
 		}
 	}
 }
+
+// TestSeedsThatFailed plays seeds that once broke an invariant, each for a reason of its own.
+func TestSeedsThatFailed(t *testing.T) {
+	for seed, why := range map[uint64]string{
+		5911:  "a node that was frozen withdrew for what it had found before",
+		9695:  "a node whose epoch was not saved did not listen to itself",
+		12001: "an order over a drain over an order left without a word to the others",
+		15380: "an order that ended a moment ago was on its way",
+		19428: "a node that was frozen counted on a site that had died meanwhile",
+		19442: "a node that was frozen passed on what its sockets had kept as if it were new",
+	} {
+		for _, v := range Run(optionsOf(seed)).Violations {
+			t.Errorf("seed %d (%s): %s", seed, why, v)
+		}
+	}
+}

@@ -226,6 +226,9 @@ func (w *world) freeze(m *machine, lasts time.Duration) {
 		return
 	}
 	w.note("%s frozen for %v", m.name, lasts)
+	if !m.frozen {
+		m.froze = m.w.now
+	}
 	m.frozen = true
 	w.in(lasts, m.thaw)
 }

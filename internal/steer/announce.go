@@ -248,6 +248,11 @@ func (j *judgement) leave(spec *routeSpec, r *Route, announced bool, why Reason,
 		m.leaving, m.clear = time.Time{}, time.Time{}
 		return
 	}
+	if !j.timeless() && j.facts.Now.Before(j.facts.Stalled) {
+		m.clear = time.Time{}
+		r.Why, r.Cause, r.Level, r.Until = ReasonStalled, why, LevelLast, earlier(r.Until, j.facts.Stalled)
+		return
+	}
 	if len(spec.sites) > 0 && spec.config.MinSites > 0 && !j.facts.Now.IsZero() {
 		if m.leaving.IsZero() || m.leaving.After(now) {
 			m.leaving = now
@@ -289,8 +294,10 @@ func (j *judgement) drain(spec *routeSpec, r *Route, announced bool, blame strin
 	depreferred := unanswered.Add(j.t.Config.Drain.Depreference)
 	switch {
 	case now.Before(unanswered):
+		m.leaving, m.clear = time.Time{}, time.Time{}
 		r.Why, r.Blame, r.Until, r.serves = ReasonUnanswered, blame, unanswered, health.StatusUp
 	case now.Before(depreferred) && !j.quiet(spec, m, &depreferred):
+		m.leaving, m.clear = time.Time{}, time.Time{} // it is not leaving yet: others' word of before does not count when it is
 		r.Why, r.Blame, r.Until, r.serves, r.Level = ReasonDepreferred, blame, depreferred, health.StatusUp, LevelDraining
 	default:
 		j.leave(spec, r, announced, ReasonDrained, blame)

@@ -22,6 +22,9 @@ type Facts struct {
 	// Heard is when the newest report of each site was made, by this node's clock, indexed like
 	// Config.Sites; nil = just now. Whoever withdraws a shared prefix needs word of later than its wish.
 	Heard []time.Time
+	// Stalled is until when this node holds its routes because it stood still a moment ago (frozen, starved): what it
+	// found and heard before is of another time. Zero = it did not.
+	Stalled time.Time
 	// Settled asks what comes of it in the end: as if every wait for a route were over. What-if.
 	Settled bool
 	// Own is what this node's own probes say, indexed like Topology.Layout.Targets; nil

@@ -49,6 +49,7 @@ const (
 	ReasonAway                         // the site itself says that its route is not there, or not yet
 	ReasonLeaving                      // the site's nodes are stopping
 	ReasonFinishing                    // drained and withdrawn; connections are still open
+	ReasonStalled                      // announced although not fit: this node stood still, what it knows is old
 	reasonCount
 )
 
@@ -93,6 +94,7 @@ var reasonTexts = [reasonCount]string{
 	ReasonAway:           "the site says that its route is not back yet",
 	ReasonLeaving:        "the site is stopping",
 	ReasonFinishing:      "drained: withdrawn, connections are finishing",
+	ReasonStalled:        "announced less preferred although not fit: this node stood still a moment ago and looks again",
 	ReasonMassFailure:    "held in: at least half of all sites failed at once, so the checks are distrusted",
 }
 
@@ -102,7 +104,7 @@ func (r Reason) Keeps() bool {
 	case ReasonNone, ReasonFailOpen, ReasonOrderedUp, ReasonMinimum, ReasonBudget, ReasonMassFailure, ReasonPanic:
 		return true
 	case ReasonStopping, ReasonStandbyRoute, ReasonPromoted, ReasonUnanswered, ReasonDepreferred,
-		ReasonLastSites, ReasonCutOff, ReasonSettling, ReasonTurn:
+		ReasonLastSites, ReasonCutOff, ReasonSettling, ReasonTurn, ReasonStalled:
 		return true
 	}
 	return false

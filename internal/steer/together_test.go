@@ -297,3 +297,41 @@ func TestNamesWaitForWarmUp(t *testing.T) {
 		t.Errorf("afterwards: warmed up %v, answered %v (%s)", warmed, s.Eligible, s.Why)
 	}
 }
+
+// A drain in between takes back the wish to leave: what others said before it does not count for the wish after it.
+func TestOrderOverDrainOverOrder(t *testing.T) {
+	tr := newTroupe(t, []string{"fra", "iad", "sin"}, func(p *config.Prefix) { p.MinSites = 1 })
+	for _, order := range []string{"down site/fra", "drain site/fra", "down site/fra"} {
+		tr.order(order)
+		tr.pass(settleTime - 100*time.Millisecond)
+	}
+	if fra := tr.at("fra"); !fra.plan.Announces(anycastPrefix) {
+		t.Errorf("it left without a word:\n%s", tr.story())
+	}
+	tr.pass(2 * time.Second)
+	if fra := tr.at("fra"); fra.plan.Announces(anycastPrefix) {
+		t.Errorf("it never left:\n%s", tr.story())
+	}
+}
+
+// Who stood still holds its route until it has looked again, and hears what the others say now.
+func TestStalledHoldsRoutes(t *testing.T) {
+	for name, change := range map[string]func(*config.Prefix){
+		"with a minimum": func(p *config.Prefix) { p.MinSites = 1 },
+		"without":        func(*config.Prefix) {},
+	} {
+		t.Run(name, func(t *testing.T) {
+			tr := newTroupe(t, []string{"fra", "iad", "sin"}, change)
+			fra := tr.at("fra")
+			fra.facts.Stalled, fra.dead = tr.now.Add(3*time.Second), true
+			tr.pass(2900 * time.Millisecond)
+			if r := fra.plan.route(anycastPrefix); r.Why != ReasonStalled || r.Cause != ReasonBackendsDown || !r.Announce || r.Level != LevelLast {
+				t.Errorf("while it looks again: %+v", r)
+			}
+			tr.pass(2 * time.Second)
+			if r := fra.plan.route(anycastPrefix); r.Announce {
+				t.Errorf("after that: %+v", r)
+			}
+		})
+	}
+}
