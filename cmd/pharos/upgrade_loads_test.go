@@ -177,6 +177,7 @@ func wantOK(resp *http.Response) error {
 func (s *secureRig) requests(t *testing.T, name string, version int, anew bool, begin func() (http.RoundTripper, func())) *load {
 	transport, end := begin()
 	t.Cleanup(func() { end() })
+	resumes := false // once it does it always has to
 	return &load{name: name, once: func() error {
 		time.Sleep(2 * time.Millisecond)
 		if anew {
@@ -196,6 +197,10 @@ func (s *secureRig) requests(t *testing.T, name string, version int, anew bool, 
 		if resp.ProtoMajor != version {
 			return fmt.Errorf("%s, want version %d", resp.Proto, version)
 		}
+		if resumes && !resp.TLS.DidResume {
+			return errors.New("the session was not resumed")
+		}
+		resumes = resp.TLS.DidResume
 		return wantOK(resp)
 	}}
 }
