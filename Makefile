@@ -17,7 +17,7 @@ BENCH ?= dns l4 l7
 # How many seeds `make sim` plays.
 SEEDS ?= 100000
 
-.PHONY: build demo test race lint fuzz-short bench bench-peers bench-reload sim scale upgrade generate generate-check tidy clean
+.PHONY: build demo test race lint fuzz-short bench bench-peers bench-reload sim scale upgrade soak generate generate-check tidy clean
 
 build: ## bin/pharos
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/pharos ./cmd/pharos
@@ -72,6 +72,9 @@ scale: ## what is too large for the race detector: 2,000 seeds of the simulation
 
 upgrade: ## five upgrades and a reload every 100 ms for a minute, under load: nothing may fail
 	PHAROS_UPGRADE=full $(GO) test ./cmd/pharos -run '^TestUpgradeLosesNothing$$' -v -timeout 10m
+
+soak: ## a million HTTP requests of every protocol, with aborts on both sides: nothing may be left behind
+	$(GO) test ./forward/l7 -run '^TestSoak$$' -v -timeout 3h -soak 1000000
 
 sim: ## SEEDS seeds of bad weather, every invariant checked after every step (the nightly run)
 	GOGC=1600 $(GO) test ./internal/sim -run '^TestSeeds$$' -v -timeout 24h -seeds $(SEEDS)
