@@ -57,6 +57,9 @@ func TestSeeds(t *testing.T) {
 				if len(r.Violations) > 0 || *seed != 0 {
 					failed.Store(n, r)
 				}
+				if len(r.Violations) > 0 {
+					t.Logf("seed %d fails", n) // long before the end of a long run
+				}
 				if len(r.Violations) > 0 && bad.Add(1) >= int64(*enough) {
 					return
 				}
