@@ -17,11 +17,12 @@ var (
 	ErrFull      = errors.New("every backend is at its limit")
 	ErrLineFull  = errors.New("every backend is at its limit, and so is the queue")
 	ErrLineWaits = errors.New("waited too long for a backend below its limit")
+	ErrLineStays = errors.New("the queue has not been empty for so long that nobody may wait long in it")
 )
 
 // Limited reports whether work got no backend because of Policy.Limit.
 func Limited(err error) bool {
-	return errors.Is(err, ErrFull) || errors.Is(err, ErrLineFull) || errors.Is(err, ErrLineWaits)
+	return errors.Is(err, ErrFull) || errors.Is(err, ErrLineFull) || errors.Is(err, ErrLineWaits) || errors.Is(err, ErrLineStays)
 }
 
 // A line is who waits for a lease of a service, first come, first served.
@@ -29,9 +30,37 @@ type line struct {
 	length  atomic.Int32 // of waiting; read without the lock on the way of every lease
 	full    atomic.Uint64
 	late    atomic.Uint64
+	shed    atomic.Uint64
 	waited  atomic.Uint64
-	mu      sync.Mutex // guards waiting
+	mu      sync.Mutex // guards the rest
 	waiting []chan struct{}
+	since   time.Time // when somebody joined an empty line; zero = it is empty
+}
+
+// hurry is by how much less may be waited in a line that stays: more comes than is done, so that to wait longer helps nobody, and
+// those who are served soon get all there is (CoDel's idea, by the form in Maurer, "Fail at Scale", ACM Queue 13(8), 2015).
+const hurry = 8
+
+// patience is how long who joins at now may wait, usual as a rule. A line that has had somebody in it for as long as that is
+// no burst any more.
+func (l *line) patience(now time.Time, usual time.Duration) time.Duration {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.since.IsZero() && now.Sub(l.since) >= usual {
+		return usual / hurry
+	}
+	return usual
+}
+
+// counted has everybody know the length. The caller holds mu.
+func (l *line) counted() {
+	l.length.Store(int32(len(l.waiting)))
+	switch {
+	case len(l.waiting) == 0:
+		l.since = time.Time{}
+	case l.since.IsZero():
+		l.since = time.Now()
+	}
 }
 
 // join goes to the end, false if there are most already.
@@ -43,7 +72,7 @@ func (l *line) join(most int) (chan struct{}, bool) {
 	}
 	turn := make(chan struct{}, 1)
 	l.waiting = append(l.waiting, turn)
-	l.length.Store(int32(len(l.waiting)))
+	l.counted()
 	return turn, true
 }
 
@@ -52,7 +81,7 @@ func (l *line) again(turn chan struct{}) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.waiting = slices.Insert(l.waiting, 0, turn)
-	l.length.Store(int32(len(l.waiting)))
+	l.counted()
 }
 
 // leave goes away. If its turn has come meanwhile, it is the next one's.
@@ -61,7 +90,7 @@ func (l *line) leave(turn chan struct{}) {
 	i := slices.Index(l.waiting, turn)
 	if i >= 0 {
 		l.waiting = slices.Delete(l.waiting, i, i+1)
-		l.length.Store(int32(len(l.waiting)))
+		l.counted()
 	}
 	l.mu.Unlock()
 	if i < 0 {
@@ -81,7 +110,7 @@ func (l *line) call() {
 	}
 	l.waiting[0] <- struct{}{} // it has room: whoever is called is no longer in the line
 	l.waiting = slices.Delete(l.waiting, 0, 1)
-	l.length.Store(int32(len(l.waiting)))
+	l.counted()
 }
 
 // callAll tells everybody: the backends or their limits have changed.
@@ -103,7 +132,8 @@ func (r *Registry) wait(ctx context.Context, g *group, limit Limit, service stri
 		return nil, fmt.Errorf("%w for service %q (%d wait)", ErrLineFull, service, limit.Queue)
 	}
 	g.line.waited.Add(1)
-	timer := time.NewTimer(limit.Wait)
+	patience := g.line.patience(time.Now(), limit.Wait)
+	timer := time.NewTimer(patience)
 	defer timer.Stop()
 	// One may have ended before we joined; of those who wait the first is to have it.
 	for g.line.call(); ; g.line.again(turn) {
@@ -111,6 +141,10 @@ func (r *Registry) wait(ctx context.Context, g *group, limit Limit, service stri
 		case <-turn:
 		case <-timer.C:
 			g.line.leave(turn)
+			if patience < limit.Wait {
+				g.line.shed.Add(1)
+				return nil, fmt.Errorf("%w: service %q (%s)", ErrLineStays, service, patience)
+			}
 			g.line.late.Add(1)
 			return nil, fmt.Errorf("%w for service %q (%s)", ErrLineWaits, service, limit.Wait)
 		case <-ctx.Done():
@@ -149,8 +183,9 @@ const maxRaces = 16
 type Queue struct {
 	Service string
 	Waiting int
-	// Waited, Full and Late count those who had to queue, found no room in the queue, and waited in vain.
-	Waited, Full, Late uint64
+	// Waited, Full, Late and Shed count those who had to queue, found no room in the queue, waited in vain, and
+	// were sent away soon because the queue did not empty.
+	Waited, Full, Late, Shed uint64
 	// Overflowed counts what went to other sites' VIPs.
 	Overflowed uint64
 }
@@ -163,7 +198,7 @@ func (r *Registry) Queues() []Queue {
 	for _, g := range r.groups {
 		out = append(out, Queue{
 			Service: g.service, Waiting: int(g.line.length.Load()),
-			Waited: g.line.waited.Load(), Full: g.line.full.Load(), Late: g.line.late.Load(),
+			Waited: g.line.waited.Load(), Full: g.line.full.Load(), Late: g.line.late.Load(), Shed: g.line.shed.Load(),
 			Overflowed: g.spilled.Load(),
 		})
 	}

@@ -98,6 +98,7 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 		ch <- prometheus.MustNewConstMetric(d.queue, prometheus.GaugeValue, float64(q.Waiting), q.Service)
 		ch <- prometheus.MustNewConstMetric(d.refused, prometheus.CounterValue, float64(q.Full), q.Service, "full")
 		ch <- prometheus.MustNewConstMetric(d.refused, prometheus.CounterValue, float64(q.Late), q.Service, "late")
+		ch <- prometheus.MustNewConstMetric(d.refused, prometheus.CounterValue, float64(q.Shed), q.Service, "delay")
 		ch <- prometheus.MustNewConstMetric(d.overflowed, prometheus.CounterValue, float64(q.Overflowed), q.Service)
 	}
 }

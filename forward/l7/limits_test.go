@@ -434,3 +434,12 @@ func TestRequestTime(t *testing.T) {
 		t.Errorf("the upgraded connection: got %q, %v", echo, err)
 	}
 }
+
+// Whoever is sent away because all backends are busy is told to come again; who finds none is not, since nobody knows when.
+func TestLimitedMayTryAgain(t *testing.T) {
+	for err, retry := range map[error]int{forward.ErrFull: 1, forward.ErrLineFull: 1, forward.ErrLineWaits: 1, forward.ErrLineStays: 1, forward.ErrNoBackend: 0} {
+		if f := unavailable("web", fmt.Errorf("x: %w", err)); f.status != 503 || f.retry != retry {
+			t.Errorf("%v: %d, retry %d, want 503, retry %d", err, f.status, f.retry, retry)
+		}
+	}
+}

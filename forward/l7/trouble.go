@@ -104,7 +104,7 @@ func unavailable(service string, err error) fault {
 	case errors.Is(err, forward.ErrNoBackend):
 		return fault{status: 503, text: fmt.Sprintf("no healthy backend for service %q", service)}
 	case forward.Limited(err):
-		return fault{status: 503, text: fmt.Sprintf("every backend of service %q is at its limit", service)}
+		return fault{status: 503, text: fmt.Sprintf("every backend of service %q is at its limit", service), retry: 1}
 	case errors.Is(err, context.Canceled):
 		return fault{status: 503, text: "shutting down"}
 	case errors.Is(err, os.ErrDeadlineExceeded), errors.As(err, &failure) && failure.Timeout():
