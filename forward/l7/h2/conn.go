@@ -116,7 +116,8 @@ type Conn struct {
 	out      []byte
 	spare    []byte
 	writing  bool
-	waiting  []*Stream // to send
+	said     chan struct{} // closed when nobody writes any more; nil: nobody waits for that
+	waiting  []*Stream     // to send
 
 	// Of a client: the streams that it has reset lately, on which the peer may not have heard of it yet.
 	cut   map[uint32]struct{}
@@ -335,10 +336,55 @@ func (c *Conn) fail(code http2.ErrCode, why string) error {
 	c.goAwayLocked(code)
 	c.mu.Unlock()
 	c.flush()
-	if why == "" {
-		return http2.ConnectionError(code)
+	err := error(http2.ConnectionError(code))
+	if why != "" {
+		err = errors.New(why)
 	}
-	return errors.New(why)
+	c.awaitSaid()
+	c.end(err)
+	c.linger()
+	return err
+}
+
+// awaitSaid waits until whoever is writing has written all.
+func (c *Conn) awaitSaid() {
+	c.mu.Lock()
+	if !c.writing || c.err != nil {
+		c.mu.Unlock()
+		return
+	}
+	c.said = make(chan struct{})
+	said := c.said
+	c.mu.Unlock()
+	timer := time.NewTimer(lingerFor)
+	defer timer.Stop()
+	select {
+	case <-said:
+	case <-timer.C:
+	}
+}
+
+// How long, and for how many bytes, a peer that is told why it has to go may go on sending.
+const (
+	lingerFor   = 500 * time.Millisecond
+	lingerBytes = 256 << 10
+)
+
+// linger lets the peer read our GOAWAY: what arrives at a closed socket is answered with a reset, which takes away what the
+// peer has not read yet.
+func (c *Conn) linger() {
+	if c.wire.CloseWrite() != nil {
+		return
+	}
+	c.wire.ReadUntil(time.Now().Add(lingerFor))
+	for total := 0; total < lingerBytes; {
+		b, err := c.wire.Receive()
+		if err != nil {
+			return
+		}
+		total += b.W
+		b.Free()
+	}
 }
 
 func (c *Conn) goAwayLocked(code http2.ErrCode) {

@@ -135,10 +135,7 @@ func (c *Conn) flush() error {
 	if c.writing {
 		return c.err
 	}
-	for len(c.out) > 0 {
-		if c.err != nil {
-			return c.err
-		}
+	for len(c.out) > 0 && c.err == nil {
 		buf := c.out
 		c.out, c.spare = c.spare[:0], nil
 		c.writing = true
@@ -158,6 +155,10 @@ func (c *Conn) flush() error {
 			}
 			c.wire.Abort() // the reader is to see it
 		}
+	}
+	if c.said != nil {
+		close(c.said)
+		c.said = nil
 	}
 	if len(c.streams) == 0 && !c.writing {
 		c.out, c.spare = nil, nil // an idle connection holds nothing
