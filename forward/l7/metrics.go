@@ -114,7 +114,7 @@ func newMetrics(server *Server) *metrics {
 		func(s Stats) uint64 { return s.Cut })
 	add(counter, "http2_connections_total", "Client connections that speak HTTP/2.", func(s Stats) uint64 { return s.HTTP2 })
 	add(counter, "http3_connections_total", "Client connections that speak HTTP/3.", func(s Stats) uint64 { return s.HTTP3 })
-	add(counter, "http3_refused_connections_total", "Client connections of HTTP/3 refused because there were too many, or too many a second.",
+	add(counter, "http3_refused_connections_total", "Attempts to connect by HTTP/3 refused because there were too many connections, or too many a second; a client makes several.",
 		func(s Stats) uint64 { return s.Refused3 })
 	add(prometheus.GaugeValue, "http3_active_connections", "Client connections of HTTP/3 open.",
 		func(s Stats) uint64 { return uint64(max(s.Active3, 0)) })

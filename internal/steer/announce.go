@@ -250,7 +250,7 @@ func (j *judgement) leave(spec *routeSpec, r *Route, announced bool, why Reason,
 	}
 	if !j.timeless() && j.facts.Now.Before(j.facts.Stalled) {
 		m.clear = time.Time{}
-		r.Why, r.Cause, r.Level, r.Until = ReasonStalled, why, LevelLast, earlier(r.Until, j.facts.Stalled)
+		r.hold(ReasonStalled, why, j.facts.Stalled)
 		return
 	}
 	if len(spec.sites) > 0 && spec.config.MinSites > 0 && !j.facts.Now.IsZero() {
@@ -258,10 +258,7 @@ func (j *judgement) leave(spec *routeSpec, r *Route, announced bool, why Reason,
 			m.leaving = now
 		}
 		if hold, until := j.retained(spec, m); hold != ReasonNone {
-			r.Why, r.Cause, r.Level, r.Until = hold, why, LevelLast, earlier(r.Until, until)
-			if why == ReasonDrained {
-				r.Level = LevelDraining
-			}
+			r.hold(hold, why, until)
 			return
 		}
 	}
@@ -272,6 +269,14 @@ func (j *judgement) leave(spec *routeSpec, r *Route, announced bool, why Reason,
 	case ReasonStandby, ReasonAssumedDown:
 	default:
 		m.penalty.add(spec.config.HalfLife, now)
+	}
+}
+
+// hold keeps a route announced, for the reason why, that is to go for another, cause.
+func (r *Route) hold(why, cause Reason, until time.Time) {
+	r.Why, r.Cause, r.Level, r.Until = why, cause, LevelLast, earlier(r.Until, until)
+	if cause == ReasonDrained {
+		r.Level = LevelDraining
 	}
 }
 
