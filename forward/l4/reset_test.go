@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"slices"
 	"syscall"
 	"testing"
 	"time"
@@ -322,7 +323,10 @@ func testReset(t *testing.T, st *resetState, byBackend bool) {
 				server.Close()
 			}
 		}
-		until(t, "ended", func() bool { return f.Stats().Active == kept })
+		until(t, "ended", func() bool {
+			queues := f.registry.Queues() // who waited leaves the line a moment later
+			return f.Stats().Active == kept && !slices.ContainsFunc(queues, func(q forward.Queue) bool { return q.Waiting > 0 })
+		})
 		counts := f.registry.Snapshot()[0].Outcomes
 		for o, n := range counts {
 			if want := map[bool]uint64{true: round}[st.drop == dropNone && o == int(outcome)]; n != want {

@@ -10,6 +10,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/netip"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -571,12 +572,7 @@ func TestUpgrade3(t *testing.T) {
 		}
 		fmt.Fprint(w, "ok")
 	})
-	probe, err := net.ListenPacket("udp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	addr := probe.LocalAddr().(*net.UDPAddr).AddrPort()
-	probe.Close()
+	addr := netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), uint16(freePort(t)))
 	server := func() (*fixture, context.CancelCauseFunc, chan struct{}) {
 		f := &fixture{pools: &fakePools{}}
 		f.pools.publish(backend)

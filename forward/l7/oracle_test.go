@@ -38,14 +38,24 @@ func mayRefuse(reader, request, target string) bool {
 	return reader == "nginx" && (target == "*" || method != strings.ToUpper(method))
 }
 
-// freePort returns a port that nothing listens on.
-func freePort(t *testing.T) string {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+// freePort is one that was free for TCP and UDP a moment ago.
+func freePort(t *testing.T) int {
+	t.Helper()
+	for range 200 {
+		port := 10000 + rand.IntN(20000) // below those that the kernel gives to who asks for any
+		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
+		if err != nil {
+			continue
+		}
+		p, err := net.ListenPacket("udp", fmt.Sprintf("127.0.0.1:%d", port))
+		l.Close()
+		if err == nil {
+			p.Close()
+			return port
+		}
 	}
-	defer l.Close()
-	return strconv.Itoa(l.Addr().(*net.TCPAddr).Port)
+	t.Fatal("no free port")
+	return 0
 }
 
 // launch runs a server of Debian's until the test ends.
@@ -117,7 +127,7 @@ func readers(t *testing.T) []reader {
 		}
 		return path
 	}
-	nginx, haproxy := freePort(t), freePort(t)
+	nginx, haproxy := strconv.Itoa(freePort(t)), strconv.Itoa(freePort(t))
 	launch(t, nginx, "nginx", "-p", dir, "-e", filepath.Join(dir, "error.log"), "-c", write("nginx.conf", `
 daemon off; master_process off; pid `+dir+`/nginx.pid;
 events { worker_connections 256; }

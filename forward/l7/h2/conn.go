@@ -104,6 +104,7 @@ type Conn struct {
 	last     uint32    // the highest stream of the peer
 	next     uint32    // our next stream
 	limit    uint32    // how many streams the peer allows
+	greeted  bool      // the peer has sent SETTINGS
 	gone     bool      // the peer has said GOAWAY
 	leaving  bool      // we have
 	err      error     // why it has ended

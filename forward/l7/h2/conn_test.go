@@ -72,3 +72,16 @@ func TestGoAwayIsSaid(t *testing.T) {
 		})
 	}
 }
+
+// TestStartOnTheDead: a connection on which the peer never said anything has failed, any other one just takes no more.
+func TestStartOnTheDead(t *testing.T) {
+	for greeted, want := range map[bool]error{false: io.ErrUnexpectedEOF, true: ErrGoAway} {
+		near, _ := pair(t)
+		c := New(forward.NewStream(near), nil, Options{Client: true})
+		c.greeted = greeted
+		c.end(io.ErrUnexpectedEOF)
+		if _, err := c.Start(Message{End: true}, false, time.Second); err != want {
+			t.Errorf("greeted %v: %v, want %v", greeted, err, want)
+		}
+	}
+}

@@ -88,6 +88,7 @@ func (c *Conn) settings(f *http2.SettingsFrame) error {
 		return nil
 	}
 	c.mu.Lock()
+	c.greeted = true
 	err := f.ForeachSetting(func(s http2.Setting) error {
 		if err := s.Valid(); err != nil {
 			return err

@@ -166,10 +166,15 @@ func (c *Conn) flush() error {
 	return c.err
 }
 
-// Start opens a stream of a client; ErrGoAway if the connection takes no more.
+// Start opens a stream of a client; ErrGoAway if the connection takes no more. What ended one on which the peer has said
+// nothing yet is returned as it is.
 // bodiless says that the answer has no body (HEAD).
 func (c *Conn) Start(m Message, bodiless bool, within time.Duration) (*Stream, error) {
 	c.mu.Lock()
+	if err := c.err; err != nil && !c.greeted { // nobody has refused: there was no connection
+		c.mu.Unlock()
+		return nil, err
+	}
 	if c.err != nil || c.gone || c.leaving || c.open >= int(min(c.limit, mostStreams)) || c.next > maxWindow-2 {
 		c.mu.Unlock()
 		return nil, ErrGoAway
