@@ -27,6 +27,7 @@ type Backend struct {
 
 	retired   atomic.Bool // not in the newest plan
 	active    atomic.Bool
+	near      atomic.Bool // in this node's availability zone
 	leases    atomic.Uint64
 	connects  atomic.Uint64
 	reuses    atomic.Uint64

@@ -11,8 +11,14 @@ import (
 const mostCompared = 32
 
 // pick returns a backend that is not in tried and not full, nil when none is left.
-// Among those it prefers one that has not just failed and is not ejected.
+// Among those it prefers one that has not just failed and is not ejected, and where nothing is hashed
+// one in its availability zone.
 func (p *pool) pick(key uint64, datagram bool, tried []*Backend) *Backend {
+	if p.zoned != nil && !p.policy.hashes(datagram) {
+		if b := p.zoned.pick(tried); b != nil {
+			return b
+		}
+	}
 	if len(p.active) == 1 {
 		if b := p.active[0]; len(tried) == 0 && !b.full() {
 			return b
@@ -134,7 +140,7 @@ func (p *pool) next(now int64) int {
 	s := &p.turns
 	s.once.Do(func() { s.order = turns(p.weights) })
 	for range maxDraws {
-		i := int(s.order[p.group.turn.Add(1)%uint64(len(s.order))])
+		i := int(s.order[p.turn.Add(1)%uint64(len(s.order))])
 		if (now == 0 || rand.Uint64N(rampFull) < p.ramps[i].share(now)) && p.active[i].usable() {
 			return i
 		}

@@ -11,11 +11,13 @@ import (
 type group struct {
 	service string
 
-	inFlight atomic.Int64  // leases of all its backends
-	spilled  atomic.Uint64 // leases of other sites' VIPs
-	turn     atomic.Uint64 // of RoundRobin
-	line     line          // who waits for a lease
-	compared atomic.Int64  // registry time of the last look at success rates and latencies
+	inFlight atomic.Int64     // leases of all its backends
+	spilled  atomic.Uint64    // leases of other sites' VIPs
+	turns    [3]atomic.Uint64 // of RoundRobin: in the whole pool, in the own zone, in others
+	stayed   atomic.Uint64    // leases in the own availability zone
+	crossed  atomic.Uint64    // leases in others
+	line     line             // who waits for a lease
+	compared atomic.Int64     // registry time of the last look at success rates and latencies
 
 	mu     sync.Mutex // guards the tables, which cost too much to make for every plan
 	tables [2]tables  // of all members, and of the active ones

@@ -170,6 +170,7 @@ func (p *pool) reserve(key uint64, datagram bool, tried []*Backend) *Backend {
 			return nil
 		}
 		if b.begin() {
+			p.zoned.count(b)
 			return b
 		}
 	}
@@ -186,6 +187,9 @@ type Queue struct {
 	// Waited, Full, Late and Shed count those who had to queue, found no room in the queue, waited in vain, and
 	// were sent away soon because the queue did not empty.
 	Waited, Full, Late, Shed uint64
+	// Zoned: there are availability zones; Stayed counts what went to backends in this node's, Crossed to others.
+	Zoned           bool
+	Stayed, Crossed uint64
 	// Overflowed counts what went to other sites' VIPs.
 	Overflowed uint64
 }
@@ -199,8 +203,12 @@ func (r *Registry) Queues() []Queue {
 		out = append(out, Queue{
 			Service: g.service, Waiting: int(g.line.length.Load()),
 			Waited: g.line.waited.Load(), Full: g.line.full.Load(), Late: g.line.late.Load(), Shed: g.line.shed.Load(),
-			Overflowed: g.spilled.Load(),
+			Stayed: g.stayed.Load(), Crossed: g.crossed.Load(), Overflowed: g.spilled.Load(),
 		})
+		q := &out[len(out)-1]
+		if e := r.edition.Load(); e != nil && e.pools[g.service] != nil {
+			q.Zoned = e.pools[g.service].zoned != nil
+		}
 	}
 	slices.SortFunc(out, func(a, b Queue) int { return cmp.Compare(a.Service, b.Service) })
 	return out

@@ -9,7 +9,7 @@ type collector struct{ registry *Registry }
 // The descriptions are built per scrape rather than kept in globals.
 type descriptions struct {
 	inFlight, idle, active, share, leases, connects, failures, reuses, stale, dropped, outcomes *prometheus.Desc
-	ejected, ejections, held, latency, queue, refused, overflowed                               *prometheus.Desc
+	ejected, ejections, held, latency, queue, refused, overflowed, zoned                        *prometheus.Desc
 }
 
 func describe() descriptions {
@@ -37,6 +37,8 @@ func describe() descriptions {
 		queue:     prometheus.NewDesc("pharos_forward_queued_leases", "Units of work that wait for a backend below its limit.", []string{"service"}, nil),
 		overflowed: prometheus.NewDesc("pharos_forward_overflowed_leases_total",
 			"Units of work that the pool had nobody for, and that went to another site's VIP.", []string{"service"}, nil),
+		zoned: prometheus.NewDesc("pharos_forward_zone_leases_total",
+			"Units of work given to backends in this node's availability zone (own), and in others (other).", []string{"service", "zone"}, nil),
 		refused: prometheus.NewDesc("pharos_forward_limited_total",
 			"Units of work refused because every backend was at its limit: full (no room in the queue) or late (waited too long).", []string{"service", "reason"}, nil),
 	}
@@ -45,7 +47,7 @@ func describe() descriptions {
 func (d descriptions) all() []*prometheus.Desc {
 	return []*prometheus.Desc{
 		d.inFlight, d.idle, d.active, d.share, d.leases, d.connects, d.failures, d.reuses, d.stale, d.dropped, d.outcomes,
-		d.ejected, d.ejections, d.held, d.latency, d.queue, d.refused, d.overflowed,
+		d.ejected, d.ejections, d.held, d.latency, d.queue, d.refused, d.overflowed, d.zoned,
 	}
 }
 
@@ -99,6 +101,10 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 		ch <- prometheus.MustNewConstMetric(d.refused, prometheus.CounterValue, float64(q.Full), q.Service, "full")
 		ch <- prometheus.MustNewConstMetric(d.refused, prometheus.CounterValue, float64(q.Late), q.Service, "late")
 		ch <- prometheus.MustNewConstMetric(d.refused, prometheus.CounterValue, float64(q.Shed), q.Service, "delay")
+		if q.Zoned {
+			ch <- prometheus.MustNewConstMetric(d.zoned, prometheus.CounterValue, float64(q.Stayed), q.Service, "own")
+			ch <- prometheus.MustNewConstMetric(d.zoned, prometheus.CounterValue, float64(q.Crossed), q.Service, "other")
+		}
 		ch <- prometheus.MustNewConstMetric(d.overflowed, prometheus.CounterValue, float64(q.Overflowed), q.Service)
 	}
 }

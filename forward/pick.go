@@ -45,6 +45,8 @@ type pool struct {
 	parts    []uint64 // how much of the configured weight is in weights, in rampFull-ths
 	alias    alias
 	turns    sequence // of RoundRobin
+	turn     *atomic.Uint64
+	zoned    *zoned // nil = there are no availability zones
 	hashing  hashing
 
 	// ramps are those of active. ramping is false once all are over, which is at

@@ -57,6 +57,9 @@ func ParseAlgorithm(text string) (Algorithm, error) {
 // hashes reports whether it needs a key.
 func (a Algorithm) hashes() bool { return a >= Maglev }
 
+// hashes reports whether work is bound to backends by a key.
+func (p *Policy) hashes(datagram bool) bool { return p.Algorithm.hashes() || p.Auto && datagram }
+
 // A Policy is how one pool is balanced. The zero Policy is PowerOfTwo without
 // limits and ejection.
 type Policy struct {

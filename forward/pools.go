@@ -34,6 +34,10 @@ type ServicePool struct {
 	// Warm is how many connections to each are to be there before they are needed.
 	Warm    int
 	Members []Member
+	// Zoned: this node and members of the pool are in availability zones. Stays is the share of the work, 0 … 1, that goes to those
+	// who are Near; the rest is shared by Far.
+	Zoned bool
+	Stays float64
 	// Overflow are addresses at other sites that take what Members cannot, most preferred first.
 	Overflow []netip.Addr
 	// Fleet are the addresses of every node: what comes from them has been forwarded once already. Sorted.
@@ -50,6 +54,10 @@ type Member struct {
 	Base int
 	// Active members take new connections; the others only finish what they have.
 	Active bool
+	// Near: it is in this node's availability zone. Far is how much of what does not stay in the zone it gets, relative to
+	// the others.
+	Near bool
+	Far  float64
 	// Resting members are well but ask for no new work: they get it while no other
 	// is active.
 	Resting bool
@@ -126,6 +134,12 @@ func (b *boardPools) Edition() (uint64, []ServicePool) {
 				Base:    pool.Backends[j].Weight,
 				Active:  j < len(site.Backends) && site.Backends[j].Active,
 				Resting: weight == 0,
+			}
+		}
+		if split := plan.Zones(i); split != nil {
+			sp.Zoned, sp.Stays = true, split.Stays
+			for j := range sp.Members {
+				sp.Members[j].Near, sp.Members[j].Far = split.Near[j], split.Far[j]
 			}
 		}
 		for _, site := range plan.Overflow(i) {

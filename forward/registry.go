@@ -161,9 +161,12 @@ func (r *Registry) assemble(sp *ServicePool, listed map[identity]bool) *pool {
 		g = &group{service: sp.Service}
 		r.groups[sp.Service] = g
 	}
-	p := &pool{service: sp.Service, policy: sp.Policy, group: g, members: len(sp.Members), now: r.now, first: -1}
+	p := &pool{service: sp.Service, policy: sp.Policy, group: g, members: len(sp.Members), now: r.now, first: -1, turn: &g.turns[0]}
 	p.overflow, p.fleet = sp.Overflow, sp.Fleet
 	p.policy.Eject = p.policy.Eject.withDefaults()
+	if sp.Zoned {
+		p.zoned = newZoned(p, sp.Stays)
+	}
 	now := r.now()
 	// One that asks for no new work gets it if nobody else is there to do it.
 	working := slices.ContainsFunc(sp.Members, func(m Member) bool { return m.Active && !m.Resting })
@@ -179,6 +182,7 @@ func (r *Registry) assemble(sp *ServicePool, listed map[identity]bool) *pool {
 			r.backends[id] = b
 		}
 		b.retired.Store(false)
+		b.near.Store(m.Near)
 		ramp := b.turn(m.Active, sp.SlowStart, now)
 		works := m.Active && !(m.Resting && working)
 		b.active.Store(works)
@@ -193,6 +197,7 @@ func (r *Registry) assemble(sp *ServicePool, listed map[identity]bool) *pool {
 		}
 		p.hashing.note(m, len(p.active))
 		p.add(b, m, ramp)
+		p.zoned.add(b, m, ramp)
 	}
 	return p
 }

@@ -132,7 +132,11 @@ func printForwarding(w io.Writer, st *admin.Status) {
 		if len(p.Overflow) > 0 {
 			overflow = strings.Join(p.Overflow, ", ")
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", p.Service, p.Balance, overflow, forwardedTo(p.Backends))
+		balance := p.Balance
+		if p.Zones != "" {
+			balance += ", " + p.Zones
+		}
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", p.Service, balance, overflow, forwardedTo(p.Backends))
 	}
 }
 
@@ -141,6 +145,9 @@ func forwardedTo(all []admin.ForwardStatus) string {
 	var plain, odd []string
 	for _, b := range all {
 		notes := []string{fmt.Sprintf("%d open", b.Open)}
+		if b.Zone != "" {
+			notes[0] += ", zone " + b.Zone
+		}
 		switch {
 		case b.Elsewhere:
 			notes = append(notes, "another site's VIP")

@@ -97,6 +97,8 @@ type PoolStatus struct {
 	Service string `json:"service"`
 	// Balance is the algorithm, and what it hashes.
 	Balance string `json:"balance"`
+	// Zones is how the work is split by availability zones: this node's, what stays there, where the rest goes; "" = there are none.
+	Zones string `json:"zones,omitempty"`
 	// Overflow are the sites that take what the pool has nobody for, most preferred first.
 	Overflow []string        `json:"overflow,omitempty"`
 	Backends []ForwardStatus `json:"backends"`
@@ -105,6 +107,8 @@ type PoolStatus struct {
 // ForwardStatus is what this node does with one backend.
 type ForwardStatus struct {
 	Address netip.AddrPort `json:"address"`
+	// Zone is the availability zone that it is in, "" if none is known.
+	Zone string `json:"zone,omitempty"`
 	// Active: it gets new work. Panic: although it is down, since so few are up.
 	Active bool `json:"active"`
 	Panic  bool `json:"panic,omitempty"`

@@ -107,7 +107,7 @@ func (b *builder) buildSites() {
 			}
 			addrs[addr] = at
 			b.nodeAddrs = append(b.nodeAddrs, addr)
-			n := Node{Name: node, Address: addr, PublicKey: get[[]byte](at, "public_key")}
+			n := Node{Name: node, Address: addr, Zone: get[string](at, "zone"), PublicKey: get[[]byte](at, "public_key")}
 			n.VIPInterface = cmp.Or(get[string](at, "vip_interface"), siteInterface, b.cfg.VIPs.Interface)
 			b.second(at, &n, addrs)
 			if first := signers[string(n.PublicKey)]; first != nil && n.PublicKey != nil {
@@ -116,6 +116,7 @@ func (b *builder) buildSites() {
 			signers[string(n.PublicKey)] = at
 			site.Nodes = append(site.Nodes, n)
 		}
+		b.checkNodeZones(&site, at)
 		slices.SortFunc(site.Nodes, func(x, y Node) int { return strings.Compare(x.Name, y.Name) })
 		b.cfg.Sites = append(b.cfg.Sites, site)
 	}

@@ -21,6 +21,7 @@ func (b *builder) buildServices() {
 		b.buildPolicy(d)
 		b.buildMinSites(d)
 		b.buildBalance(d)
+		b.checkBackendZones(d)
 		b.buildTransport(d)
 		d.Panic = get[float64](d.at, "panic")
 		b.buildOverflow(d)
@@ -40,7 +41,7 @@ func (b *builder) buildPools(d *draft) {
 			if ap, ok := item.data.(netip.AddrPort); ok {
 				backend.Address = ap
 			} else if where = item.entry("address"); where != nil {
-				backend = Backend{Address: get[netip.AddrPort](item, "address"), Weight: get[int](item, "weight")}
+				backend = Backend{Address: get[netip.AddrPort](item, "address"), Weight: get[int](item, "weight"), Zone: get[string](item, "zone")}
 			}
 			if !backend.Address.IsValid() {
 				continue

@@ -83,6 +83,8 @@ type Node struct {
 	Second netip.Addr
 	// VIPInterface is where this node puts the VIPs: its own, the site's or vips.interface; "" = they are there already.
 	VIPInterface string
+	// Zone is the availability zone within the site; "" = the site has none. All nodes of a site have one, or none has.
+	Zone string
 	// PublicKey is the node's Ed25519 key in 32 bytes, no other node's; nil = its reports are not signed.
 	PublicKey []byte
 }
@@ -119,7 +121,8 @@ type Pool struct {
 // A Backend is one upstream server.
 type Backend struct {
 	Address netip.AddrPort
-	Weight  int // 1 … 1000; default 1
+	Weight  int    // 1 … 1000; default 1
+	Zone    string // the availability zone within the site; "" = none is known
 }
 
 // A Balance is how the backends of a pool share the work.

@@ -166,7 +166,7 @@ func TestEverything(t *testing.T) {
 			Canaries:      []netip.AddrPort{addrPort("192.0.2.251:443"), addrPort("[2001:db8::251]:53")},
 			OverridesFile: "testdata/overrides",
 		}, cfg.Cluster},
-		{"nodes", []config.Node{{Name: "fra1", Address: addr("198.51.100.11"), Second: addr("2001:db8::11"), VIPInterface: "lo", PublicKey: publicKey}, {Name: "fra2.example.net", Address: addr("2001:db8::12"), Second: addr("198.51.100.12"), VIPInterface: "lo"}}, cfg.Sites[0].Nodes},
+		{"nodes", []config.Node{{Name: "fra1", Address: addr("198.51.100.11"), Second: addr("2001:db8::11"), VIPInterface: "lo", Zone: "eu-1a", PublicKey: publicKey}, {Name: "fra2.example.net", Address: addr("2001:db8::12"), Second: addr("198.51.100.12"), VIPInterface: "lo", Zone: "eu-1b"}}, cfg.Sites[0].Nodes},
 		{"VIPs", config.VIPs{Interface: "lo", Linger: time.Second}, cfg.VIPs},
 		{"a node's own interface", "eth1", cfg.Sites[1].Nodes[0].VIPInterface},
 		{"country", "FR EU", cfg.Sites[0].Location.Country + " " + cfg.Sites[0].Location.Continent},

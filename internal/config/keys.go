@@ -76,6 +76,7 @@ func nodeKeys() *shape {
 		need("address", one(address("a node's address")), "The address that gossip and BGP use"),
 		may("second_address", one(address("a node's address")), "Its address of the other family: for BGP peers of that family, and the next hop of prefixes of that family"),
 		may("vip_interface", one(text("an interface", maxInterface)), "The interface that the VIPs go on at this node. Default: the site's"),
+		may("zone", one(label("a zone")), "The availability zone that the node is in, where the site has several: its work goes to backends there first"),
 		may("public_key", one(publicKey()), "The node's Ed25519 key in base64: reports in its name count only if they are signed with it"),
 	).orShort(address("a node's address"))
 }

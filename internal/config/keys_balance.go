@@ -17,6 +17,9 @@ func balanceWords() []string {
 // keyedWords are those of which the key can be chosen.
 func keyedWords() []string { return []string{"maglev", "bounded", "ring"} }
 
+// hashingWords are those whose tables are the same on every node.
+func hashingWords() []string { return append(keyedWords(), "source") }
+
 func balanceKeys() *shape {
 	return object(
 		with("by", one(enum("an algorithm", balanceWords()...)), wordAuto,

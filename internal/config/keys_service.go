@@ -40,6 +40,7 @@ func backendKeys() *shape {
 	return object(
 		need("address", one(addressPort()), "IP address and port"),
 		with("weight", one(integer("a weight", 1, maxWeight)), defaultWeight, "Share of the pool's traffic, relative to the others"),
+		may("zone", one(label("a zone")), "The availability zone that the backend is in: nodes there prefer it"),
 	).orShort(addressPort())
 }
 

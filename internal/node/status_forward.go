@@ -42,6 +42,9 @@ func (n *Node) forwardingStatus(plan *steer.Plan) []admin.PoolStatus {
 		}
 		c := plan.Topology.Services[i].Config
 		row := admin.PoolStatus{Service: c.Name, Balance: balanceText(&c.Balance)}
+		if split := plan.Zones(i); split != nil {
+			row.Zones = split.Text(pool)
+		}
 		for _, site := range plan.Overflow(i) {
 			row.Overflow = append(row.Overflow, site.Site)
 		}
@@ -55,6 +58,7 @@ func (n *Node) forwardingStatus(plan *steer.Plan) []admin.PoolStatus {
 					continue
 				}
 				s.Panic = decided.Backends[k].Why == steer.ReasonPanic
+				s.Zone = pool.Backends[k].Zone
 				s.Weight = pool.Backends[k].Weight
 				s.EffectiveWeight = float64(plan.Weight(i, k)) / steer.FullWeight * b.Share
 			}

@@ -149,7 +149,7 @@ func (d details) site(position int, ipv6 bool) ExplainedSite {
 	}
 	_, vips := ss.addresses(ipv6)
 	e.Detail = joinParts(
-		d.p.excuse(d.service(), position, ipv6), d.p.siteOrder(d.service(), position), d.vips(vips), d.backends(position), d.overflow(position))
+		d.p.excuse(d.service(), position, ipv6), d.p.siteOrder(d.service(), position), d.vips(vips), d.backends(position), d.zones(position), d.overflow(position))
 	return e
 }
 
@@ -173,7 +173,7 @@ func (d details) pool(position int) ExplainedSite {
 	ss := &d.s.Sites[position]
 	plan := &d.p.Services[d.service()].Sites[position]
 	e := ExplainedSite{
-		Site: d.p.Topology.Config.Sites[ss.Site].Name, Detail: joinParts(d.p.siteOrder(d.service(), position), d.backends(position), d.overflow(position)),
+		Site: d.p.Topology.Config.Sites[ss.Site].Name, Detail: joinParts(d.p.siteOrder(d.service(), position), d.backends(position), d.zones(position), d.overflow(position)),
 	}
 	order, _ := d.p.SiteOrder(d.service(), position)
 	if len(plan.Backends) == 0 {
