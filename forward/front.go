@@ -211,12 +211,16 @@ func bind[S any](address netip.AddrPort) (*socket[S], error) {
 // prepare sets what accepted connections take over from their listening socket.
 func prepare(fd int) error {
 	const probeEvery, probes = 15, 9 // seconds; what package net sets
+	// A connection is accepted with its first bytes, since clients speak first here, or about a second later
+	// without any: a goroutine that is started before would find nothing and have to be woken again.
+	const deferAccept = 1
 	for _, o := range [...]struct{ level, name, value int }{
 		{unix.SOL_SOCKET, unix.SO_REUSEPORT, 1},
 		{unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1},
 		{unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, probeEvery},
 		{unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, probeEvery},
 		{unix.IPPROTO_TCP, unix.TCP_KEEPCNT, probes},
+		{unix.IPPROTO_TCP, unix.TCP_DEFER_ACCEPT, deferAccept},
 	} {
 		if err := unix.SetsockoptInt(fd, o.level, o.name, o.value); err != nil {
 			return os.NewSyscallError("setsockopt", err)

@@ -72,3 +72,56 @@ func TestSecondOwnerIsRefused(t *testing.T) {
 		t.Errorf("got %v, want an error that names %s", err, taken)
 	}
 }
+
+// TestAcceptedWithBytes: a connection is served when its first bytes are there, so that nobody waits for them, or
+// a while later without any.
+func TestAcceptedWithBytes(t *testing.T) {
+	found := make(chan string)
+	front, err := NewFront(FrontOptions[struct{}]{
+		Listeners: []Listen[struct{}]{{Address: netip.MustParseAddrPort("127.0.0.1:0")}},
+		Serve: func(_ context.Context, c *Conn[struct{}]) {
+			b := make([]byte, 16)
+			n := 0
+			_ = c.Stream.raw.Control(func(fd uintptr) { n, _ = syscall.Read(int(fd), b) }) // does not wait
+			found <- string(b[:max(n, 0)])
+		},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- front.Run(ctx) }()
+	dial := func() net.Conn {
+		c, err := net.Dial("tcp", front.Addrs()[0].String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return c
+	}
+	silent := dial()
+	defer silent.Close()
+	for range 20 {
+		c := dial()
+		time.Sleep(time.Millisecond) // in which it would be accepted
+		if _, err := io.WriteString(c, "hello"); err != nil {
+			t.Fatal(err)
+		}
+		if got := <-found; got != "hello" {
+			t.Fatalf("served with %q there", got)
+		}
+		c.Close()
+	}
+	select {
+	case got := <-found:
+		if got != "" {
+			t.Errorf("the silent one said %q", got)
+		}
+	case <-time.After(10 * time.Second):
+		t.Error("a silent connection is never served")
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Errorf("Run: %v", err)
+	}
+}

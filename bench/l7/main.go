@@ -24,6 +24,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"time"
 
@@ -32,6 +33,7 @@ import (
 
 type options struct {
 	pharos, only string
+	loads        string
 	rounds       int
 	span         time.Duration
 	idle         int
@@ -44,9 +46,15 @@ func main() {
 	flag.DurationVar(&o.span, "span", time.Second, "how long each workload runs in a round, 100ms to 1m")
 	flag.IntVar(&o.idle, "idle", 2000, "idle connections whose memory is measured, 100 to 8000")
 	flag.StringVar(&o.only, "only", "", "proxies to measure, separated by commas; all by default")
+	flag.StringVar(&o.loads, "loads", "", "workloads to play, separated by commas; all by default")
 	keep := flag.String("keep", "", "Markdown file to keep the table in, between the lines for l7")
 	flag.Parse()
-	if o.rounds < 1 || o.rounds > 50 || o.span < 100*time.Millisecond || o.span > time.Minute || o.idle < 100 || o.idle > 8000 {
+	if o.loads != "" {
+		workloads = slices.DeleteFunc(workloads, func(w workload) bool {
+			return !slices.Contains(strings.Split(o.loads, ","), w.name)
+		})
+	}
+	if len(workloads) == 0 || o.rounds < 1 || o.rounds > 50 || o.span < 100*time.Millisecond || o.span > time.Minute || o.idle < 100 || o.idle > 8000 {
 		flag.Usage()
 		os.Exit(3)
 	}
