@@ -2,6 +2,7 @@ package probe
 
 import (
 	"context"
+	"errors"
 	"net"
 	"net/netip"
 	"os"
@@ -15,6 +16,37 @@ import (
 type socket struct {
 	*os.File
 	to netip.AddrPort
+}
+
+// Read and Write are File's, but that a deadline that ends them while there is
+// something to read, or room to write, is errTooSlow.
+func (s socket) Read(p []byte) (int, error) {
+	n, err := s.File.Read(p)
+	return n, s.unless(unix.POLLIN, err)
+}
+
+func (s socket) Write(p []byte) (int, error) {
+	n, err := s.File.Write(p)
+	return n, s.unless(unix.POLLOUT, err)
+}
+
+// unless returns errTooSlow in place of the end of the deadline if what the probe
+// waited for has come.
+func (s socket) unless(events int16, err error) error {
+	if err == nil || !errors.Is(err, os.ErrDeadlineExceeded) {
+		return err
+	}
+	raw, _ := s.SyscallConn()
+	if raw == nil {
+		return err
+	}
+	_ = raw.Control(func(fd uintptr) {
+		poll := []unix.PollFd{{Fd: int32(fd), Events: events}}
+		if n, _ := unix.Poll(poll, 0); n > 0 {
+			err = errTooSlow
+		}
+	})
+	return err
 }
 
 // LocalAddr and RemoteAddr make it a net.Conn; nobody asks where it comes from.
@@ -80,6 +112,9 @@ func tcpSocket(from netip.Addr, to netip.AddrPort) (fd int, err error) {
 	_ = unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
 	// What a probe writes in two parts must not wait for the target to confirm the first.
 	_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
+	// The end of the handshake goes with the request, or never: a packet less, and a
+	// target that is only connected to and reset need not accept and wake up.
+	_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_QUICKACK, 0)
 	if from.IsValid() {
 		// The kernel is to choose the port when it connects: bound now, each port would
 		// serve one target alone, and many probes from one address would run out of
@@ -116,7 +151,7 @@ func (s socket) connected() error {
 		return true
 	})
 	if err != nil {
-		return err
+		return s.unless(unix.POLLOUT, err)
 	}
 	return refused
 }

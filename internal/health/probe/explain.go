@@ -25,6 +25,10 @@ type finding struct{ error }
 // obstacle is a finding that says something about this node, not the target.
 type obstacle struct{ error }
 
+// errTooSlow is the obstacle that what a probe waited for was there, and this process
+// came to look only after the deadline: it is starved, and must not call others down.
+var errTooSlow = obstacle{errors.New("this node was too slow to see in time what was there")}
+
 // local are the errors that say something about this node, not the target.
 var local = []struct {
 	err  error

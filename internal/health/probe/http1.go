@@ -35,7 +35,7 @@ func ask1(conn net.Conn, r *bufio.Reader, c *Check) (response, phase, error) {
 		switch {
 		case in.left <= 0:
 			err = errTooLarge
-		case errors.Is(in.err, os.ErrDeadlineExceeded): // what came by then may look malformed
+		case errors.Is(in.err, os.ErrDeadlineExceeded), errors.Is(in.err, errTooSlow): // what came by then may look malformed
 			err = in.err
 		}
 		return response{}, waiting, err

@@ -253,7 +253,11 @@ func TestProbeTLS(t *testing.T) {
 // nothing about the target.
 func TestProbeSource(t *testing.T) {
 	from := make(chan string, 1)
-	addr := serve(t, func(c net.Conn) { from <- c.RemoteAddr().(*net.TCPAddr).IP.String() })
+	addr := serve(t, func(c net.Conn) {
+		_, _ = http.ReadRequest(bufio.NewReader(c))
+		from <- c.RemoteAddr().(*net.TCPAddr).IP.String()
+		_, _ = io.WriteString(c, "HTTP/1.1 204 No Content\r\n\r\n")
+	})
 	for _, tt := range []struct {
 		name, source, want string
 	}{
@@ -263,7 +267,7 @@ func TestProbeSource(t *testing.T) {
 	} {
 		source, _ := netip.ParseAddr(tt.source)
 		p := &prober{source: func(health.Target) netip.Addr { return source }}
-		if got := run(t, p, Check{Target: target(addr.String())}); !got.OK() {
+		if got := run(t, p, Check{Target: target(addr.String()), Kind: HTTP}); !got.OK() {
 			t.Fatalf("%s: %+v", tt.name, got)
 		}
 		if got := <-from; got != tt.want {
@@ -271,7 +275,7 @@ func TestProbeSource(t *testing.T) {
 		}
 	}
 	p := &prober{source: func(health.Target) netip.Addr { return netip.MustParseAddr("192.0.2.1") }}
-	got := run(t, p, Check{Target: target(addr.String())})
+	got := run(t, p, Check{Target: target(addr.String()), Kind: HTTP})
 	if !got.Inconclusive || !strings.HasPrefix(got.Err, "cannot probe: ") {
 		t.Errorf("a foreign source address: %+v", got)
 	}
