@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"runtime"
+	"runtime/debug"
 	"slices"
 	"time"
 	"unsafe"
@@ -146,28 +147,45 @@ func closed(addr netip.AddrPort, w *workload, queries int) (played, error) {
 	return played{answered, time.Since(start)}, nil
 }
 
+// A latency is what queries waited, µs.
+type latency struct {
+	p50, p99 float64
+	away     float64 // for how long the load did not run, where it was for more than a moment
+}
+
+// moment is what the load takes to send a batch and to receive one, and more.
+const moment = 400 * time.Microsecond
+
 // paced sends at a steady rate, whatever the answers do, and returns the
-// median and the 99th percentile of the latency in µs, counted from when each
+// median and the 99th percentile of the latency, counted from when each
 // query was due: a server that stalls is not spared the queries that it held up.
-func paced(addr netip.AddrPort, w *workload, rate float64, queries int) (p50, p99 float64, err error) {
+// The load's own garbage collector has to wait: it would take the core from it.
+func paced(addr netip.AddrPort, w *workload, rate float64, queries int) (latency, error) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	u, err := dial(addr, w)
 	if err != nil {
-		return 0, 0, err
+		return latency{}, err
 	}
 	defer unix.Close(u.fd)
 	latencies := make([]float64, 0, queries)
+	runtime.GC()
+	defer debug.SetGCPercent(debug.SetGCPercent(-1))
 	gap := 1e9 / rate
 	start := time.Now()
 	sent := 0
 	due := func(i int) int64 { return 1 + int64(float64(sent+i)*gap) }
+	var last, away int64
 	for {
 		now := int64(time.Since(start))
+		if now-last > int64(moment) {
+			away += now - last
+		}
+		last = now
 		n := min(int(float64(now)/gap)-sent, queries-sent, width)
 		if n > 0 {
 			if err := u.send(n, due); err != nil {
-				return 0, 0, err
+				return latency{}, err
 			}
 			sent += n
 		}
@@ -175,15 +193,15 @@ func paced(addr netip.AddrPort, w *workload, rate float64, queries int) (p50, p9
 			latencies = append(latencies, float64(int64(time.Since(start))-at)/1e3)
 		})
 		if err != nil {
-			return 0, 0, err
+			return latency{}, err
 		}
 		if sent == queries && (len(latencies) == queries || now > int64(float64(queries)*gap)+int64(silence)) {
 			break
 		}
 	}
 	if len(latencies) < queries/2 {
-		return 0, 0, fmt.Errorf("%d of %d queries were answered at %.0f a second", len(latencies), queries, rate)
+		return latency{}, fmt.Errorf("%d of %d queries were answered at %.0f a second", len(latencies), queries, rate)
 	}
 	slices.Sort(latencies)
-	return latencies[len(latencies)/2], latencies[len(latencies)*99/100], nil
+	return latency{latencies[len(latencies)/2], latencies[len(latencies)*99/100], float64(away) / 1e3}, nil
 }

@@ -65,21 +65,31 @@ func (w *Watch) ours() (time.Duration, error) {
 	return sum, nil
 }
 
+// Others returns which shares of all cores other programs took and the hypervisor
+// kept back since NewWatch. The kernel counts in hundredths of a second.
+func (w *Watch) Others() (taken, kept float64, err error) {
+	after, err := readTicks()
+	if err != nil {
+		return 0, 0, err
+	}
+	used, err := w.ours()
+	if err != nil {
+		return 0, 0, err
+	}
+	const second = 100 // ticks, USER_HZ of every Linux
+	total := float64(max(1, after.total-w.before.total))
+	others := float64(after.busy-w.before.busy) - (used-w.used).Seconds()*second
+	return max(0, others) / total, float64(after.steal-w.before.steal) / total, nil
+}
+
 // String says what other programs and the hypervisor took since NewWatch.
 func (w *Watch) String() string {
-	after, err := readTicks()
+	taken, kept, err := w.Others()
 	if err != nil {
 		return ""
 	}
-	used, err := w.ours()
-	total := float64(after.total - w.before.total)
-	if err != nil || total == 0 {
-		return ""
-	}
-	const second = 100 // ticks, USER_HZ of every Linux
-	others := float64(after.busy-w.before.busy) - (used-w.used).Seconds()*second
 	return fmt.Sprintf("Meanwhile other programs had %.0f %% of the %d cores, and the hypervisor kept %.1f %% back.",
-		max(0, others)/total*100, runtime.NumCPU(), float64(after.steal-w.before.steal)/total*100)
+		taken*100, runtime.NumCPU(), kept*100)
 }
 
 // ticks are of all cores together.

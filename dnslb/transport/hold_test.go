@@ -42,22 +42,34 @@ func TestHold(t *testing.T) {
 	asks()
 }
 
-// TestHurry: the thread asks for short slices and gives that up.
+// TestHurry: a thread that mostly sleeps asks for short slices, one under load does
+// not, and in between it keeps to what it did; it gives that up in the end.
 func TestHurry(t *testing.T) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	before := threadSlice(t)
-	undo := hurry()
+	h := newHurry()
 	during := threadSlice(t)
-	undo()
-	if after := threadSlice(t); after != before {
-		t.Errorf("a slice of %d ns before, %d after", before, after)
-	}
-	if before == 0 {
+	if during == before {
 		t.Skip("this kernel has no slices to ask for: Linux 6.12 has")
 	}
 	if during != slice {
 		t.Errorf("a slice of %d ns, want %d", during, slice)
+	}
+	for _, step := range []struct {
+		answered int
+		short    bool
+	}{{1, true}, {18, true}, {100, false}, {18, false}, {1, true}, {100, false}, {1, true}} {
+		for range sleepsLooked {
+			h.sleeping(step.answered)
+		}
+		if got := threadSlice(t); (got == slice) != step.short {
+			t.Errorf("%d queries a sleep: a slice of %d ns", step.answered, got)
+		}
+	}
+	h.end()
+	if after := threadSlice(t); after != before {
+		t.Errorf("a slice of %d ns before, %d after", before, after)
 	}
 }
 

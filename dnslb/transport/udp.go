@@ -133,17 +133,23 @@ func (u *UDP) Serve(r Responder) {
 	defer u.serving.Unlock()
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	defer hurry()()
+	h := newHurry()
+	defer h.end()
 	b := newBatch(u.pktinfo)
-	for !u.drain(b, r) {
+	for {
+		answered, done := u.drain(b, r)
+		if done {
+			return
+		}
+		h.sleeping(answered)
 		u.sleep()
 	}
 }
 
-// drain answers until the socket is empty, or for good: then it reports true.
+// drain answers until the socket is empty, or for good: then it reports done.
 // While it answers, more has mostly come, so it looks again, which costs less
 // than to sleep.
-func (u *UDP) drain(b *batch, r Responder) (done bool) {
+func (u *UDP) drain(b *batch, r Responder) (answered int, done bool) {
 	failures := 0
 	for !u.stopped.Load() {
 		n, errno := b.receive(u.fd)
@@ -151,7 +157,7 @@ func (u *UDP) drain(b *batch, r Responder) (done bool) {
 		case 0:
 			failures = 0
 		case unix.EAGAIN:
-			return false
+			return answered, false
 		default: // interrupted, or an error of a single datagram
 			failures++
 			u.pause(failures)
@@ -164,8 +170,9 @@ func (u *UDP) drain(b *batch, r Responder) (done bool) {
 			b.answer(i, r)
 		}
 		b.send(u.fd, r)
+		answered += n
 	}
-	return true
+	return answered, true
 }
 
 // sleep waits for a datagram or for Stop. The scheduler is told, and takes the
