@@ -80,7 +80,7 @@ func (r *responder) fast(dst, msg []byte, client netip.AddrPort, tcp bool) []byt
 // fastRecords answers with records, or with the SOA record of what is not there.
 func (r *responder) fastRecords(dst, msg []byte, limit int) []byte {
 	e := &r.express
-	if e.q.DO && (e.hit.SignatureCount > 0 || e.hit.Count == 0 && e.hit.Zone.Negative.Signed != nil) {
+	if e.q.DO && (e.hit.SignatureCount > 0 || e.hit.Count == 0 && e.hit.Zone.Negative.SignatureCount > 0) {
 		return r.fastSigned(dst, msg, limit)
 	}
 	records, answers, authorities := e.hit.Records, e.hit.Count, 0
@@ -112,7 +112,7 @@ func (r *responder) fastSigned(dst, msg []byte, limit int) []byte {
 	signatures := e.hit.Signatures
 	if e.hit.Count == 0 {
 		negative := &e.hit.Zone.Negative
-		records, signatures, authorities = negative.Records, negative.Signed.Records, negative.Count+negative.Signed.Count
+		records, signatures, authorities = negative.Records, negative.Signatures, negative.Count+negative.SignatureCount
 	}
 	size := e.q.Size(len(records) + len(signatures))
 	if size > limit {

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"math/rand/v2"
 	"net/netip"
-	"slices"
 
 	"github.com/pharos-lb/pharos/dnslb/wire"
 	"github.com/pharos-lb/pharos/dnslb/zone"
@@ -36,7 +35,7 @@ type responder struct {
 	// that own them; first is the response after the first of them.
 	hops    int
 	targets [maxChain]wire.Name
-	via     [maxChain]*zone.Node
+	via     [maxChain]zone.Node
 	first   wire.Mark
 
 	services bindings
@@ -154,14 +153,14 @@ func (r *responder) resolve(zones *zone.Set) {
 		follow := false
 		switch m.Kind {
 		case zone.Delegated:
-			r.refer(m.Node)
+			r.refer(&m.Node)
 		case zone.Missing:
 			r.reply.Rcode = wire.NXDomain
 			r.negative(m.Node.Zone)
 		case zone.Renamed:
-			follow = r.rename(m.Node)
+			follow = r.rename(&m.Node)
 		default:
-			follow = r.node(m.Node, start)
+			follow = r.node(&m.Node, start)
 		}
 		if !follow {
 			return
@@ -178,20 +177,20 @@ func (r *responder) node(n *zone.Node, start wire.Mark) (follow bool) {
 		return false
 	}
 	set := n.RRset(rtype)
-	if set == nil && rtype != wire.TypeCNAME {
+	if set.Count == 0 && rtype != wire.TypeCNAME {
 		set = n.RRset(wire.TypeCNAME)
-		follow = set != nil && rtype != wire.TypeANY
+		follow = set.Count > 0 && rtype != wire.TypeANY
 	}
-	if rtype == wire.TypeANY && set == nil && !n.Empty() {
+	if rtype == wire.TypeANY && set.Count == 0 && !n.Empty() {
 		r.add(wire.Answer, &minimalANY, r.owner)
 		return false
 	}
-	if set == nil {
+	if set.Count == 0 {
 		r.negative(n.Zone)
 		return false
 	}
 	offset := r.b.Offset()
-	if !r.add(wire.Answer, set, r.owner) {
+	if !r.add(wire.Answer, &set, r.owner) {
 		return false
 	}
 	return follow && r.moveTo(n, offset)
@@ -218,7 +217,7 @@ func (r *responder) moveTo(n *zone.Node, offset int) bool {
 			return false
 		}
 	}
-	r.via[r.hops] = n
+	r.via[r.hops] = *n
 	r.at, r.owner = target, wire.Owner(offset+fixed)
 	if r.hops++; r.hops == maxChain {
 		return false
@@ -234,7 +233,11 @@ func (r *responder) moveTo(n *zone.Node, offset int) bool {
 func (r *responder) rename(n *zone.Node) (follow bool) {
 	set := n.RRset(wire.TypeDNAME)
 	cut := r.at.Start(r.at.Labels() - n.Labels)
-	if !slices.Contains(r.via[:r.hops], n) && !r.add(wire.Answer, set, r.owner+wire.Owner(cut)) {
+	seen := false
+	for i := range r.hops {
+		seen = seen || r.via[i].Same(n)
+	}
+	if !seen && !r.add(wire.Answer, &set, r.owner+wire.Owner(cut)) {
 		return false // each record stands in a response once (RFC 2181 5)
 	}
 	target := set.Data()
@@ -252,7 +255,7 @@ func (r *responder) rename(n *zone.Node) (follow bool) {
 
 // refer points to the servers of a delegated zone.
 func (r *responder) refer(n *zone.Node) {
-	ref := n.Referral
+	ref := n.Referral()
 	owner := r.owner + wire.Owner(r.at.Start(r.at.Labels()-n.Labels))
 	if ref.NS.Count == 0 || !r.add(wire.Authority, &ref.NS, owner) {
 		return
@@ -276,7 +279,7 @@ func (r *responder) negative(z *zone.Zone) {
 func (r *responder) add(s wire.Section, set *zone.RRset, owner wire.Owner) bool {
 	before := r.b.Mark()
 	if r.b.RRset(s, owner, set.Records, set.Count) {
-		if signed := set.Signed; !r.q.DO || signed == nil || r.b.RRset(s, owner, signed.Records, signed.Count) {
+		if !r.q.DO || set.SignatureCount == 0 || r.b.RRset(s, owner, set.Signatures, set.SignatureCount) {
 			return true
 		}
 		r.b.Rewind(before)

@@ -17,7 +17,7 @@ import (
 // result is the same for the same specs in whatever order. No specs make an
 // empty Set, which knows no name.
 func Compile(specs []Spec) (*Set, error) {
-	set := &Set{nodes: make(map[string]*Node)}
+	b := &builder{set: new(Set), nodes: make(map[string]*node)}
 	drafts := make([]*draft, 0, len(specs))
 	errs := make([]error, 0, len(specs))
 	apexes := make(map[string]*draft, len(specs))
@@ -42,7 +42,7 @@ func Compile(specs []Spec) (*Set, error) {
 	for _, d := range drafts {
 		if d.apex != "" {
 			d.check(apexes)
-			set.install(d)
+			b.install(d)
 		}
 		if err := d.rep.err(); err != nil {
 			errs = append(errs, err)
@@ -51,12 +51,12 @@ func Compile(specs []Spec) (*Set, error) {
 	if len(errs) > 0 {
 		return nil, errors.Join(errs...)
 	}
-	set.link()
-	if err := set.seal(); err != nil {
+	b.link()
+	if err := b.seal(); err != nil {
 		return nil, err
 	}
-	set.checkLoops(drafts)
-	set.nodes = nil
+	b.checkLoops(drafts)
+	set := b.set
 	for _, d := range drafts {
 		for _, w := range d.rep.warnings {
 			set.warnings = append(set.warnings, w.Error())
@@ -174,7 +174,8 @@ func (d *draft) cover(key string) string {
 }
 
 // install moves a checked draft into the set.
-func (s *Set) install(d *draft) {
+func (b *builder) install(d *draft) {
+	s := b.set
 	z := &Zone{Name: d.spec.Name, Labels: labels(d.apex), Records: d.records}
 	s.zones = append(s.zones, z)
 	if soa := d.entries[d.apex].set(wire.TypeSOA); soa != nil {
@@ -186,9 +187,9 @@ func (s *Set) install(d *draft) {
 		if d.cover(key) != "" {
 			continue
 		}
-		n := &Node{Zone: z, Labels: labels(key)}
+		n := &node{zone: z, labels: labels(key)}
 		if d.cut(key, e) {
-			n.Referral = d.referral(key, e)
+			n.referral = d.referral(key, e)
 			if ds := e.set(wire.TypeDS); ds != nil {
 				n.sets = []RRset{ds.RRset}
 			}
@@ -200,42 +201,42 @@ func (s *Set) install(d *draft) {
 			d.checkTargets(key, e)
 		}
 		if e.steered != nil {
-			n.Steered = e.steered
-			n.Steered.Index = s.steered
-			s.steered++
+			n.steered = e.steered
+			n.steered.Index = len(s.steered)
+			s.steered = append(s.steered, n.steered)
 		}
-		s.put(key, d.apex, n)
+		b.put(key, d.apex, n)
 	}
 }
 
 // put adds a node and the empty non-terminals between it and its apex. Where a
 // parent's cut and the child's apex meet, the child's apex answers and keeps
 // the cut behind it.
-func (s *Set) put(key, apex string, n *Node) {
-	switch old := s.nodes[key]; {
-	case old == nil || old.Zone == n.Zone:
-		s.nodes[key] = n
-	case n.Referral != nil:
+func (b *builder) put(key, apex string, n *node) {
+	switch old := b.nodes[key]; {
+	case old == nil || old.zone == n.zone:
+		b.nodes[key] = n
+	case n.referral != nil:
 		old.above = n
 	default:
 		n.above = old
-		s.nodes[key] = n
+		b.nodes[key] = n
 	}
 	for key != apex {
 		key = parent(key)
-		if s.nodes[key] != nil {
+		if b.nodes[key] != nil {
 			return
 		}
-		s.nodes[key] = &Node{Zone: n.Zone, Labels: labels(key)}
+		b.nodes[key] = &node{zone: n.zone, labels: labels(key)}
 	}
 }
 
 // link finds the wildcards and the depth once every node is there.
-func (s *Set) link() {
-	for key, n := range s.nodes {
-		s.deepest = max(s.deepest, n.Labels)
+func (b *builder) link() {
+	for key, n := range b.nodes {
+		b.set.deepest = max(b.set.deepest, n.labels)
 		if strings.HasPrefix(key, "\x01*") {
-			if above := s.nodes[parent(key)]; above != nil && above.Zone == n.Zone {
+			if above := b.nodes[parent(key)]; above != nil && above.zone == n.zone {
 				above.wild = n
 			}
 		}
@@ -307,11 +308,10 @@ func negative(soa *RRset) RRset {
 	n := RRset{Type: soa.Type, Count: soa.Count, Records: slices.Clone(soa.Records)}
 	ttl := min(binary.BigEndian.Uint32(n.Records[6:]), binary.BigEndian.Uint32(n.Records[len(n.Records)-4:]))
 	n.setTTL(ttl)
-	if soa.Signed != nil {
-		signed := *soa.Signed
-		signed.Records = slices.Clone(signed.Records)
+	if soa.SignatureCount > 0 {
+		signed := RRset{Records: slices.Clone(soa.Signatures)}
 		signed.setTTL(ttl)
-		n.Signed = &signed
+		n.SignatureCount, n.Signatures = soa.SignatureCount, signed.Records
 	}
 	return n
 }

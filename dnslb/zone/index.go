@@ -2,10 +2,7 @@ package zone
 
 import (
 	"encoding/binary"
-	"fmt"
 	"math/bits"
-	"slices"
-	"strings"
 
 	"github.com/pharos-lb/pharos/dnslb/wire"
 )
@@ -21,12 +18,17 @@ type index struct {
 	//	 0  flags    1
 	//	 1  length of the name in octets 1
 	//	 2  where the zone's apex begins in the name 1
-	//	 3  number of record sets 1
+	//	 3  number of record sets 1, unless it is general
 	//	 4  zone     4, in Set.zones
-	//	 8  node     4, in Set.list
+	//	 8  steered  4, the name's Index if it is steered
 	//	12  wildcard 4, the entry of the child "*" as a reference; 0 = none
 	//	16  the name, then the record sets: type 2, count 2, size 4, records; in an
 	//	    entry with signatures each followed by count 2, size 4, RRSIG records
+	//
+	// A general one has in front of its sets their number 2 and, where the name is the apex of
+	// one zone and a cut of another, a reference to the entry of that 4; 0 = none. Behind
+	// them, if it is a cut, what it refers to: count 2, size 4 and records of each of
+	// the NS records, their signatures, and the addresses that are required and optional.
 	octets []byte
 }
 
@@ -37,7 +39,8 @@ const (
 	entryUnit   = 8
 	entryHeader = 16
 	setHeader   = 8
-	signHeader  = 6
+	runHeader   = 6 // of records without their type: signatures, what a cut refers to
+	extraHeader = 6 // of a general entry
 	maxOctets   = (1<<32 - 1) * entryUnit
 )
 
@@ -52,142 +55,9 @@ const (
 	isSteered
 	// isSigned: some record set has signatures.
 	isSigned
+	// isCut: the zone ends here.
+	isCut
 )
-
-// seal makes the index of the set's nodes. Records of the nodes then lie in it.
-func (s *Set) seal() error {
-	type named struct {
-		key string
-		n   *Node
-	}
-	names := make([]named, 0, len(s.nodes))
-	for key, n := range s.nodes {
-		names = append(names, named{key, n})
-	}
-	slices.SortFunc(names, func(a, b named) int { return strings.Compare(a.key, b.key) }) // the same on every node
-	zones := make(map[*Zone]uint32, len(s.zones))
-	for i, z := range s.zones {
-		zones[z] = uint32(i)
-	}
-	size := 0
-	for i := range names {
-		size += entrySize(names[i].key, names[i].n)
-	}
-	if size > maxOctets {
-		return fmt.Errorf("zones: %d octets of records in all, over the limit of %d", size, maxOctets)
-	}
-	x := &s.index
-	x.octets = make([]byte, 0, size)
-	x.slots = make([]slot, 1<<bits.Len(uint(2*len(names))))
-	s.list = make([]*Node, s.steered, len(names)+s.steered)
-	refs := make(map[*Node]uint32)
-	var name wire.Folded
-	for i := range names {
-		key, n := names[i].key, names[i].n
-		ref := uint32(len(x.octets)/entryUnit) + 1
-		if strings.HasPrefix(key, "\x01*") {
-			refs[n] = ref
-		}
-		x.append(key, n, zones[n.Zone], s.number(n))
-		if _, ok := name.Set([]byte(key), 0); !ok {
-			return fmt.Errorf("zones: %q is not a name", key)
-		}
-		x.put(slot{hash(&name, 0), ref})
-	}
-	at := 0
-	for i := range names {
-		key, n := names[i].key, names[i].n
-		if n.wild != nil {
-			binary.LittleEndian.PutUint32(x.octets[at+12:], refs[n.wild])
-		}
-		at += entrySize(key, n)
-	}
-	return nil
-}
-
-// number enters a node in the list. Steered ones come first, each at its Index: the
-// fast lane needs to know no more of them.
-func (s *Set) number(n *Node) uint32 {
-	if n.Steered != nil {
-		s.list[n.Steered.Index] = n
-		return uint32(n.Steered.Index)
-	}
-	s.list = append(s.list, n)
-	return uint32(len(s.list) - 1)
-}
-
-func entrySize(key string, n *Node) int {
-	size := entryHeader + len(key)
-	signed := n.signed()
-	for i := range n.sets {
-		size += setHeader + len(n.sets[i].Records)
-		if signed {
-			size += signHeader
-		}
-		if s := n.sets[i].Signed; s != nil {
-			size += len(s.Records)
-		}
-	}
-	return (size + entryUnit - 1) &^ (entryUnit - 1)
-}
-
-// append adds an entry and makes the node's records lie in it.
-func (x *index) append(key string, n *Node, zone, node uint32) {
-	flags := byte(0)
-	if n.Referral != nil || n.above != nil || len(n.sets) > 255 || n.RRset(wire.TypeDNAME) != nil {
-		flags |= general
-	}
-	if n.RRset(wire.TypeCNAME) != nil {
-		flags |= hasCNAME
-	}
-	if n.Steered != nil {
-		flags |= isSteered
-	}
-	signed := n.signed()
-	if signed {
-		flags |= isSigned
-	}
-	apex := key
-	for range n.Labels - n.Zone.Labels {
-		apex = parent(apex)
-	}
-	end := len(x.octets) + entrySize(key, n)
-	x.octets = append(x.octets, flags, byte(len(key)), byte(len(key)-len(apex)), byte(len(n.sets)))
-	x.octets = binary.LittleEndian.AppendUint32(x.octets, zone)
-	x.octets = binary.LittleEndian.AppendUint32(x.octets, node)
-	x.octets = binary.LittleEndian.AppendUint32(x.octets, 0)
-	x.octets = append(x.octets, key...)
-	for i := range n.sets {
-		set := &n.sets[i]
-		x.octets = binary.LittleEndian.AppendUint16(x.octets, set.Type)
-		x.octets = binary.LittleEndian.AppendUint16(x.octets, uint16(set.Count))
-		x.octets = binary.LittleEndian.AppendUint32(x.octets, uint32(len(set.Records)))
-		x.take(set)
-		switch {
-		case set.Signed != nil:
-			x.octets = binary.LittleEndian.AppendUint16(x.octets, uint16(set.Signed.Count))
-			x.octets = binary.LittleEndian.AppendUint32(x.octets, uint32(len(set.Signed.Records)))
-			x.take(set.Signed)
-		case signed:
-			x.octets = append(x.octets, make([]byte, signHeader)...)
-		}
-	}
-	for len(x.octets) < end {
-		x.octets = append(x.octets, 0)
-	}
-}
-
-// take appends the records of a set and makes them lie there.
-func (x *index) take(set *RRset) {
-	at := len(x.octets)
-	x.octets = append(x.octets, set.Records...)
-	set.Records = x.octets[at:len(x.octets):len(x.octets)]
-}
-
-// signed reports whether some record set has signatures.
-func (n *Node) signed() bool {
-	return slices.ContainsFunc(n.sets, func(s RRset) bool { return s.Signed != nil })
-}
 
 // put takes the next free slot. There is always one.
 func (x *index) put(s slot) {
@@ -221,6 +91,11 @@ func (x *index) find(name *wire.Folded, at int) []byte {
 
 // entry returns the entry of a reference, and all that follows it.
 func (x *index) entry(ref uint32) []byte { return x.octets[int(ref-1)*entryUnit:] }
+
+// ref is the reverse of entry.
+func (x *index) ref(entry []byte) uint32 {
+	return uint32((len(x.octets)-len(entry))/entryUnit) + 1
+}
 
 // hash is over the words of a name in lower case. It need not withstand an
 // attacker, who chooses what is asked but not what is in the table.
@@ -317,9 +192,9 @@ func (h *Hit) records(entry []byte, rtype uint16) {
 			signatures := entry[at:]
 			size = int(binary.LittleEndian.Uint32(signatures[2:]))
 			if found {
-				h.Signatures, h.SignatureCount = signatures[signHeader:signHeader+size], int(binary.LittleEndian.Uint16(signatures))
+				h.Signatures, h.SignatureCount = signatures[runHeader:runHeader+size], int(binary.LittleEndian.Uint16(signatures))
 			}
-			at += signHeader + size
+			at += runHeader + size
 		}
 		if found {
 			return

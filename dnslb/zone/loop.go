@@ -18,23 +18,23 @@ type alias struct {
 
 // checkLoops warns of CNAME records that lead back to themselves within the Set:
 // no question for them ever gets to data. The Set has been linked.
-func (s *Set) checkLoops(drafts []*draft) {
+func (b *builder) checkLoops(drafts []*draft) {
 	var aliases []*alias
-	at := make(map[*Node]*alias)
+	at := make(map[uint32]*alias) // by the entry
 	for _, d := range drafts {
 		for _, named := range d.order {
 			key, cname := named.key, named.set(wire.TypeCNAME)
 			if cname == nil {
 				continue
 			}
-			n := s.nodes[key]
-			if n == nil || n.Zone.Name != d.spec.Name || n.RRset(wire.TypeCNAME) == nil {
+			n := b.nodes[key]
+			if n == nil || n.zone.Name != d.spec.Name || !n.has(wire.TypeCNAME) {
 				continue
 			}
 			a := &alias{draft: d, key: key, line: cname.line}
 			a.target, _ = target(cname.Records, 0)
 			aliases = append(aliases, a)
-			at[n] = a
+			at[n.ref] = a
 		}
 	}
 	var name wire.Name
@@ -42,8 +42,8 @@ func (s *Set) checkLoops(drafts []*draft) {
 		if _, ok := name.Set([]byte(a.target)); !ok {
 			continue
 		}
-		if m := s.Find(&name, wire.TypeCNAME); m.Kind == Exact || m.Kind == Wildcard {
-			a.next = at[m.Node]
+		if m := b.set.Find(&name, wire.TypeCNAME); m.Kind == Exact || m.Kind == Wildcard {
+			a.next = at[b.set.index.ref(m.Node.entry)]
 		}
 	}
 	for i, start := range aliases {

@@ -109,7 +109,7 @@ func TestFindEqualsNaive(t *testing.T) {
 			wantKind, wantName := z.find(qname, ty)
 			got, _ := find(t, set, qname, ty)
 			gotTypes := []string(nil)
-			for _, s := range got.Node.sets {
+			for _, s := range setsOf(&got.Node) {
 				if got.Kind != Delegated {
 					gotTypes = append(gotTypes, dns.TypeToString[s.Type])
 				}

@@ -9,14 +9,12 @@ import (
 // A Set is every zone that a server answers for, compiled. It is immutable and
 // safe for any number of goroutines; a reload compiles a new one.
 type Set struct {
-	index index
-	list  []*Node // by number in the index
-	zones []*Zone
-	nodes map[string]*Node // by lower-case wire name; nil once the Set is compiled
-	// deepest bounds the labels of any name in nodes, so that a query name of
+	index   index
+	zones   []*Zone
+	steered []*Steered // by Index
+	// deepest bounds the labels of any name in the index, so that a query name of
 	// 127 labels costs no more look-ups than the zones are deep.
 	deepest  int
-	steered  int
 	warnings []string
 }
 
@@ -41,41 +39,49 @@ type RRset struct {
 	Type    uint16
 	Count   int
 	Records []byte
-	// Signed is the set's RRSIG records, nil without any.
-	Signed *RRset
+	// Signatures are SignatureCount RRSIG records of the set, none if that is 0.
+	Signatures     []byte
+	SignatureCount int
 }
 
 // A Node is a name of a zone: one that owns records or is steered, an empty
-// non-terminal, or the cut above a delegated zone.
+// non-terminal, or the cut above a delegated zone. The zero Node is none. It is a
+// view: a Set holds none, so that the garbage collector has a million names less to look at.
 type Node struct {
 	Zone *Zone
 	// Labels is the number of labels of the name.
 	Labels int
 	// Steered is set where a service decides A and AAAA.
 	Steered *Steered
-	// Referral is set at a zone cut.
-	Referral *Referral
 
-	sets []RRset
-	// wild is the child whose label is "*".
-	wild *Node
-	// above is, at the apex of a zone whose parent is in the Set too, the
-	// parent's side of the cut: it answers DS (RFC 4035 3.1.4.1).
-	above *Node
+	entry []byte // in the index, and all that follows it
 }
 
-// RRset returns the records of a type, nil if there are none.
-func (n *Node) RRset(rtype uint16) *RRset {
-	for i := range n.sets {
-		if n.sets[i].Type == rtype {
-			return &n.sets[i]
+// There reports whether n is a Node at all.
+func (n *Node) There() bool { return n.entry != nil }
+
+// Same reports whether two Nodes are one.
+func (n *Node) Same(other *Node) bool {
+	return n.entry != nil && other.entry != nil && &n.entry[0] == &other.entry[0]
+}
+
+// RRset returns the records of a type; Count is 0 if there are none.
+func (n *Node) RRset(rtype uint16) RRset {
+	at, sets := n.sets()
+	for range sets {
+		var set RRset
+		if set, at = n.set(at); set.Type == rtype {
+			return set
 		}
 	}
-	return nil
+	return RRset{}
 }
 
 // Empty reports whether the name owns nothing: an empty non-terminal.
-func (n *Node) Empty() bool { return len(n.sets) == 0 && n.Steered == nil }
+func (n *Node) Empty() bool {
+	_, sets := n.sets()
+	return sets == 0 && n.Steered == nil
+}
 
 // A Referral is what a delegation answers.
 type Referral struct {
@@ -104,7 +110,7 @@ const (
 // A Match is the result of Find.
 type Match struct {
 	Kind Kind
-	Node *Node // nil for NotOurs
+	Node Node // none for NotOurs
 }
 
 // Find looks a name up for a query of type rtype, which matters for DS only.
@@ -120,33 +126,33 @@ func (s *Set) Find(n *wire.Name, rtype uint16) Match {
 		if entry == nil {
 			continue
 		}
-		node := s.list[binary.LittleEndian.Uint32(entry[8:])]
-		if i > 0 {
-			return below(node)
-		}
-		if rtype == wire.TypeDS {
-			if node.above != nil {
-				node = node.above
+		switch node := s.node(entry); {
+		case i > 0:
+			return s.below(node)
+		case rtype == wire.TypeDS:
+			if above := node.above(); above != 0 {
+				node = s.node(s.index.entry(above))
 			}
 			return Match{Exact, node}
-		}
-		if node.Referral != nil {
+		case node.cut():
 			return Match{Delegated, node}
+		default:
+			return Match{Exact, node}
 		}
-		return Match{Exact, node}
 	}
 	return Match{}
 }
 
 // below matches a name that does not exist, given its closest encloser.
-func below(encloser *Node) Match {
+func (s *Set) below(encloser Node) Match {
+	wild := binary.LittleEndian.Uint32(encloser.entry[12:])
 	switch {
-	case encloser.Referral != nil:
+	case encloser.cut():
 		return Match{Delegated, encloser}
-	case encloser.RRset(wire.TypeDNAME) != nil:
+	case encloser.entry[0]&general != 0 && encloser.RRset(wire.TypeDNAME).Count > 0:
 		return Match{Renamed, encloser}
-	case encloser.wild != nil:
-		return Match{Wildcard, encloser.wild}
+	case wild != 0:
+		return Match{Wildcard, s.node(s.index.entry(wild))}
 	}
 	return Match{Missing, encloser}
 }
@@ -155,10 +161,10 @@ func below(encloser *Node) Match {
 func (s *Set) Zones() []*Zone { return append([]*Zone(nil), s.zones...) }
 
 // Steered returns the number of steered names: one more than the largest Index.
-func (s *Set) Steered() int { return s.steered }
+func (s *Set) Steered() int { return len(s.steered) }
 
 // SteeredName returns the steered name with an Index.
-func (s *Set) SteeredName(index int) *Steered { return s.list[index].Steered }
+func (s *Set) SteeredName(index int) *Steered { return s.steered[index] }
 
 // Warnings returns what Compile found odd but bearable, one line each.
 func (s *Set) Warnings() []string { return append([]string(nil), s.warnings...) }

@@ -32,7 +32,7 @@ func (d *draft) sign() {
 		switch set := e.set(s.Type); {
 		case s.Variant == nil && set != nil:
 			signed.setTTL(set.ttl) // RFC 4034 3
-			set.Signed = &signed
+			set.SignatureCount, set.Signatures = signed.Count, signed.Records
 		case s.Variant != nil && e.steered != nil && (s.Type == wire.TypeA || s.Type == wire.TypeAAAA):
 			addrs := slices.SortedFunc(slices.Values(s.Variant), netip.Addr.Compare)
 			e.steered.variants = append(e.steered.variants, variant{addrs, signed})
