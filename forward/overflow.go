@@ -5,6 +5,45 @@ import (
 	"slices"
 )
 
+// An Elsewhere is how the listeners of other sites are spoken to, which are configured as our own.
+type Elsewhere struct {
+	// Transport is HTTP1 or HTTP1TLS; of services whose backends speak HTTP/2 it becomes H2C or H2.
+	Transport Transport
+	// AcceptProxy are the sources that the listener demands a PROXY header of: if nodes of the fleet are among them, one is sent.
+	AcceptProxy []netip.Prefix
+}
+
+// transport is how other sites' listeners are spoken to for a pool's service.
+func (o *Elsewhere) transport(p *pool) Transport {
+	t := o.Transport
+	switch {
+	case p.shared && t.Protocol == HTTP1TLS:
+		t.Protocol = H2
+	case p.shared:
+		t.Protocol = H2C
+	}
+	for _, prefix := range o.AcceptProxy {
+		if slices.ContainsFunc(p.fleet, prefix.Contains) {
+			t.SendProxy = 2
+		}
+	}
+	return t
+}
+
+// Overflows reports whether work that has come from an address may go to other sites: it does not come from one
+// of the fleet's nodes, and the service has somewhere to overflow to.
+func (e *Edition) Overflows(service string, from netip.Addr) bool {
+	return !e.forwarded(service, Flow{From: from})
+}
+
+// Fleet reports whether an address is that of a node of the fleet. While no service overflows nobody's is.
+func (e *Edition) Fleet(a netip.Addr) bool { return among(e.fleet, a) }
+
+func among(sorted []netip.Addr, a netip.Addr) bool {
+	_, found := slices.BinarySearchFunc(sorted, a.Unmap(), netip.Addr.Compare)
+	return found
+}
+
 // forwarded reports whether work comes from a node of the fleet, which has forwarded it
 // once already: two sites that hand on to each other would do so for ever.
 func (e *Edition) forwarded(service string, flow Flow) bool {
@@ -16,8 +55,7 @@ func (e *Edition) forwarded(service string, flow Flow) bool {
 	if !from.IsValid() {
 		from = flow.Client.Addr()
 	}
-	_, found := slices.BinarySearchFunc(p.fleet, from.Unmap(), netip.Addr.Compare)
-	return found
+	return among(p.fleet, from)
 }
 
 // spill begins a lease of another site's VIP for work that the pool has nobody for: the
@@ -43,6 +81,9 @@ func (r *Registry) spill(p *pool, terms Terms, tried []*Backend) *Backend {
 		}
 		b.retired.Store(false)
 		b.active.Store(true)
+		if terms.Elsewhere != nil {
+			b.setVia(terms.Elsewhere.transport(p))
+		}
 		if !b.penalised() {
 			fallback = b
 			break

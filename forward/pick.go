@@ -27,6 +27,7 @@ var (
 type Edition struct {
 	version  uint64
 	pools    map[string]*pool
+	fleet    []netip.Addr // every node's, sorted; nil where no service overflows
 	registry *Registry
 }
 
@@ -40,6 +41,7 @@ type pool struct {
 	// overflow are addresses at other sites, fleet those of every node.
 	overflow []netip.Addr
 	fleet    []netip.Addr
+	shared   bool // the backends speak HTTP/2
 	weights  []uint64
 	sums     []uint64 // sums[i] is the sum of weights[:i+1]
 	parts    []uint64 // how much of the configured weight is in weights, in rampFull-ths
@@ -105,6 +107,8 @@ type Terms struct {
 	Client *Client
 	// Overflow is the port of other sites' VIPs that takes what the own pool cannot; 0 = nobody does.
 	Overflow uint16
+	// Elsewhere is how other sites' VIPs are spoken to; nil = as they come.
+	Elsewhere *Elsewhere
 }
 
 // A Lease is a backend and a connection to it, on loan for one unit of work.

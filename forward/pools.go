@@ -145,7 +145,7 @@ func (b *boardPools) Edition() (uint64, []ServicePool) {
 		for _, site := range plan.Overflow(i) {
 			sp.Overflow = append(sp.Overflow, site.Addresses...)
 		}
-		if len(sp.Overflow) > 0 {
+		if plan.Topology.Services[i].Config.Overflow.On { // also while this site has nobody to hand on to: others may hand on to it
 			if fleet == nil {
 				fleet = plan.Topology.FleetAddresses()
 			}

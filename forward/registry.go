@@ -133,6 +133,9 @@ func (r *Registry) refresh(have *Edition) *Edition {
 	listed := make(map[identity]bool, len(r.backends))
 	for i := range pools {
 		e.pools[pools[i].Service] = r.assemble(&pools[i], listed)
+		if pools[i].Fleet != nil {
+			e.fleet = pools[i].Fleet
+		}
 	}
 	r.edition.Store(e)
 	for service, g := range r.groups {
@@ -162,7 +165,7 @@ func (r *Registry) assemble(sp *ServicePool, listed map[identity]bool) *pool {
 		r.groups[sp.Service] = g
 	}
 	p := &pool{service: sp.Service, policy: sp.Policy, group: g, members: len(sp.Members), now: r.now, first: -1, turn: &g.turns[0]}
-	p.overflow, p.fleet = sp.Overflow, sp.Fleet
+	p.overflow, p.fleet, p.shared = sp.Overflow, sp.Fleet, sp.Transport.Shared()
 	p.policy.Eject = p.policy.Eject.withDefaults()
 	if sp.Zoned {
 		p.zoned = newZoned(p, sp.Stays)

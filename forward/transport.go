@@ -59,6 +59,9 @@ type Transport struct {
 	Certificate, Key string
 	// Insecure: the backend's certificate is not verified.
 	Insecure bool
+	// Fleet: the other end is a node of the fleet. It is verified by having the key of a certificate that a listener
+	// here has too, or else by Name and the system's authorities.
+	Fleet bool
 	// TLS13: an older version than 1.3 is not spoken.
 	TLS13 bool
 	// SendProxy is the version of the PROXY header that connections begin with; 0 = none.

@@ -93,16 +93,22 @@ func (c *carrier) tend() {
 
 // config makes the TLS configuration of connections to b.
 func (c *carrier) config(b *forward.Backend, via *forward.Via) *tls.Config {
-	files := (*c.files.Load())[filesOf(via.Transport)]
-	if files == nil {
+	var config *tls.Config
+	if via.Fleet {
+		config = &tls.Config{ClientSessionCache: tls.NewLRUClientSessionCache(0)}
+	} else if files := (*c.files.Load())[filesOf(via.Transport)]; files != nil {
+		config = files.Config()
+	} else {
 		return nil
 	}
-	config := files.Config()
 	config.ServerName = via.Name
 	if via.Name == "" {
 		config.ServerName = b.Address().Addr().WithZone("").String()
 	}
-	config.InsecureSkipVerify = via.Insecure
+	config.InsecureSkipVerify = via.Insecure || via.Fleet
+	if via.Fleet {
+		config.VerifyConnection = c.verifyFleet(via.Name)
+	}
 	config.MinVersion = tls.VersionTLS12
 	if via.TLS13 {
 		config.MinVersion = tls.VersionTLS13

@@ -172,7 +172,7 @@ func hopAddr(item []byte) (netip.Addr, bool) {
 
 // identifyRequest takes over the request's id from a trusted proxy, or makes one.
 func (w *work) identifyRequest(set *settings) {
-	if w.trusted {
+	if w.trusted || w.guest != nil {
 		if id, next := w.req.Field(set.requestIDLow, 0); next > 0 && isRequestID(id) {
 			start := len(w.arena) // what the client sent may be written over while its body comes
 			w.arena = append(w.arena, id...)

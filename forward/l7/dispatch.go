@@ -20,13 +20,18 @@ type ends struct {
 	// from and to are the same as text, from without its port.
 	from, to []byte
 	secure   bool // the client speaks TLS
-	whom     forward.Client
+	// via is who connected, whatever a PROXY header says; invalid without TCP.
+	via  netip.Addr
+	whom forward.Client
 }
 
 func newEnds(c *forward.Conn[settings]) *ends {
 	e := &ends{peer: c.Source, local: c.Destination, secure: c.Stream.IsTLS()}
 	if !e.peer.IsValid() {
 		e.peer, e.local = addrPort(c.Stream.RemoteAddr()), addrPort(c.Stream.LocalAddr())
+	}
+	if e.via = e.peer.Addr(); c.Source.IsValid() {
+		e.via = addrPort(c.Stream.RemoteAddr()).Addr()
 	}
 	e.from = e.peer.Addr().AppendTo(nil)
 	e.to = e.local.AppendTo(nil)
@@ -42,6 +47,9 @@ func newEnds(c *forward.Conn[settings]) *ends {
 func (w *work) dispatch(ctx context.Context) bool {
 	r, set := &w.req, w.set
 	w.keep = r.persistent()
+	if r.handed != nil {
+		w.welcome()
+	}
 	w.identify(set)
 	if f := w.tooLong(); f.bad() {
 		return w.early(f)
@@ -216,6 +224,9 @@ func (w *work) edit(fields []field, e *route.Edit) []field {
 
 // editAnswer makes of a backend's answer what the client is to get.
 func (w *work) editAnswer() {
+	if w.lease.Backend != nil && w.lease.Backend.Elsewhere() {
+		return // the other site has done so
+	}
 	if w.rule != nil && !w.rule.Response.Empty() {
 		w.res.fields = w.edit(w.res.fields, &w.rule.Response)
 	}

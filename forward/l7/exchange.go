@@ -22,7 +22,7 @@ func (w *work) exchange(ctx context.Context, service string) bool {
 	w.replayable = r.idempotent()
 	w.body = w.body[:0]
 	w.service, w.upBytes = service, max(r.length, 0)
-	key := w.hash(w.server.registry.Load().Key(service, false))
+	terms, came := w.terms(service)
 	if f := w.prepare(); f.bad() {
 		return w.early(f)
 	}
@@ -43,19 +43,16 @@ func (w *work) exchange(ctx context.Context, service string) bool {
 			return w.reply(f)
 		}
 	}
-	terms := forward.Terms{
-		Connect: w.set.times.Connect, Reuse: true, Shard: w.shard, Key: key,
-		Carrier: w.server.carrier, Client: &w.ends.whom,
-	}
 	var err error
 	whole := ctx
 	ctx = w.within(whole)
 	defer w.relax()
 	w.lease, err = w.server.registry.Load().Borrow(ctx, service, terms)
 	if err != nil {
-		f := w.unavailable(service, err)
-		w.keep = w.keep && w.pump == nil
-		return w.reply(f)
+		return w.refuse(service, err)
+	}
+	if w.lease.Backend.Elsewhere() {
+		w.handOn(&came)
 	}
 	w.reach()
 	w.hold(w.up)
@@ -63,9 +60,7 @@ func (w *work) exchange(ctx context.Context, service string) bool {
 	since := time.Now()
 	t, renewed := w.roundTrip(ctx, terms)
 	if renewed != nil { // the lease is gone with the failure to renew it
-		f := w.unavailable(service, renewed)
-		w.keep = w.keep && w.pump == nil
-		return w.reply(f)
+		return w.refuse(service, renewed)
 	}
 	if t == troubleNone {
 		w.status = w.res.status
@@ -94,6 +89,28 @@ func (w *work) exchange(ctx context.Context, service string) bool {
 	}
 	w.hold(nil) // it may go to another client now
 	return w.conclude(t, keepBackend, service)
+}
+
+// terms are those on which w.req gets a backend, and what the request was before it is made ready for one, if that will be
+// asked for.
+func (w *work) terms(service string) (forward.Terms, came) {
+	edition := w.server.registry.Load()
+	terms := forward.Terms{
+		Connect: w.set.times.Connect, Reuse: true, Shard: w.shard, Key: w.hash(edition.Key(service, false)),
+		Carrier: w.server.carrier, Client: &w.ends.whom,
+	}
+	if w.set.overflow == 0 || w.req.handed != nil || !edition.Overflows(service, w.ends.via) {
+		return terms, came{}
+	}
+	terms.Overflow, terms.Elsewhere = w.set.overflow, &w.set.elsewhere
+	return terms, w.came()
+}
+
+// refuse answers that nobody could be asked.
+func (w *work) refuse(service string, err error) bool {
+	f := w.unavailable(service, err)
+	w.keep = w.keep && w.pump == nil
+	return w.reply(f)
 }
 
 // roundTrip sends the request and waits for the head of the final answer. A

@@ -94,7 +94,7 @@ func (r *request) take2(f field) bool {
 			return false
 		}
 		r.host = f.value
-	case kindExpect:
+	case kindExpect, kindHanded:
 		r.note(f)
 	}
 	r.fields = append(r.fields, f)

@@ -32,6 +32,7 @@ const (
 	kindForwarded
 	kindForwardedFor
 	kindForwardedOther // X-Forwarded-Host, -Port, -Proto
+	kindHanded         // Pharos-Overflow
 	kindHop            // meant for this hop only: Keep-Alive, Proxy-*
 	kindHost
 	kindTE
@@ -78,8 +79,11 @@ func kindOf(name []byte) kind {
 			return kindContentLength
 		}
 	case 15:
-		if is(name, "x-forwarded-for") {
+		switch {
+		case is(name, "x-forwarded-for"):
 			return kindForwardedFor
+		case is(name, "pharos-overflow"):
+			return kindHanded
 		}
 	case 16:
 		if is(name, "x-forwarded-host") || is(name, "x-forwarded-port") {
@@ -170,6 +174,7 @@ type headers struct {
 	hosts      int
 	host       []byte
 	protocol   []byte // Upgrade
+	handed     []byte // Pharos-Overflow
 	upgrades   int
 	expects    bool // Expect: 100-continue
 	expectsOdd bool // Expect: anything else
@@ -232,6 +237,8 @@ func (h *headers) note(f field) {
 	case kindUpgrade:
 		h.upgrades++
 		h.protocol = f.value
+	case kindHanded:
+		h.handed = f.value
 	case kindExpect:
 		if is(f.value, "100-continue") {
 			h.expects = true

@@ -58,6 +58,9 @@ type Listener struct {
 	// Limits bound what is taken, Times how long it may take.
 	Limits Limits
 	Times  Times
+	// Overflow: what a service's own pool has nobody for goes to the port of this listener at other sites' VIPs, where the plan names
+	// some. Not with TLS.Clients: the other site would have nobody's certificate to look at.
+	Overflow bool
 	// AcceptProxy are sources whose connections begin with a PROXY header, version 1 or 2.
 	AcceptProxy []netip.Prefix
 	// AccessLog is where requests are written down; nil = nowhere.
@@ -128,6 +131,8 @@ type settings struct {
 	gate         *gate
 	times        Times
 	acceptProxy  []netip.Prefix
+	overflow     uint16 // the port of other sites' VIPs; 0 = none
+	elsewhere    forward.Elsewhere
 	log          *accessLog // nil = none
 	name         string     // in the access log
 }
@@ -242,6 +247,9 @@ func (s *Server) settle(listeners []Listener) ([]forward.Listen[settings], []*te
 			}
 			terminators = append(terminators, set.tls)
 		}
+		if l.Overflow && (l.TLS == nil || l.TLS.Clients == nil) {
+			set.overflow, set.elsewhere = l.Address.Port(), elsewhere(&l, set.tls)
+		}
 		out[i] = forward.Listen[settings]{Address: l.Address, Settings: set}
 	}
 	files, err := s.carrier.read(listeners)
@@ -311,7 +319,7 @@ func (s *Server) serve(ctx context.Context, c *forward.Conn[settings]) {
 	if len(set.acceptProxy) > 0 && trusts(set.acceptProxy, addrPort(c.Stream.RemoteAddr()).Addr()) && !s.readProxy(c) {
 		return
 	}
-	if set.gate.connections != nil {
+	if set.gate.connections != nil && (c.Source.IsValid() || !s.registry.Load().Fleet(addrPort(c.Stream.RemoteAddr()).Addr())) {
 		who := c.Source.Addr()
 		if !who.IsValid() {
 			who = addrPort(c.Stream.RemoteAddr()).Addr()

@@ -47,6 +47,7 @@ type work struct {
 	set    *settings // those in force when the request came
 	down   downstream
 	ends   *ends
+	guest  *ends // ends of a request that another site's node has handed on; nil = none has
 
 	// What is found out about the request.
 	ask       route.Request
@@ -95,6 +96,10 @@ func (w *work) free() {
 	}
 	w.up, w.pump, w.lease, w.upgrade = nil, nil, forward.Lease{}, nil
 	w.server, w.conn, w.set, w.down, w.ends = nil, nil, nil, nil, nil
+	if w.guest != nil {
+		w.guest.whom.Gone()
+		w.guest = nil
+	}
 	w.rule, w.requestID, w.ask = nil, nil, route.Request{}
 	w.gate, w.meter, w.upBytes, w.downBytes, w.took = nil, nil, 0, 0, 0
 	w.service, w.backend, w.trouble = "", "", ""

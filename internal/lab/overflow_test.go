@@ -3,8 +3,10 @@ package lab
 import (
 	"context"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
+	"strings"
 	"testing"
 	"time"
 
@@ -12,14 +14,20 @@ import (
 )
 
 // TestOverflowBetweenSites: who comes to a site whose backends are gone is served by the other one, whichever of the two it
-// is; where both have nobody it is told so, and neither hands on what the other has handed on. When they come back all is as before.
+// is, connections (db) as well as HTTP requests (web); where both have nobody it is told so, and neither hands on what the other has
+// handed on. When they come back all is as before.
 func TestOverflowBetweenSites(t *testing.T) {
 	l := startLabOf(t, "tover", "testdata/overflow.yaml")
 	space, err := l.net.client(l.layout.Members[len(l.layout.Members)-1].Own[0])
 	if err != nil {
 		t.Fatal(err)
 	}
-	vips := map[string]string{"fra": "10.94.1.81:5432", "iad": "10.94.2.81:5432"}
+	overflowBetween(t, l, space, "db", map[string]string{"fra": "10.94.1.81:5432", "iad": "10.94.2.81:5432"})
+	overflowBetween(t, l, space, "web", map[string]string{"fra": "10.94.1.82:80", "iad": "10.94.2.82:80"})
+}
+
+func overflowBetween(t *testing.T, l *Lab, space *namespace, service string, vips map[string]string) {
+	t.Helper()
 	// served says which site's backend answers one who comes to a site, on a connection of its own; "" = none.
 	served := func(site string) string {
 		client := &http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{
@@ -32,11 +40,18 @@ func TestOverflowBetweenSites(t *testing.T) {
 				return conn, err
 			},
 		}}
-		resp, err := client.Get("http://db.lab.test/")
+		resp, err := client.Get("http://" + service + ".lab.test/")
 		if err != nil {
 			return ""
 		}
+		body, _ := io.ReadAll(resp.Body)
 		resp.Body.Close()
+		if resp.StatusCode != http.StatusOK {
+			return ""
+		}
+		if self := l.layout.Members[len(l.layout.Members)-1].Own[0]; service == "web" && !strings.Contains(string(body), fmt.Sprintf(", for %s\n", self)) {
+			t.Errorf("the backend was told another client than %s: %q", self, body)
+		}
 		return resp.Header.Get("X-Site")
 	}
 	await := func(site, want string) {
@@ -53,7 +68,7 @@ func TestOverflowBetweenSites(t *testing.T) {
 			}
 		}
 		if got != want {
-			t.Fatalf("who comes to %s is served by %q, want %q", site, got, want)
+			t.Fatalf("who comes to %s of %s is served by %q, want %q", service, site, got, want)
 		}
 	}
 	pool := func(node string) admin.PoolStatus {
@@ -62,14 +77,17 @@ func TestOverflowBetweenSites(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if len(st.Forwarding) != 1 {
-			t.Fatalf("%s has %d pools", node, len(st.Forwarding))
+		for _, p := range st.Forwarding {
+			if p.Service == service {
+				return p
+			}
 		}
-		return st.Forwarding[0]
+		t.Fatalf("%s has no pool of %s: %+v", node, service, st.Forwarding)
+		return admin.PoolStatus{}
 	}
 	do := func(site string, up bool) {
 		t.Helper()
-		if _, err := l.Do(Fault{Kind: FaultBackend, A: "db@" + site, Up: up}); err != nil {
+		if _, err := l.Do(Fault{Kind: FaultBackend, A: service + "@" + site, Up: up}); err != nil {
 			t.Fatal(err)
 		}
 	}

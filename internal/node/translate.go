@@ -143,7 +143,7 @@ func (s *Setup) l7Listeners() []l7.Listener {
 			continue
 		}
 		listener := httpListener(l.HTTP)
-		listener.TLS = s.tls(l.TLS)
+		listener.TLS, listener.Overflow = s.tls(l.TLS), overflows(l.Bind)
 		services := s.Config.Served(l)
 		listener.Transports = s.transports(services)
 		for _, a := range s.addresses(l.Bind, services) {

@@ -1,12 +1,14 @@
 package cert
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -220,6 +222,25 @@ func (s *Store) GetCertificate(hello *tls.ClientHelloInfo) (*tls.Certificate, er
 		}
 	}
 	return &candidates[0].certificate, nil
+}
+
+// Holds reports whether one of the certificates in the files has the same key as another: who can prove to have that has what we have.
+func (s *Store) Holds(other *x509.Certificate) bool {
+	return slices.ContainsFunc(s.set.Load().pairs, func(p *pair) bool {
+		return bytes.Equal(p.certificate.Leaf.RawSubjectPublicKeyInfo, other.RawSubjectPublicKeyInfo)
+	})
+}
+
+// Name returns the first name of the certificates that is no wildcard; "" if there is none.
+func (s *Store) Name() string {
+	for _, p := range s.set.Load().pairs {
+		for _, name := range p.names {
+			if !strings.HasPrefix(name, "*.") {
+				return name
+			}
+		}
+	}
+	return ""
 }
 
 // find returns the certificates for a server name, the best first; never none.

@@ -226,7 +226,7 @@ func checkEdited(name string) error {
 func Owned(name string) bool {
 	switch name = strings.ToLower(name); name {
 	case "host", "content-length", "transfer-encoding", "connection", "keep-alive", "upgrade", "te", "trailer", "expect",
-		"forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-forwarded-port":
+		"forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-forwarded-port", "pharos-overflow":
 		return true
 	}
 	return strings.HasPrefix(name, "proxy-")
