@@ -1,6 +1,7 @@
 package l7
 
 import (
+	"bufio"
 	"bytes"
 	"crypto/tls"
 	"fmt"
@@ -11,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/pharos-lb/pharos/forward"
 	"github.com/pharos-lb/pharos/forward/l7/certtest"
@@ -256,5 +258,56 @@ func TestHandOnVerifies(t *testing.T) {
 	answer.Body.Close()
 	if answer.StatusCode != 502 && answer.StatusCode != 503 {
 		t.Errorf("got %d, want an error", answer.StatusCode)
+	}
+}
+
+// TestHandOnUpgrade: a WebSocket goes through both sites, whatever the service's backends speak.
+func TestHandOnUpgrade(t *testing.T) {
+	accept := rawBackend(t, func(c *net.TCPConn, r *bufio.Reader) {
+		req, err := http.ReadRequest(r)
+		if err != nil {
+			return
+		}
+		fmt.Fprintf(c, "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: %s\r\n\r\n%s ",
+			websocketAccept([]byte(req.Header.Get("Sec-Websocket-Key"))), req.Header.Get("X-Forwarded-For"))
+		io.Copy(c, r)
+	})
+	inner := start(t, Options{}, accept) // for those who speak HTTP/2 to it
+	for name, transport := range map[string]forward.Transport{"http": {}, "h2c": {Protocol: forward.H2C}} {
+		t.Run(name, func(t *testing.T) {
+			backend := accept
+			if transport.Shared() {
+				backend = inner.Addrs()[0]
+			}
+			a, _ := twoSites(t, transport, func() Listener { return Listener{Routes: anyRoute} }, netip.AddrPort{}, backend)
+			c, err := (&net.Dialer{LocalAddr: &net.TCPAddr{IP: stranger.AsSlice()}}).Dial("tcp", a.addr)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer c.Close()
+			c.SetDeadline(time.Now().Add(20 * time.Second))
+			io.WriteString(c, "GET /ws HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"+
+				"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\necho")
+			r := bufio.NewReader(c)
+			res, err := http.ReadResponse(r, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if res.StatusCode != 101 || res.Header.Get("Sec-Websocket-Accept") != "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=" {
+				t.Fatalf("got %d %v", res.StatusCode, res.Header)
+			}
+			c.(*net.TCPConn).CloseWrite()
+			got, err := io.ReadAll(r)
+			want := stranger.String() + " echo"
+			if transport.Shared() { // one hop more
+				want = stranger.String() + ", 127.0.0.1 echo"
+			}
+			if err != nil || string(got) != want {
+				t.Errorf("got %q and %v, want %q", got, err, want)
+			}
+			if a.overflowed() != 1 {
+				t.Errorf("handed on %d", a.overflowed())
+			}
+		})
 	}
 }
