@@ -72,6 +72,7 @@ func (w *work) exchange(ctx context.Context, service string) bool {
 	}
 	if t == troubleNone && w.res.status == 101 {
 		w.relax()
+		w.remember() // the head's bytes are given back while the tunnel is open
 		w.down.tunnel(whole, w)
 		w.hold(nil)
 		return false

@@ -6,6 +6,9 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/pharos-lb/pharos/forward"
@@ -82,5 +85,39 @@ func TestWebSocketNoExtended(t *testing.T) {
 	c.send("GET /ws HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n")
 	if got := c.read("GET"); got.StatusCode != 501 {
 		t.Errorf("got %d %q", got.StatusCode, got.body)
+	}
+}
+
+// TestTunnelLog: what the access log says of an upgraded connection is of its request, not of the bytes that
+// take its place while the tunnel is open: those of anybody.
+func TestTunnelLog(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "log")
+	inner := websocketBackend(t, "")
+	f := start(t, Options{Listeners: []Listener{{Routes: anyRoute, AccessLog: &AccessLog{File: file}}}}, inner.Addrs()[0])
+	const tunnels = 20
+	for i := range tunnels {
+		c := dial(t, f.addr)
+		c.send(fmt.Sprintf("GET /tunnel/%d HTTP/1.1\r\nHost: a\r\nUser-Agent: me\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"+
+			"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n", i))
+		if res, err := http.ReadResponse(c.r, nil); err != nil || res.StatusCode != 101 {
+			t.Fatal(res, err)
+		}
+		secret := strings.Repeat("secret ", 100)
+		c.wantEcho(secret, secret)
+		c.CloseWrite()
+		c.wantEnd()
+	}
+	f.stop()
+	data, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range tunnels {
+		if want := fmt.Sprintf(`"method":"GET","host":"a","path":"/tunnel/%d",`, i); !strings.Contains(string(data), want) {
+			t.Errorf("no line has %s", want)
+		}
+	}
+	if n := strings.Count(string(data), `"user_agent":"me"`); n != tunnels || strings.Contains(string(data), "secret") {
+		t.Errorf("%d lines name the user agent, want %d:\n%s", n, tunnels, data)
 	}
 }
