@@ -84,6 +84,45 @@ func TestZonesSplitWork(t *testing.T) {
 	}
 }
 
+// TestZonesMoveNoKeys: nodes of different zones have the same tables, also while backends are down, so that a flow which a
+// router moves from one to the other keeps its backend.
+func TestZonesMoveNoKeys(t *testing.T) {
+	for _, active := range [][4]bool{{true, true, true, true}, {false, true, true, true}, {false, false, true, true}} {
+		for _, policy := range []Policy{{Auto: true}, {Algorithm: Maglev}, {Algorithm: Bounded, Load: 10}, {Algorithm: Ring}, {Algorithm: Source}} {
+			var nodes [2]*Edition
+			for i := range nodes {
+				sp := zonedPool(policy, float64(i)/2, [4]float64{0, 0, 1, 1}, active)
+				for k := range sp.Members {
+					if i == 1 { // the other zone's node
+						sp.Members[k].Near, sp.Members[k].Far = !sp.Members[k].Near, 1-sp.Members[k].Far
+					}
+				}
+				pools := &fakePools{}
+				pools.publish(sp)
+				r, err := New(Options{Pools: pools})
+				if err != nil {
+					t.Fatal(err)
+				}
+				nodes[i] = r.Load()
+			}
+			for i := range 2000 {
+				var got [2]netip.AddrPort
+				for n, e := range nodes {
+					b, err := e.Pick("web", Terms{Key: e.Key("web", true).Addr(netip.AddrFrom4([4]byte{172, 16, byte(i >> 8), byte(i)})), Datagram: true}, nil)
+					if err != nil {
+						t.Fatal(err)
+					}
+					b.Done()
+					got[n] = b.Address()
+				}
+				if got[0] != got[1] {
+					t.Fatalf("%s, auto %v, active %v: key %d is at %s and at %s", policy.Algorithm, policy.Auto, active, i, got[0], got[1])
+				}
+			}
+		}
+	}
+}
+
 // TestZoneSpills: who finds nobody fit in the zone has the rest of the site: all full, just failed, tried, or gone.
 func TestZoneSpills(t *testing.T) {
 	pools := &fakePools{}

@@ -39,15 +39,20 @@ const (
 
 const forwardConfig = `
 cluster: {wait: 0s, secret: "${GOSSIP_KEY}"}
-sites: {fra: {location: FRA, nodes: {a: 10.8.1.2, b: 10.8.2.2}}}
+sites: {fra: {location: FRA, nodes: {a: {address: 10.8.1.2, zone: east}, b: {address: 10.8.2.2, zone: west}}}}
 services:
   words:
     backends: {fra: ["10.8.3.2:9001", "10.8.3.2:9002", "10.8.3.2:9003", "10.8.3.2:9004"]}
     vip: {fra: 10.8.9.80}
     balance: source
     check: {tcp: {}, every: 200ms}
-  datagrams:
-    backends: {fra: ["10.8.3.2:9001", "10.8.3.2:9002", "10.8.3.2:9003", "10.8.3.2:9004"]}
+  datagrams: # hashed, so zones do not count: whichever node has them, they go to the same backend
+    backends:
+      fra:
+        - {address: "10.8.3.2:9001", zone: east}
+        - {address: "10.8.3.2:9002", zone: east}
+        - {address: "10.8.3.2:9003", zone: west}
+        - {address: "10.8.3.2:9004", zone: west}
     vip: {fra: 10.8.9.80}
     check: {tcp: {}, every: 200ms, vip_port: 7001}
   iperf:
