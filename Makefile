@@ -17,7 +17,7 @@ BENCH ?= dns l4 l7
 # How many seeds `make sim` plays.
 SEEDS ?= 100000
 
-.PHONY: build demo test race lint fuzz-short bench bench-peers bench-reload sim scale upgrade soak generate generate-check tidy clean
+.PHONY: build demo test race lint fuzz-short bench bench-peers bench-reload sim scale upgrade soak browser generate generate-check tidy clean
 
 build: ## bin/pharos
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/pharos ./cmd/pharos
@@ -34,6 +34,7 @@ race:
 lint: ## formatting, vet, staticcheck
 	@out="$$($(GO) tool gofumpt -l .)"; [ -z "$$out" ] || { echo "not formatted (run: go tool gofumpt -w .):"; echo "$$out"; exit 1; }
 	$(GO) vet ./...
+	$(GO) vet -tags browser ./forward/l7
 	$(GO) tool staticcheck ./...
 
 fuzz-short: ## every fuzz target for FUZZTIME (a count like 5000x, or a time) each
@@ -75,6 +76,9 @@ upgrade: ## five upgrades and a reload every 100 ms for a minute, under load: no
 
 soak: ## a million HTTP requests of every protocol, with aborts on both sides: nothing may be left behind
 	$(GO) test ./forward/l7 -run '^TestSoak$$' -v -timeout 3h -soak 1000000
+
+browser: ## Chromium (Debian: chromium) over HTTP/1.1, HTTP/2, HTTP/3 and WebSocket, and what it shows of errors
+	$(GO) test -tags browser ./forward/l7 -run '^TestBrowser' -v -timeout 10m
 
 sim: ## SEEDS seeds of bad weather, every invariant checked after every step (the nightly run)
 	GOGC=1600 $(GO) test ./internal/sim -run '^TestSeeds$$' -v -timeout 24h -seeds $(SEEDS)

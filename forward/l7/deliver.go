@@ -26,6 +26,7 @@ func (w *work) deliver() (keepBackend bool, t trouble) {
 	if w.draining() || w.pump != nil && !w.pump.settled() {
 		w.keep = false
 	}
+	w.grpcEnds = frame != frameNone && w.answersGRPC() // now: the head's bytes may be written over by the body
 	w.down.head(w, frame)
 	return w.up.deliver(w, frame)
 }

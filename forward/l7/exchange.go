@@ -221,7 +221,11 @@ func (w *work) conclude(t trouble, keepBackend bool, service string) bool {
 			w.server.metrics.shed[f.shed].Add(1)
 		}
 		w.server.metrics.cut.Add(1)
-		w.down.abort() // the client must see that it is not the whole
+		if w.endGRPC(f) {
+			w.down.ended(w)
+		} else {
+			w.down.abort() // the client must see that it is not the whole
+		}
 		return false
 	}
 	w.keep = w.keep && (w.pump == nil || w.pump.complete())

@@ -90,6 +90,31 @@ func (w *work) fillGRPC(n *notice, f fault) {
 	}
 }
 
+// answersGRPC reports whether w.res is an answer of gRPC whose status comes in its trailers.
+func (w *work) answersGRPC() bool {
+	r := &w.res
+	if r.status != 200 || r.length >= 0 || !w.speaksGRPC() {
+		return false
+	}
+	for i := range r.fields {
+		if f := &r.fields[i]; is(f.name, "content-type") {
+			return isGRPC(f.value)
+		}
+	}
+	return false
+}
+
+// endGRPC ends an answer that has begun and broken off as what it would have ended with if the backend could
+// have: by a status in trailers. It reports false if there is no place for it.
+func (w *work) endGRPC(f fault) bool {
+	if !w.grpcEnds {
+		return false
+	}
+	lines := appendField(nil, nameGRPCStatus, w.number(int(grpcCodeOf(f))))
+	w.down.end(w, appendField(lines, nameGRPCMessage, percentEncoded(f.text)))
+	return w.down.flush(w) == troubleNone
+}
+
 // percentEncoded is a text as grpc-message has it: printable ASCII but for the percent sign, everything else escaped.
 func percentEncoded(text string) []byte {
 	var out bytes.Buffer

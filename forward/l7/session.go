@@ -66,6 +66,7 @@ type work struct {
 	body       []byte    // of the request, if it is short
 	replayable bool      // may be sent again on another connection
 	keep       bool      // the client's connection goes on after this
+	grpcEnds   bool      // a broken answer can end with a status of gRPC
 	sent       bool      // part of the answer has been written to the client
 	status     int       // of the answer; 0 until there is one
 	chunked    bool      // the answer goes to an HTTP/1 client in chunks
@@ -104,7 +105,7 @@ func (w *work) free() {
 	w.gate, w.meter, w.upBytes, w.downBytes, w.took = nil, nil, 0, 0, 0
 	w.service, w.backend, w.trouble = "", "", ""
 	w.who, w.trusted, w.prefers, w.status = netip.Addr{}, false, 0, 0
-	w.scan, w.sent = headScan{}, false
+	w.scan, w.sent, w.grpcEnds = headScan{}, false, false
 	w.req.head, w.req.minor, w.req.version = false, 1, 1 // what a reply to an unread request assumes
 	w.req.fields, w.res.fields, w.arena = w.reqFields[:0], w.resFields[:0], w.arena[:0]
 	if cap(w.arena) > maxKept {
