@@ -116,6 +116,21 @@ func TestWipedNodeLearnsItsEpoch(t *testing.T) {
 	}
 }
 
+// TestForgetfulNodeIsReminded: a node that speaks below an epoch of its own hears of
+// it from whoever remembers, and does not wait for an exchange with just that node.
+func TestForgetfulNodeIsReminded(t *testing.T) {
+	p := fastPace()
+	p.pushPull = time.Hour
+	fra, iad, sin := trio(t, Options{pace: p})
+	acquainted(t, fra, iad, sin)
+	past := &health.Report{Observer: "sin", Epoch: 9, Seq: 40, Layout: 7, Config: 9, States: []byte{1}}
+	fra.take(kindTable, entry{report: encoded(t, past), age: time.Minute}, time.Now())
+	sin.say(1, 1, health.StatusDown)
+	sin.mail.atLeast("sin", 9, 40)
+	sin.say(10, 2, health.StatusUp)
+	fra.mail.atLeast("sin", 10, 2)
+}
+
 // What somebody recorded of this node itself and sends again changes nothing,
 // whichever of its lives it is of, and is counted.
 func TestOwnPastIsCounted(t *testing.T) {

@@ -63,6 +63,7 @@ type Node struct {
 	still        still
 	urgent       bool // own says something that was not sent yet
 	greetings    map[string]bool
+	forgetful    map[string]bool // observers that speak below an epoch of theirs; at most maxObservers
 	seeds        []netip.AddrPort
 	found        []netip.AddrPort // by Options.Discover, last
 	publicKeys   map[string]ed25519.PublicKey
@@ -107,6 +108,7 @@ func New(opt Options) (*Node, error) {
 		table:     newTable(),
 		registers: newRegisters(),
 		roster:    newRoster(),
+		forgetful: make(map[string]bool),
 		asks:      &asks{pending: make(map[uint64]pendingAnswer)},
 
 		parcels:    make(chan parcel, maxMembers),

@@ -3,6 +3,7 @@ package cluster
 import (
 	"bytes"
 	"context"
+	"math/rand/v2"
 	"time"
 
 	"github.com/pharos-lb/pharos/internal/health"
@@ -114,11 +115,30 @@ func (n *Node) take(kind frameKind, e entry, arrived time.Time) {
 		n.meters.dropped.WithLabelValues(dropTable).Inc()
 	case refusedOld:
 		n.meters.duplicates.WithLabelValues("report").Inc()
+		n.noteForgetful(r, now.Sub(born))
 	case tookVersion:
 	}
 	if h, ok := n.table.passOn(r, kind); ok {
 		n.spreadNews(h)
 	}
+}
+
+// noteForgetful has the observer of r reminded if it speaks now, and below an epoch
+// that we hold of it: it lost its disk and its clock is behind. Until it goes above
+// that nobody who remembers listens to it, and the next exchange may be with one who
+// does not.
+func (n *Node) noteForgetful(r *health.Report, age time.Duration) {
+	h, ok := n.table.get(r.Observer)
+	if !ok || r.Epoch >= h.report.Epoch || age > health.FreshFor {
+		return
+	}
+	if present, _ := n.roster.count(); rand.N(max(present, 1)) >= repairers {
+		return // of many a few do each time
+	}
+	n.mu.Lock()
+	n.forgetful[r.Observer] = true
+	n.mu.Unlock()
+	wake(n.stir)
 }
 
 // takeEcho reads a report of our own name that came from outside. One of a

@@ -27,6 +27,7 @@ func (n *Node) send(ctx context.Context, protocol *memberlist.Memberlist) {
 			return
 		case <-timer.C:
 		case <-n.stir:
+			n.remind(protocol)
 			if !n.hurries() {
 				n.greetNewcomers(protocol)
 				continue
@@ -117,6 +118,27 @@ func (n *Node) greetNewcomers(protocol *memberlist.Memberlist) {
 			n.sendDatagram(protocol, own, p.addr, p.wire)
 		default:
 			n.sendParcel(own, p)
+		}
+	}
+}
+
+// remind sends observers that speak below an epoch of theirs what we hold of them.
+func (n *Node) remind(protocol *memberlist.Memberlist) {
+	n.mu.Lock()
+	names := n.forgetful
+	if len(names) > 0 {
+		n.forgetful = make(map[string]bool)
+	}
+	n.mu.Unlock()
+	for name := range names {
+		h, ok := n.table.get(name)
+		p, known := n.roster.find(name)
+		switch {
+		case !ok || !known:
+		case n.fitsDatagram(&h):
+			n.sendDatagram(protocol, &h, p.addr, p.wire)
+		default:
+			n.sendParcel(&h, p)
 		}
 	}
 }

@@ -294,6 +294,9 @@ func (m *machine) hear(r *health.Report, age time.Duration, news bool) {
 		}
 		return
 	}
+	if outcome == health.OutcomeOld {
+		m.remind(r, age)
+	}
 	if outcome != health.OutcomeNew && outcome != health.OutcomeConflict {
 		return
 	}
@@ -306,6 +309,19 @@ func (m *machine) hear(r *health.Report, age time.Duration, news bool) {
 		other := m.w.machines[m.w.random.IntN(len(m.w.machines))]
 		if other != m {
 			m.w.datagram(m, other, func() { other.hear(r, age, true) })
+		}
+	}
+}
+
+// remind sends a machine that speaks below an epoch of its own what is held of it.
+func (m *machine) remind(r *health.Report, age time.Duration) {
+	held := m.core.Ledger().Held(r.Observer)
+	if held == nil || r.Epoch >= held.Epoch || age > health.FreshFor {
+		return
+	}
+	for _, observer := range m.w.machines {
+		if observer.name == r.Observer {
+			m.w.datagram(m, observer, func() { observer.hear(held, 0, false) })
 		}
 	}
 }
