@@ -201,8 +201,22 @@ func (m *machine) ordered(t health.Target) bool {
 // route has warmed up).
 const underwayFor = 2 * time.Second
 
-// young reports whether a verdict on a statement is so new that others may not hold it yet.
-func (m *machine) young(v *health.Verdict) bool { return m.wall().Sub(v.Since) < underwayFor }
+// young reports whether the verdict on statement i, or that it counts, is so new that others may not hold it yet.
+func (m *machine) young(i int) bool {
+	return m.wall().Sub(m.core.View().Verdicts[i].Since) < underwayFor || m.w.now-m.counted[i] < underwayFor
+}
+
+// noteCounted keeps since when verdicts on statements have counted, or not.
+func (m *machine) noteCounted(before, after *health.View) {
+	if before == nil || &before.Verdicts[0] == &after.Verdicts[0] {
+		return
+	}
+	for i, t := range m.w.fleet.layout.Targets {
+		if t.Kind.Stated() && goneBy(&before.Verdicts[i]) != goneBy(&after.Verdicts[i]) {
+			m.counted[i] = m.w.now
+		}
+	}
+}
 
 // goneBy reports whether a verdict on a statement counts: one that is held from before, because its site says neither,
 // is what each happened to hear last, and no plan may differ by it.
@@ -213,7 +227,7 @@ func goneBy(v *health.Verdict) bool { return v.Why == health.WhyProbes }
 func (w *world) underway(a, b *machine) bool {
 	for i, t := range w.fleet.layout.Targets {
 		one, other := &a.core.View().Verdicts[i], &b.core.View().Verdicts[i]
-		if t.Kind.Stated() && one.Status != other.Status && (a.young(one) || b.young(other)) {
+		if t.Kind.Stated() && one.Status != other.Status && (a.young(i) || b.young(i)) {
 			return true
 		}
 	}
@@ -266,7 +280,7 @@ func (w *world) checkAgreement() {
 		}
 		for i := range m.core.View().Verdicts {
 			one, other := &m.core.View().Verdicts[i], &first.core.View().Verdicts[i]
-			if w.fleet.layout.Targets[i].Kind.Stated() && (m.young(one) || first.young(other) || !goneBy(one) && !goneBy(other)) {
+			if w.fleet.layout.Targets[i].Kind.Stated() && (m.young(i) || first.young(i) || !goneBy(one) && !goneBy(other)) {
 				continue
 			}
 			if got, want := one.Status, other.Status; got != want {

@@ -57,6 +57,7 @@ type machine struct {
 	relayed  map[string]uint64 // per observer: the newest seq that was passed on
 	repaired map[int]time.Duration
 	pending  []order
+	counted  []time.Duration // by position: when a verdict on a statement began or ceased to count
 }
 
 // A disk is what survives a machine's lives.
@@ -95,6 +96,7 @@ func (m *machine) boot() {
 	m.relayed, m.repaired = map[string]uint64{}, map[int]time.Duration{}
 	m.findings = make([]track, len(topology.Layout.Targets))
 	m.statuses = make([]health.Status, len(topology.Layout.Targets))
+	m.counted = make([]time.Duration, len(topology.Layout.Targets))
 	m.observed = m.observed[:0]
 	for _, p := range topology.Probes(m.name) {
 		i, _ := topology.Layout.Index(p.Target)
@@ -242,9 +244,10 @@ func (m *machine) stepNow() {
 	if r := m.core.Observe(m.statuses, 0, m.wall()); r != nil {
 		m.publish(r)
 	}
-	before := m.core.Plan()
+	before, view := m.core.Plan(), m.core.View()
 	s := m.core.Step(health.Moment{Now: m.wall()})
 	m.w.steps++
+	m.noteCounted(view, s.View)
 	if len(s.Ended) > 0 {
 		for _, v := range s.Ended {
 			m.w.history.Wrote(v)
