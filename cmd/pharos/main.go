@@ -102,7 +102,7 @@ Exit codes: 0 ok, 1 error, 2 degraded or a failed test, 3 usage.`,
 	}
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return usage(cmd, err) })
 	root.AddCommand(
-		newCheck(), newDemo(), newDoctor(), newExplain(), newKeeper(), newKeys(), newMembers(), newLab(), newOverrides(), newReload(), newRun(), newSchema(), newSpeaker(), newStatus(), newUpgrade(), newValidate(), newVersion(), newPeerConfig(), newPeers(), newRoutes(),
+		newCheck(), newCompiler(), newDemo(), newDoctor(), newExplain(), newKeeper(), newKeys(), newMembers(), newLab(), newOverrides(), newReload(), newRun(), newSchema(), newSpeaker(), newStatus(), newUpgrade(), newValidate(), newVersion(), newPeerConfig(), newPeers(), newRoutes(),
 	)
 	root.AddCommand(newOrders()...)
 	return root

@@ -147,6 +147,15 @@ func newKeeper() *cobra.Command {
 	}
 }
 
+// newCompiler is the hidden verb of the process that compiles large zones.
+func newCompiler() *cobra.Command {
+	return &cobra.Command{
+		Use: node.CompilerVerb, Hidden: true, Args: cobra.NoArgs,
+		Short: "Compiles zones (started by run)",
+		RunE:  func(*cobra.Command, []string) error { return node.CompilerMain(os.Stdin, os.Stdout) },
+	}
+}
+
 func newReload() *cobra.Command {
 	var socket, format string
 	var allow admin.Allowed

@@ -42,6 +42,8 @@ type Options struct {
 	Version string
 	// Speaker is the command line of the BGP child; default this binary's hidden verb.
 	Speaker []string
+	// Compiler is the command line of the process that compiles large zones; likewise.
+	Compiler []string
 	// Binary and Arguments are how this process was started, for an upgrade to start the next.
 	Binary    string
 	Arguments []string
@@ -54,8 +56,9 @@ type Options struct {
 // Defaults of Options.
 const (
 	DefaultStateDir = "/var/lib/pharos"
-	SpeakerVerb     = "bgp-speaker"  // hidden verb of the binary that runs the BGP child
-	KeeperVerb      = "check-keeper" // hidden verb of the binary that runs the commands of checks
+	SpeakerVerb     = "bgp-speaker"   // hidden verb of the binary that runs the BGP child
+	KeeperVerb      = "check-keeper"  // hidden verb of the binary that runs the commands of checks
+	CompilerVerb    = "zone-compiler" // hidden verb of the binary that compiles large zones
 )
 
 // How long each step of a stop may take.
@@ -134,7 +137,7 @@ func New(opts Options) (*Node, error) {
 	n.phase.Store("starting")
 	n.counters = &counters{registry: n.registry}
 	n.metrics = newMetrics(n.registry, opts.Version)
-	setup, err := Load(opts.ConfigFile, opts.Name)
+	setup, err := loadBy(opts.ConfigFile, opts.Name, n.compileZones)
 	if err != nil {
 		return nil, err
 	}

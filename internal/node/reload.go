@@ -62,7 +62,7 @@ func (n *Node) reload(ctx context.Context, allow admin.Allowed) (*admin.ReloadRe
 		return nil, err
 	}
 	old := n.setup.Load()
-	next, err := Load(n.opts.ConfigFile, n.opts.Name)
+	next, err := loadBy(n.opts.ConfigFile, n.opts.Name, n.compileZones)
 	if err != nil {
 		return nil, err
 	}

@@ -42,7 +42,9 @@ type Self struct {
 // Load makes a Setup from a file. name is the node's name, "" for none (a
 // setup that can explain and validate, not run). The error holds everything
 // that is wrong, not only the first thing.
-func Load(file, name string) (*Setup, error) {
+func Load(file, name string) (*Setup, error) { return loadBy(file, name, zone.Compile) }
+
+func loadBy(file, name string, compile compiler) (*Setup, error) {
 	cfg, err := config.Load(file, config.Sources{ReadFile: os.ReadFile, Stat: statFile, Getenv: os.LookupEnv})
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("%w (name the configuration: pharos run --config FILE, pharos validate FILE)", err)
@@ -60,7 +62,7 @@ func Load(file, name string) (*Setup, error) {
 		return nil, fmt.Errorf("geo.databases: %w", err)
 	}
 	var zoneErr, steerErr error
-	s.Zones, s.Warnings, zoneErr = compileZones(cfg)
+	s.Zones, s.Warnings, zoneErr = compileZones(cfg, compile)
 	s.Warnings = append(s.Warnings, s.Geo.Warnings()...)
 	if d := cfg.BGP.Restart; d > 0 {
 		s.Warnings = append(s.Warnings, fmt.Sprintf("bgp.graceful_restart: routers keep sending here for %s after pharos has died", d))
@@ -124,12 +126,12 @@ func steeredNames(names []config.Name) []zone.Steered {
 	return out
 }
 
-func compileZones(cfg *config.Config) (*zone.Set, []string, error) {
+func compileZones(cfg *config.Config, compile compiler) (*zone.Set, []string, error) {
 	specs := make([]zone.Spec, len(cfg.Zones))
 	for i, z := range cfg.Zones {
 		specs[i] = zone.Spec{Name: z.Name, Master: z.Master, MasterFile: z.MasterFile, Steered: steeredNames(z.Names)}
 	}
-	set, err := zone.Compile(specs)
+	set, err := compile(specs)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -1,0 +1,122 @@
+package node
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"runtime/debug"
+	"strconv"
+	"strings"
+	"sync"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/pharos-lb/pharos/dnslb/zone"
+)
+
+// worthAProcess is how many octets of zone text are compiled by a process of their own. Less is
+// done before that has begun.
+const worthAProcess = 1 << 20
+
+// A compiler makes a zone set.
+type compiler func([]zone.Spec) (*zone.Set, error)
+
+// compileZones compiles large zones in another process, at the lowest priority: neither the
+// work nor its garbage is in the process that answers queries meanwhile.
+func (n *Node) compileZones(specs []zone.Spec) (*zone.Set, error) {
+	size := 0
+	for i := range specs {
+		size += len(specs[i].Master)
+	}
+	if size < worthAProcess {
+		return zone.Compile(specs)
+	}
+	argv := n.opts.Compiler
+	if len(argv) == 0 {
+		argv = []string{"/proc/self/exe", CompilerVerb}
+	}
+	set, err := compileBy(argv, specs)
+	if errors.Is(err, errNoProcess) {
+		n.log.Warn("zones are compiled here, which can hold up queries", "error", err)
+		return zone.Compile(specs)
+	}
+	return set, err
+}
+
+// errNoProcess: it could not be started.
+var errNoProcess = errors.New("start the process that compiles zones")
+
+// maxComplaint bounds what is kept of the process's last words.
+const maxComplaint = 2 << 10
+
+func compileBy(argv []string, specs []zone.Spec) (*zone.Set, error) {
+	cmd := exec.Command(argv[0], argv[1:]...)
+	in, err1 := cmd.StdinPipe()
+	out, err2 := cmd.StdoutPipe()
+	var complaint tail
+	cmd.Stderr = &complaint
+	err := errors.Join(err1, err2)
+	if err == nil {
+		err = cmd.Start()
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", errNoProcess, err)
+	}
+	set, err := zone.CompileBy(in, out, specs)
+	in.Close()  // whoever still writes to it stops
+	out.Close() // a process that has more to say ends
+	ended := cmd.Wait()
+	if text := strings.TrimSpace(complaint.String()); err != nil && ended != nil {
+		return nil, fmt.Errorf("the process that compiles zones ended: %w (%s)", ended, cmp.Or(text, err.Error()))
+	}
+	return set, err
+}
+
+// A tail keeps the first octets of what is written to it.
+type tail struct {
+	mu  sync.Mutex
+	buf []byte
+}
+
+func (t *tail) Write(b []byte) (int, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.buf = append(t.buf, b[:min(len(b), maxComplaint-len(t.buf))]...)
+	return len(b), nil
+}
+
+func (t *tail) String() string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return string(t.buf)
+}
+
+// CompilerMain is the process that compiles zones: it reads specs and writes a set. It gives way
+// to everything else on the machine, of processors and of memory.
+func CompilerMain(in, out *os.File) error {
+	giveWay()
+	debug.SetGCPercent(200) // twice the usual: it ends soon
+	return zone.CompileFor(in, out)
+}
+
+// lastInLine is the nice value of a process that computes for long: a tenth of the usual share of a core that
+// others want too, so that it still ends.
+const lastInLine = 10
+
+// giveWay makes this process the last in line. Where that is not allowed it is as good as others.
+func giveWay() {
+	_ = os.WriteFile("/proc/self/oom_score_adj", []byte("1000"), 0)
+	for range 2 { // a thread that is made meanwhile has what its maker had
+		threads, err := os.ReadDir("/proc/self/task")
+		if err != nil {
+			return
+		}
+		for _, thread := range threads {
+			if id, err := strconv.Atoi(thread.Name()); err == nil {
+				_ = unix.Setpriority(unix.PRIO_PROCESS, id, lastInLine)
+			}
+		}
+	}
+}
