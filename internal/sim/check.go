@@ -124,11 +124,20 @@ func (m *machine) checkRoutes(before, after *steer.Plan) {
 		}
 		for k, t := range after.Topology.Layout.Targets {
 			own := t.Kind == health.KindBackend && t.Site == m.w.fleet.sites[m.site] && t.Service == r.Blame
-			if own && !m.w.mad && (m.w.honestDown[k] < 0 || m.w.now-m.w.honestDown[k] > evidenceFor) && m.w.lone < 0 && !m.ordered(t) {
+			if own && !m.w.mad && (m.w.honestDown[k] < 0 || m.w.now-m.w.honestDown[k] > m.evidenceFor()) && m.w.lone < 0 && !m.ordered(t) {
 				m.w.violated(m, "invariant 1: %s withdrawn (%s), although nobody of its site found %s down", r.Prefix, r.Why, t)
 			}
 		}
 	}
+}
+
+// evidenceFor is evidenceFor of what this machine found: a standstill for which it does not hold its routes does
+// not count.
+func (m *machine) evidenceFor() time.Duration {
+	if m.blind.took > 0 && m.w.now-m.blind.ended < decide.Settle {
+		return evidenceFor + m.blind.took
+	}
+	return evidenceFor
 }
 
 // stoodFor is how long a site counts as one that announces after it was seen to: as long as the

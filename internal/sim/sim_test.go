@@ -117,6 +117,7 @@ func TestSeedsThatFailed(t *testing.T) {
 		19428: "a node that was frozen counted on a site that had died meanwhile",
 		19442: "a node that was frozen passed on what its sockets had kept as if it were new",
 		42170: "a site's word that settled what was held was on its way",
+		88312: "a node that was frozen twice within half a minute went by what it had found before, as it should",
 		21581: "a node without a disk and with a slow clock exchanged with those only who did not remember it",
 	} {
 		for _, v := range Run(optionsOf(seed)).Violations {
