@@ -75,14 +75,14 @@ func TestFileFeedNeverBlocks(t *testing.T) {
 // FuzzFeed: a line means one of three things or nothing, and never lets more out
 // than was put in.
 func FuzzFeed(f *testing.F) {
-	for _, line := range []string{"up", "down", "down why", "weight 5", "weight 100", "weight -1", "weight", "", "up up"} {
+	for _, line := range []string{"up", "down", "down why", "weight 5", "weight 100", "weight -1", "weight", " weight 0", "", "up up"} {
 		f.Add(line)
 	}
 	f.Fuzz(func(t *testing.T, line string) {
 		r := feedSays(line)
 		switch {
 		case r.OK() && !r.HasWeight && strings.TrimSpace(line) != "up",
-			r.OK() && r.HasWeight && (!strings.HasPrefix(line, "weight ") || r.Weight > 100),
+			r.OK() && r.HasWeight && (!strings.HasPrefix(strings.TrimSpace(line), "weight ") || r.Weight > 100),
 			!r.OK() && !r.Inconclusive && !strings.HasPrefix(line, "down"),
 			r.Inconclusive && (line == "up" || line == "down"),
 			len(r.Err) > maxErrLen+8, strings.ContainsFunc(r.Err, func(c rune) bool { return c < ' ' }):
