@@ -308,9 +308,15 @@ func renew(have time.Time, d time.Duration) (time.Time, bool) {
 // was set before, and ends an interrupt. It is for moments at which one
 // goroutine owns both directions.
 func (s *Stream) ForgetDeadlines() {
-	s.stopRead.Store(false)
+	s.ForgetRead()
 	s.stopWrite.Store(false)
-	s.readBy, s.writeBy = time.Time{}, time.Time{}
+	s.writeBy = time.Time{}
+}
+
+// ForgetRead is ForgetDeadlines for reads alone, while another goroutine may write.
+func (s *Stream) ForgetRead() {
+	s.stopRead.Store(false)
+	s.readBy = time.Time{}
 }
 
 // InterruptRead makes a read that is going on, and later ones, fail with

@@ -63,7 +63,7 @@ func (s *Server) serveHTTP2(ctx context.Context, c *forward.Conn[settings], earl
 func (f *front2) leave() {
 	f.left = true
 	f.conn.Busy()
-	f.conn.Stream.ForgetDeadlines()
+	f.conn.Stream.ForgetRead() // handlers may be writing
 	f.h2.Leave()
 }
 
@@ -78,7 +78,7 @@ func (f *front2) waited() error {
 	case f.conn.Draining() && !f.left:
 		f.leave()
 	}
-	f.conn.Stream.ForgetDeadlines()
+	f.conn.Stream.ForgetRead()
 	return nil
 }
 
