@@ -61,7 +61,7 @@ func hang(s string) func(net.Conn) {
 	}
 }
 
-// run probes once as a Runner would.
+// run probes once as a Runner would; again if this machine was too slow to.
 func run(t *testing.T, p *prober, c Check) Result {
 	t.Helper()
 	if c.Timeout == 0 {
@@ -72,9 +72,14 @@ func run(t *testing.T, p *prober, c Check) Result {
 		t.Fatal(err)
 	}
 	c = c.WithDefaults()
-	ctx, cancel := context.WithTimeout(t.Context(), c.Timeout)
-	defer cancel()
-	return p.probe(ctx, c)
+	for tries := 1; ; tries++ { // a machine at its limits makes probes doubt themselves
+		ctx, cancel := context.WithTimeout(t.Context(), c.Timeout)
+		r := p.probe(ctx, c)
+		cancel()
+		if tries == 3 || !strings.Contains(r.Err, "this node was too slow") {
+			return r
+		}
+	}
 }
 
 func TestProbe(t *testing.T) {
