@@ -22,6 +22,7 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/pharos-lb/pharos/forward/l7/certtest"
+	"github.com/pharos-lb/pharos/forward/porttest"
 )
 
 // This file has the loads of an upgrade that speak TLS, QUIC and UDP.
@@ -37,7 +38,7 @@ type secureRig struct {
 
 func newSecureRig(t *testing.T) secureRig {
 	t.Helper()
-	s := secureRig{ca: certtest.New(t), rpc: rpcBackend(t), https: freePort(t), udp: freePort(t), oneUp: freePort(t)}
+	s := secureRig{ca: certtest.New(t), rpc: rpcBackend(t), https: porttest.Free(t), udp: porttest.Free(t), oneUp: porttest.Free(t)}
 	s.certificate, s.key = s.ca.Write("node", certtest.Leaf{Names: []string{"a.test"}})
 	s.ticketKey = s.key + ".tickets"
 	if err := os.WriteFile(s.ticketKey, []byte("a secret of session tickets"), 0o600); err != nil {

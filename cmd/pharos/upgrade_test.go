@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/netip"
@@ -24,6 +23,7 @@ import (
 
 	"golang.org/x/net/dns/dnsmessage"
 
+	"github.com/pharos-lb/pharos/forward/porttest"
 	"github.com/pharos-lb/pharos/internal/admin"
 )
 
@@ -58,26 +58,6 @@ func (l *lockedBuffer) String() string {
 	return l.b.String()
 }
 
-// freePort is one that was free for TCP and UDP a moment ago.
-func freePort(t *testing.T) int {
-	t.Helper()
-	for range 200 {
-		port := 10000 + rand.IntN(20000) // below those that the kernel gives to who asks for any
-		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
-		if err != nil {
-			continue
-		}
-		p, err := net.ListenPacket("udp", fmt.Sprintf("127.0.0.1:%d", port))
-		l.Close()
-		if err == nil {
-			p.Close()
-			return port
-		}
-	}
-	t.Fatal("no free port")
-	return 0
-}
-
 func newUpgradeRig(t *testing.T) *upgradeRig {
 	t.Helper()
 	dir := t.TempDir()
@@ -87,7 +67,7 @@ func newUpgradeRig(t *testing.T) *upgradeRig {
 	}
 	r := &upgradeRig{
 		t: t, dir: dir, binary: filepath.Join(dir, "pharos"), socket: filepath.Join(dir, "s"), log: &lockedBuffer{},
-		http: freePort(t), tcp: freePort(t), dns: freePort(t), bgp: freePort(t), gossip: freePort(t),
+		http: porttest.Free(t), tcp: porttest.Free(t), dns: porttest.Free(t), bgp: porttest.Free(t), gossip: porttest.Free(t),
 	}
 	if err := os.Symlink(self, r.binary); err != nil {
 		t.Fatal(err)

@@ -27,6 +27,7 @@ import (
 	"golang.org/x/net/websocket"
 
 	"github.com/pharos-lb/pharos/forward/l7/certtest"
+	"github.com/pharos-lb/pharos/forward/porttest"
 )
 
 // `make browser` plays these tests; they need Debian's chromium, which is too large to be installed for every change.
@@ -235,7 +236,7 @@ func TestBrowser(t *testing.T) {
 			tls := secure(ca, "a.test")
 			f := start(t, Options{Listeners: []Listener{
 				{Routes: routes, AccessLog: logs},
-				{Routes: routes, AccessLog: logs, TLS: tls, HTTP3: true, Address: netip.MustParseAddrPort(fmt.Sprintf("127.0.0.1:%d", freePort(t)))},
+				{Routes: routes, AccessLog: logs, TLS: tls, HTTP3: true, Address: netip.MustParseAddrPort(fmt.Sprintf("127.0.0.1:%d", porttest.Free(t)))},
 			}}, pageBackend(t, results))
 			scheme, port := "https", f.Addrs()[1].Port()
 			if test.plain {

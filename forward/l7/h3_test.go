@@ -20,6 +20,7 @@ import (
 	"github.com/pharos-lb/pharos/forward"
 	"github.com/pharos-lb/pharos/forward/l7/certtest"
 	"github.com/pharos-lb/pharos/forward/l7/route"
+	"github.com/pharos-lb/pharos/forward/porttest"
 	"github.com/pharos-lb/pharos/internal/handover"
 	"github.com/quic-go/qpack"
 	"github.com/quic-go/quic-go"
@@ -572,7 +573,7 @@ func TestUpgrade3(t *testing.T) {
 		}
 		fmt.Fprint(w, "ok")
 	})
-	addr := netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), uint16(freePort(t)))
+	addr := netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), uint16(porttest.Free(t)))
 	server := func() (*fixture, context.CancelCauseFunc, chan struct{}) {
 		f := &fixture{pools: &fakePools{}}
 		f.pools.publish(backend)

@@ -18,6 +18,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/pharos-lb/pharos/forward/porttest"
 )
 
 // This file holds what goes upstream to three other readers of HTTP: whatever is let
@@ -36,26 +38,6 @@ type reader struct {
 func mayRefuse(reader, request, target string) bool {
 	method, _, _ := strings.Cut(request, " ")
 	return reader == "nginx" && (target == "*" || method != strings.ToUpper(method))
-}
-
-// freePort is one that was free for TCP and UDP a moment ago.
-func freePort(t *testing.T) int {
-	t.Helper()
-	for range 200 {
-		port := 10000 + rand.IntN(20000) // below those that the kernel gives to who asks for any
-		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
-		if err != nil {
-			continue
-		}
-		p, err := net.ListenPacket("udp", fmt.Sprintf("127.0.0.1:%d", port))
-		l.Close()
-		if err == nil {
-			p.Close()
-			return port
-		}
-	}
-	t.Fatal("no free port")
-	return 0
 }
 
 // launch runs a server of Debian's until the test ends.
@@ -127,7 +109,7 @@ func readers(t *testing.T) []reader {
 		}
 		return path
 	}
-	nginx, haproxy := strconv.Itoa(freePort(t)), strconv.Itoa(freePort(t))
+	nginx, haproxy := strconv.Itoa(porttest.Free(t)), strconv.Itoa(porttest.Free(t))
 	launch(t, nginx, "nginx", "-p", dir, "-e", filepath.Join(dir, "error.log"), "-c", write("nginx.conf", `
 daemon off; master_process off; pid `+dir+`/nginx.pid;
 events { worker_connections 256; }

@@ -23,7 +23,7 @@ const worthAProcess = 1 << 20
 // A compiler makes a zone set.
 type compiler func([]zone.Spec) (*zone.Set, error)
 
-// compileZones compiles large zones in another process, at the lowest priority: neither the
+// compileZones compiles large zones in another process, at low priority: neither the
 // work nor its garbage is in the process that answers queries meanwhile.
 func (n *Node) compileZones(specs []zone.Spec) (*zone.Set, error) {
 	size := 0
@@ -55,7 +55,7 @@ func compileBy(argv []string, specs []zone.Spec) (*zone.Set, error) {
 	cmd := exec.Command(argv[0], argv[1:]...)
 	in, err1 := cmd.StdinPipe()
 	out, err2 := cmd.StdoutPipe()
-	var complaint tail
+	var complaint lastWords
 	cmd.Stderr = &complaint
 	err := errors.Join(err1, err2)
 	if err == nil {
@@ -74,20 +74,20 @@ func compileBy(argv []string, specs []zone.Spec) (*zone.Set, error) {
 	return set, err
 }
 
-// A tail keeps the first octets of what is written to it.
-type tail struct {
+// lastWords keep the first octets of what is written to them: the rest is goroutines.
+type lastWords struct {
 	mu  sync.Mutex
 	buf []byte
 }
 
-func (t *tail) Write(b []byte) (int, error) {
+func (t *lastWords) Write(b []byte) (int, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.buf = append(t.buf, b[:min(len(b), maxComplaint-len(t.buf))]...)
 	return len(b), nil
 }
 
-func (t *tail) String() string {
+func (t *lastWords) String() string {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return string(t.buf)

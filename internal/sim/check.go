@@ -124,18 +124,18 @@ func (m *machine) checkRoutes(before, after *steer.Plan) {
 		}
 		for k, t := range after.Topology.Layout.Targets {
 			own := t.Kind == health.KindBackend && t.Site == m.w.fleet.sites[m.site] && t.Service == r.Blame
-			if own && !m.w.mad && (m.w.honestDown[k] < 0 || m.w.now-m.w.honestDown[k] > m.evidenceFor()) && m.w.lone < 0 && !m.ordered(t) {
+			if own && !m.w.mad && (m.w.honestDown[k] < 0 || m.w.now-m.w.honestDown[k] > m.findingsLast(after)) && m.w.lone < 0 && !m.ordered(t) {
 				m.w.violated(m, "invariant 1: %s withdrawn (%s), although nobody of its site found %s down", r.Prefix, r.Why, t)
 			}
 		}
 	}
 }
 
-// evidenceFor is evidenceFor of what this machine found: a standstill for which it does not hold its routes does
-// not count.
-func (m *machine) evidenceFor() time.Duration {
-	if m.blind.took > 0 && m.w.now-m.blind.ended < decide.Settle {
-		return evidenceFor + m.blind.took
+// findingsLast is how old what this machine found may be when it acts on it. One that stood still a moment ago holds its
+// routes instead, but not again so soon after it last did: then it goes by what it found before.
+func (m *machine) findingsLast(p *steer.Plan) time.Duration {
+	if now := m.wall(); m.core.Stalled(now) && !now.Before(p.Facts.Stalled) {
+		return evidenceFor + m.took
 	}
 	return evidenceFor
 }

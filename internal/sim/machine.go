@@ -16,9 +16,6 @@ const (
 	readyAfter    = 2 * time.Second
 	exchangeEvery = 15 * time.Second
 	repairEvery   = 2 * time.Second
-	// holdAgain is package decide's: a machine that stands still again so soon holds its routes no more,
-	// and goes by what it found before.
-	holdAgain = 30 * time.Second
 	// settleStep gathers what arrives together into one step; in larger fleets, where something arrives
 	// all the time, groupStep and crowdStep.
 	settleStep = 5 * time.Millisecond
@@ -47,8 +44,7 @@ type machine struct {
 	frozen   bool
 	froze    time.Duration // when it was frozen
 	stood    time.Duration // how long, while what waited is read
-	held     time.Duration // until when a standstill held its routes
-	blind    standstill    // the newest one that did not
+	took     time.Duration // the newest standstill
 	life     int
 	clock    time.Duration // how far its wall clock is off
 	mad      madness
@@ -64,9 +60,6 @@ type machine struct {
 	pending  []order
 	counted  []time.Duration // by position: when a verdict on a statement began or ceased to count
 }
-
-// A standstill that is over.
-type standstill struct{ ended, took time.Duration }
 
 // A disk is what survives a machine's lives.
 type disk struct {
@@ -100,7 +93,6 @@ func (m *machine) boot() {
 	}
 	topology := m.w.fleet.topologies[m.id]
 	m.alive, m.frozen, m.said, m.stepping, m.waiting, m.pending = true, false, nil, false, nil, nil
-	m.held, m.blind = -holdAgain, standstill{}
 	m.life++
 	m.relayed, m.repaired = map[string]uint64{}, map[int]time.Duration{}
 	m.findings = make([]track, len(topology.Layout.Targets))
@@ -174,11 +166,7 @@ func (m *machine) thaw() {
 	waiting := m.waiting
 	m.waiting = nil
 	m.stood = m.w.now - m.froze // as package cluster has it
-	if m.w.now-m.held > holdAgain {
-		m.held = m.w.now + decide.Settle
-	} else {
-		m.blind = standstill{m.w.now, m.stood}
-	}
+	m.took = m.stood
 	for _, deliver := range waiting {
 		deliver()
 	}
