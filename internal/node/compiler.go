@@ -2,14 +2,18 @@ package node
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"os"
 	"os/exec"
+	"runtime"
 	"runtime/debug"
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -37,7 +41,7 @@ func (n *Node) compileZones(specs []zone.Spec) (*zone.Set, error) {
 	if len(argv) == 0 {
 		argv = []string{"/proc/self/exe", CompilerVerb}
 	}
-	set, err := compileBy(argv, specs)
+	set, err := compileBy(argv, compileWithin, specs)
 	if errors.Is(err, errNoProcess) {
 		n.log.Warn("zones are compiled here, which can hold up queries", "error", err)
 		return zone.Compile(specs)
@@ -51,8 +55,20 @@ var errNoProcess = errors.New("start the process that compiles zones")
 // maxComplaint bounds what is kept of the process's last words.
 const maxComplaint = 2 << 10
 
-func compileBy(argv []string, specs []zone.Spec) (*zone.Set, error) {
-	cmd := exec.Command(argv[0], argv[1:]...)
+// compileWithin is when a process that compiles zones is given up. A million records take it half
+// a minute; one that was stopped from outside would hold every later reload.
+const compileWithin = 15 * time.Minute
+
+func compileBy(argv []string, within time.Duration, specs []zone.Spec) (*zone.Set, error) {
+	ctx, cancel := context.WithTimeoutCause(context.Background(), within,
+		fmt.Errorf("the process that compiles zones has not ended within %v", within))
+	defer cancel()
+	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
+	// It does not outlive this process. The kernel takes the end of the thread that started it for
+	// the end of the process, so the thread is kept.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	in, err1 := cmd.StdinPipe()
 	out, err2 := cmd.StdoutPipe()
 	var complaint lastWords
@@ -68,6 +84,9 @@ func compileBy(argv []string, specs []zone.Spec) (*zone.Set, error) {
 	in.Close()  // whoever still writes to it stops
 	out.Close() // a process that has more to say ends
 	ended := cmd.Wait()
+	if err != nil && ctx.Err() != nil {
+		return nil, context.Cause(ctx)
+	}
 	if text := strings.TrimSpace(complaint.String()); err != nil && ended != nil {
 		return nil, fmt.Errorf("the process that compiles zones ended: %w (%s)", ended, cmp.Or(text, err.Error()))
 	}

@@ -4,8 +4,11 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/pharos-lb/pharos/dnslb/zone"
 )
@@ -46,7 +49,38 @@ func TestCompiler(t *testing.T) {
 			t.Errorf("its last words are lost: %v", err)
 		}
 	}
+	if _, err := compileBy([]string{"sh", "-c", "kill -STOP $$"}, 200*time.Millisecond, large("")); err == nil || !strings.HasSuffix(err.Error(), "has not ended within 200ms") {
+		t.Errorf("a stopped process: %v", err)
+	}
 	if _, err := node("false").compileZones([]zone.Spec{{Name: "a.test.", Master: "www 60 A 192.0.2.1\n"}}); err != nil {
 		t.Errorf("a small zone needed a process: %v", err)
 	}
+}
+
+// startsCompiler is the verb of this test binary that starts what it takes for a compiler and waits for it.
+const startsCompiler = "starts-compiler"
+
+// TestCompilerEndsWithUs: when the node is killed, nothing that it started computes on.
+func TestCompilerEndsWithUs(t *testing.T) {
+	t.Parallel()
+	file := filepath.Join(t.TempDir(), "pid")
+	cmd := exec.Command(os.Args[0], startsCompiler, file)
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer cmd.Process.Kill()
+	var pid int
+	eventually(t, "it began", func() bool {
+		text, _ := os.ReadFile(file)
+		_, err := fmt.Sscanf(string(text), "%d\n", &pid)
+		return err == nil
+	})
+	if err := cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = cmd.Wait()
+	eventually(t, "its compiler ended", func() bool { // or is a zombie, where nobody asks how it ended
+		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+		return err != nil || strings.Contains(string(text), ") Z ")
+	})
 }

@@ -34,6 +34,11 @@ func TestMain(m *testing.M) {
 		}
 		return
 	}
+	if len(os.Args) > 2 && os.Args[1] == startsCompiler {
+		_, err := compileBy([]string{"sh", "-c", "echo $$ >" + os.Args[2] + "; exec sleep 600"}, compileWithin, nil)
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
 	// The parallel tests wait more than they compute.
 	if err := flag.Set("test.parallel", "4"); err != nil {
 		fmt.Fprintln(os.Stderr, err)
