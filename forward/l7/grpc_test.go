@@ -254,7 +254,7 @@ func callHanging(t *testing.T, c *grpc.ClientConn, e *echo) {
 			t.Errorf("%s: the backend never saw it", what)
 		}
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second) // long enough to get there
 	err := c.Invoke(ctx, "/test.Echo/Unary", wrapperspb.Bytes([]byte("hang")), new(bytesValue))
 	cancel()
 	if status.Code(err) != codes.DeadlineExceeded {
