@@ -35,7 +35,7 @@ hex digits of their SHA-256; "keys list" shows how far the members have come.`,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	cmd.AddCommand(newKeysGenerate(), newKeysList(), newKeysAdd(),
-		newKeysChange("use", "Send with a key that every node holds", "not every member holds it, and those could not read this node any more",
+		newKeysChange("use", "Send with a key that every node holds", "not every node of the configuration holds it, and those could not read this node any more",
 			func(name string, force bool) admin.KeyChange { return admin.KeyChange{Use: name, Force: force} }),
 		newKeysChange("remove", "Forget a key that nobody sends with", "a member still sends with it, and could not be read any more",
 			func(name string, force bool) admin.KeyChange { return admin.KeyChange{Remove: name, Force: force} }))

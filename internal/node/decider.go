@@ -163,7 +163,7 @@ func (d *decider) step(now time.Time) {
 	s := d.core.Step(health.Moment{Now: now, Connected: doubt.connected})
 	d.view.Store(s.View)
 	if len(s.Ended) > 0 {
-		d.logEnded(s.Ended)
+		d.logOrders(s.Ended)
 		d.publishOrders()
 	}
 	d.tell(s)

@@ -98,16 +98,21 @@ func writeKeyFile(file string, lines []keyLine) error {
 
 // Keys returns which gossip keys this node and the others hold.
 func (n *Node) Keys() *admin.KeyStatus {
-	out := &admin.KeyStatus{File: n.setup.Load().Config.Cluster.KeyFile, Keys: n.gossip.KeyFingerprints()}
-	for _, m := range n.gossip.Members() {
-		out.Members = append(out.Members, admin.MemberKeys{Name: m.Name, Self: m.Self, State: m.State.String(), Keys: m.Keys})
+	return &admin.KeyStatus{File: n.setup.Load().Config.Cluster.KeyFile, Keys: n.gossip.KeyFingerprints(), Members: n.keyHolders()}
+}
+
+// keyHolders are the nodes whose keys matter: those of the configuration, of which one that was never
+// met is known to hold none, and whoever else is there. One that left both is not waited for.
+func (n *Node) keyHolders() (out []admin.MemberKeys) {
+	for _, m := range n.members() {
+		out = append(out, admin.MemberKeys{Name: m.Name, Self: m.Self, State: m.State, Keys: m.Keys})
 	}
 	return out
 }
 
 // ChangeKeys adds a key to this node's ring, sends with it, or removes it, and
 // writes the secret file; nothing is restarted. Unless forced, a key is used
-// only when every member holds it, and removed only when nobody sends with it.
+// only when every node holds it, and removed only when none sends with it.
 func (n *Node) ChangeKeys(r admin.KeyChange) (*admin.KeyStatus, error) {
 	n.reloading.Lock() // a reload reads the same file
 	defer n.reloading.Unlock()
@@ -166,13 +171,12 @@ func (n *Node) changeLines(lines []keyLine, r admin.KeyChange) ([]keyLine, error
 	return slices.Insert(rest, first, chosen), nil
 }
 
-// membersWhere names the other members whose keys are so.
+// membersWhere names the other nodes whose keys are so, sorted.
 func (n *Node) membersWhere(so func(keys []string) bool) (names []string) {
-	for _, m := range n.gossip.Members() {
+	for _, m := range n.keyHolders() {
 		if !m.Self && so(m.Keys) {
 			names = append(names, m.Name)
 		}
 	}
-	slices.Sort(names)
-	return slices.Compact(names)
+	return names
 }

@@ -112,6 +112,26 @@ func TestChangeKeysAlone(t *testing.T) {
 	}
 }
 
+// A configured node that is down and was never met holds no key that is known, so nothing is sent with a new one
+// before somebody says that it is meant; one that has left the configuration and the cluster is not asked for.
+func TestChangeKeysWaitsForTheConfigured(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	write(t, filepath.Join(dir, "gossip.key"), keyOf('a')+"\n")
+	n := nodeIn(t, dir, at("127.9.58.", bothSites))
+	b := fingerprint([]byte(strings.Repeat("b", 32)))
+	if _, err := n.ChangeKeys(admin.KeyChange{Add: keyOf('b')}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := n.ChangeKeys(admin.KeyChange{Use: b}); err == nil || !strings.Contains(err.Error(), "not held by b1,") {
+		t.Errorf("b1 was never met: got %v", err)
+	}
+	st, err := n.ChangeKeys(admin.KeyChange{Use: b, Force: true})
+	if err != nil || len(st.Members) != 2 || st.Members[1].Name != "b1" || st.Members[1].State != admin.MemberAbsent {
+		t.Errorf("got %+v, %v", st, err)
+	}
+}
+
 // Keys that come from elsewhere have no file to change.
 func TestChangeKeysWithoutAFile(t *testing.T) {
 	t.Parallel()

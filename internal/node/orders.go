@@ -49,9 +49,11 @@ func (d *decider) mergeOrders(all []health.Override) {
 	if all = d.proven(all); len(all) == 0 {
 		return
 	}
+	before := d.acks.Load().all
 	changed, refused := d.core.MergeOverrides(all)
 	d.metrics.ordersRefused.Add(float64(refused))
 	if changed {
+		d.logHeard(before)
 		d.publishOrders()
 	}
 }
@@ -85,11 +87,31 @@ func (d *decider) noteAcks() {
 	d.acks.Store(a)
 }
 
-// logEnded says which orders ended by themselves.
-func (d *decider) logEnded(ended []health.Override) {
-	for _, v := range ended {
-		d.log.Info("override", "scope", v.Scope.String(), "order", v.Order.String(), "by", v.By, "reason", v.Reason)
+// maxLoggedOrders is how many orders that come together are logged one by one.
+const maxLoggedOrders = 100
+
+// logOrders says which orders were given, or ended, and where: what acts on every node is in every node's log.
+func (d *decider) logOrders(orders []health.Override) {
+	for _, v := range orders[:min(len(orders), maxLoggedOrders)] {
+		about := []any{"scope", v.Scope.String(), "order", v.Order.String(), "by", v.By, "reason", v.Reason, "node", v.Writer, "counter", v.Counter}
+		if !v.Until.IsZero() {
+			about = append(about, "until", v.Until)
+		}
+		d.log.Info("override", about...)
 	}
+	if more := len(orders) - maxLoggedOrders; more > 0 {
+		d.log.Info("more overrides, see `pharos overrides --all`", "count", more)
+	}
+}
+
+// logHeard logs the orders of other nodes that are not among those held before, sorted by scope; what was cleared
+// before this node ever heard of it is no news.
+func (d *decider) logHeard(before []health.Override) {
+	all, _ := d.core.Overrides()
+	d.logOrders(slices.DeleteFunc(slices.Clone(all), func(v health.Override) bool {
+		i, held := slices.BinarySearchFunc(before, v.Scope, func(o health.Override, s health.Scope) int { return o.Scope.Compare(s) })
+		return v.Writer == d.name || held && before[i] == v || !held && v.Order == health.OrderNone
+	}))
 }
 
 // overtaken returns the orders that stand where others were written: somebody

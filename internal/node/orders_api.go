@@ -74,10 +74,9 @@ func (d *decider) obey(r admin.OverrideRequest, result *admin.OverrideResult) ([
 		return nil, err
 	}
 	for _, v := range written {
-		d.log.Info("override", "scope", v.Scope.String(), "order", v.Order.String(), "by", v.By,
-			"reason", v.Reason, "until", v.Until, "counter", v.Counter)
 		result.Written = append(result.Written, admin.NewOverrideStatus(v))
 	}
+	d.logOrders(written)
 	d.publishOrders()
 	return written, nil
 }
@@ -88,13 +87,9 @@ func (d *decider) ordersOf(r admin.OverrideRequest) ([]health.Override, error) {
 	known := d.core.Topology().Scopes()
 	var ever map[health.Scope]bool // those with a register; only of interest for clearing
 	if r.Order == health.OrderNone {
-		ever = make(map[health.Scope]bool)
-		all, _ := d.core.Overrides()
-		for _, v := range all {
-			ever[v.Scope] = true
-			if v.Order != health.OrderNone { // can be cleared even if the configuration has lost it
-				known = append(known, v.Scope)
-			}
+		ever = d.everOrdered()
+		for _, v := range d.core.Standing() { // can be cleared even if the configuration has lost it
+			known = append(known, v.Scope)
 		}
 		slices.SortFunc(known, health.Scope.Compare)
 		known = slices.Compact(known)
@@ -120,6 +115,16 @@ func (d *decider) ordersOf(r admin.OverrideRequest) ([]health.Override, error) {
 		}
 	}
 	return orders, nil
+}
+
+// everOrdered returns the scopes that have a register.
+func (d *decider) everOrdered() map[health.Scope]bool {
+	ever := make(map[health.Scope]bool)
+	all, _ := d.core.Overrides()
+	for _, v := range all {
+		ever[v.Scope] = true
+	}
+	return ever
 }
 
 // standing returns the order that stands on a scope.

@@ -6,6 +6,7 @@ import (
 	"crypto/ed25519"
 	"encoding/base64"
 	"errors"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
@@ -173,6 +174,49 @@ func TestOrdersOfOthers(t *testing.T) {
 	b.pass(time.Millisecond)
 	if got := valueOf(t, b.metrics.ordersRefused); got != 1 || len(b.core.Standing()) != 1 {
 		t.Errorf("%v refused, %v stands", got, b.standingTexts())
+	}
+}
+
+// An order is in the log of every node that it acts on, wherever it was given, once.
+func TestOrdersAreLogged(t *testing.T) {
+	b := bothUp(t, t.TempDir())
+	var log bytes.Buffer
+	b.log = slog.New(slog.NewTextHandler(&log, nil))
+	lines := func(what string, want ...string) {
+		t.Helper()
+		var got []string
+		for line := range strings.Lines(log.String()) {
+			if _, order, ok := strings.Cut(line, "msg=override "); ok {
+				got = append(got, strings.TrimSpace(order))
+			}
+		}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", what, diff)
+		}
+		log.Reset()
+	}
+	until := time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC)
+	heard := health.Override{
+		Scope: health.Scope{Kind: health.ScopeSite, Site: "a"}, Order: health.OrderDrain, Counter: 4, Writer: "b1", Keeper: "a", By: "kim", Reason: "power", Until: until,
+	}
+	cleared := health.Override{Scope: health.Scope{Kind: health.ScopeService, Service: "web"}, Counter: 3, Writer: "b1"}
+	b.inbox.deliverOrders([]health.Override{heard, cleared})
+	b.pass(time.Millisecond)
+	lines("heard", `scope=site/a order=drain by=kim reason=power node=b1 counter=4 until=2030-01-01T00:00:00.000Z`)
+	b.inbox.deliverOrders([]health.Override{heard, cleared})
+	b.pass(time.Millisecond)
+	lines("heard again")
+	b.obeyed(t, ask(health.OrderNone, "site/a"))
+	lines("given here", `scope=site/a order=none by="anna (unix)" reason=test node=a1 counter=5`)
+	heard.Order, heard.Counter, heard.Until = health.OrderDown, 6, time.Time{}
+	b.inbox.deliverOrders([]health.Override{heard})
+	b.pass(time.Millisecond)
+	lines("another one", `scope=site/a order=down by=kim reason=power node=b1 counter=6`)
+
+	many := make([]health.Override, maxLoggedOrders+3)
+	b.logOrders(many)
+	if got := strings.Count(log.String(), "msg=override"); got != maxLoggedOrders || !strings.Contains(log.String(), "count=3") {
+		t.Errorf("%d orders of %d are logged:\n%s", got, len(many), log.String())
 	}
 }
 

@@ -160,6 +160,7 @@ func (d *decider) applyFile(wanted []health.Wanted) error {
 	now := d.now()
 	known := d.core.Topology().Scopes()
 	orders := map[health.Scope]health.Override{}
+	ever := d.everOrdered()
 	var errs []error
 	for _, w := range wanted {
 		scopes, err := health.MatchScopes(w.Pattern, known)
@@ -168,6 +169,10 @@ func (d *decider) applyFile(wanted []health.Wanted) error {
 			continue
 		}
 		for _, scope := range scopes {
+			if w.Order == health.OrderNone && health.IsPattern(w.Pattern) && !ever[scope] {
+				delete(orders, scope) // a register is for ever: none for what never had an order
+				continue
+			}
 			v := health.Override{Scope: scope, Order: w.Order, By: byFile, Reason: w.Reason, At: now, Keeper: d.keeper(scope)}
 			if w.For > 0 {
 				v.Until = now.Add(w.For)
@@ -196,9 +201,11 @@ func (d *decider) applyFile(wanted []health.Wanted) error {
 	if len(change) == 0 {
 		return nil
 	}
-	if _, err := d.core.WriteAll(change); err != nil {
+	written, err := d.core.WriteAll(change)
+	if err != nil {
 		return err
 	}
+	d.logOrders(written)
 	d.publishOrders()
 	return nil
 }

@@ -162,6 +162,29 @@ func TestOrdersFile(t *testing.T) {
 	}
 }
 
+// A register is kept for ever, so "none" by a pattern makes none for what never had an order; of two lines
+// that name one thing the later counts all the same.
+func TestOrdersFileMakesNoRegisters(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "orders")
+	b := newFileBench(t, t.TempDir(), file)
+	registers := func() (n int) {
+		b.do(t.Context(), func() { all, _ := b.core.Overrides(); n = len(all) })
+		return n
+	}
+	write(t, file, "backend/*/*/* none\nsite/* none\nsite/b drain\n")
+	b.expect(t, "nothing to clear, one order", "site/b drain")
+	if got := registers(); got != 1 {
+		t.Errorf("%d registers, want that of the order", got)
+	}
+	write(t, file, "site/a drain\nsite/* none\n")
+	b.expect(t, "the later line counts")
+	write(t, file, "service/web none\n")
+	b.expect(t, "nothing")
+	if got := registers(); got != 2 {
+		t.Errorf("%d registers, want that of the order and of what is named in full", got)
+	}
+}
+
 // What an operator has undone since is not ordered again by a restart, nor is
 // the time of an order begun anew.
 func TestOrdersFileAcrossRestarts(t *testing.T) {

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"math/rand/v2"
 	"net/netip"
 	"reflect"
@@ -386,7 +387,7 @@ func (r *Runner) take(j *job, result Result) (soon bool) {
 		} else {
 			r.metrics.flapping.Dec()
 		}
-		r.log.Info("flap damping changed", "target", j.check.Target.String(), "flapping", now.Flapping, "penalty", now.Penalty)
+		r.log.Info("flap damping changed", "target", j.check.Target.String(), "flapping", now.Flapping, "penalty", math.Round(100*now.Penalty)/100)
 	}
 	if n.status {
 		signal(r.changed)
