@@ -257,6 +257,23 @@ func (s *Stream) Write(p []byte) (int, error) {
 	return s.conn.Write(p)
 }
 
+// Roomy reports whether a write of a few hundred bytes would not have to wait for the peer, where that can be known.
+// Only the writer may call it.
+func (s *Stream) Roomy() bool {
+	if s.records != nil {
+		return s.records.under.Roomy()
+	}
+	roomy := false
+	if s.raw == nil || s.raw.Control(func(fd uintptr) {
+		p := [1]unix.PollFd{{Fd: int32(fd), Events: unix.POLLOUT}}
+		n, err := unix.Poll(p[:], 0)
+		roomy = err == nil && n > 0 && p[0].Revents == unix.POLLOUT
+	}) != nil {
+		return false
+	}
+	return roomy
+}
+
 // ReadWithin makes reads fail when they last longer than d from now. An earlier
 // deadline that is at most an eighth of d short of that is left as it is,
 // because setting one costs as much as a small read.

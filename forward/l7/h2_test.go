@@ -309,6 +309,7 @@ func TestFloods(t *testing.T) {
 	})
 	f := start(t, Options{}, backend)
 	t.Cleanup(func() { close(block) })
+	floods := uint64(0)
 	for name, flood := range map[string]func(w *framed, i uint32) error{
 		"rapid reset": func(w *framed, i uint32) error {
 			w.open(2*i+1, true, get2...)
@@ -352,6 +353,10 @@ func TestFloods(t *testing.T) {
 			if got != "GOAWAY ENHANCE_YOUR_CALM" && got != "GOAWAY PROTOCOL_ERROR" && got != "closed" {
 				t.Errorf("got %s", got)
 			}
+			if name != "continuation" { // which is against the protocol
+				floods++
+			}
+			until(t, "the flood is counted", func() bool { return f.Stats().Floods2 == floods })
 		})
 	}
 	until(t, "the backend is left alone", func() bool {

@@ -55,8 +55,10 @@ func (s *Server) serveHTTP2(ctx context.Context, c *forward.Conn[settings], earl
 	if !c.Rest() { // from here on draining interrupts the reader
 		f.leave()
 	}
-	_ = f.h2.Run() // how a client's connection ends is its own business
-	f.open.Wait()  // handlers hold what is the connection's
+	if errors.Is(f.h2.Run(), h2.ErrFlood) { // how else a client's connection ends is its own business
+		s.metrics.floods2.Add(1)
+	}
+	f.open.Wait() // handlers hold what is the connection's
 }
 
 // leave tells the client to go elsewhere with what it has not sent yet.

@@ -19,8 +19,9 @@ type Stats struct {
 	// Retries counts requests sent again because an idle connection had died, Cut
 	// answers that could not be finished, Upgrades connections that changed protocol.
 	Retries, Cut, Upgrades uint64
-	// HTTP2 counts connections that speak HTTP/2.
-	HTTP2 uint64
+	// HTTP2 counts client connections that speak HTTP/2, Floods2 those, and connections to backends, that were ended
+	// because the peer made work for nothing.
+	HTTP2, Floods2 uint64
 	// HTTP3 counts connections that speak HTTP/3, Refused3 those that were too many, or too many a second; Active3 are open.
 	HTTP3, Refused3 uint64
 	Active3         int64
@@ -67,6 +68,7 @@ type metrics struct {
 	cut      atomic.Uint64
 	upgrades atomic.Uint64
 	http2    atomic.Uint64
+	floods2  atomic.Uint64
 	http3    atomic.Uint64
 	refused3 atomic.Uint64
 	active3  atomic.Int64
@@ -113,6 +115,8 @@ func newMetrics(server *Server) *metrics {
 	add(counter, "cut_responses_total", "Answers that broke off after part of them had been sent.",
 		func(s Stats) uint64 { return s.Cut })
 	add(counter, "http2_connections_total", "Client connections that speak HTTP/2.", func(s Stats) uint64 { return s.HTTP2 })
+	add(counter, "http2_floods_total", "HTTP/2 connections, of clients and to backends, ended because the peer made work for nothing.",
+		func(s Stats) uint64 { return s.Floods2 })
 	add(counter, "http3_connections_total", "Client connections that speak HTTP/3.", func(s Stats) uint64 { return s.HTTP3 })
 	add(counter, "http3_refused_connections_total", "Attempts to connect by HTTP/3 refused because there were too many connections, or too many a second; a client makes several.",
 		func(s Stats) uint64 { return s.Refused3 })
@@ -137,7 +141,7 @@ func (m *metrics) stats() Stats {
 	s := Stats{
 		FrontStats:          m.server.front.Stats(),
 		RefusedCertificates: m.certificates.Load(), StapleFailures: m.server.stapler.Failures(),
-		Retries: m.retries.Load(), Cut: m.cut.Load(), Upgrades: m.upgrades.Load(), HTTP2: m.http2.Load(), HTTP3: m.http3.Load(), Refused3: m.refused3.Load(), Active3: m.active3.Load(),
+		Retries: m.retries.Load(), Cut: m.cut.Load(), Upgrades: m.upgrades.Load(), HTTP2: m.http2.Load(), Floods2: m.floods2.Load(), HTTP3: m.http3.Load(), Refused3: m.refused3.Load(), Active3: m.active3.Load(),
 	}
 	for i := range m.classes {
 		s.Answered[i] = m.classes[i].Load()

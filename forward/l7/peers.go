@@ -162,7 +162,9 @@ func (ps *peers) open(ctx context.Context, client *forward.Client, terms forward
 // read reads until the connection ends, and forgets it.
 func (p *peer) read() {
 	defer p.peers.carrier.reader.Done()
-	_ = p.conn.Run() // every stream says how it ended
+	if errors.Is(p.conn.Run(), h2.ErrFlood) { // how else it ends every stream says
+		p.peers.carrier.server.metrics.floods2.Add(1)
+	}
 	p.conn.Close()
 	ps := p.peers
 	ps.mu.Lock()

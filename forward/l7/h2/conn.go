@@ -38,6 +38,8 @@ const (
 	// A peer may send this many frames in a row that move nothing within calmFor.
 	spareFrames = 2000
 	calmFor     = 10 * time.Second
+	// maxOwed is how many answers, to PING and the like, may wait until the peer reads.
+	maxOwed = 2000
 )
 
 // Errors of a connection and its streams.
@@ -50,6 +52,8 @@ var (
 	ErrRefused = errors.New("peer refused the stream")
 	// ErrProtocol: the peer broke the rules in this stream, which was reset for that.
 	ErrProtocol = errors.New("peer broke the protocol")
+	// ErrFlood: the peer has made work for nothing.
+	ErrFlood = errors.New("peer floods")
 )
 
 // Options are what a Conn needs.
@@ -89,10 +93,13 @@ type Conn struct {
 	settled bool // the peer's SETTINGS have come
 	vain    int  // frames in a row that moved nothing
 	calm    time.Time
+	owes    bool // the reader has put something into out, for others to write
 
 	heard atomic.Uint64 // frames so far
 	known chan struct{} // of a client: closed when the peer's SETTINGS have come, or will not
 	knows sync.Once     // closes it
+
+	writers sync.WaitGroup // what kick has started
 
 	mu       sync.Mutex // guards the rest
 	streams  map[uint32]*Stream
@@ -115,6 +122,7 @@ type Conn struct {
 	frame    int   // largest frame the peer takes
 	extended bool  // the peer takes CONNECT with a protocol
 	out      []byte
+	owed     int // answers in it
 	spare    []byte
 	writing  bool
 	said     chan struct{} // closed when nobody writes any more; nil: nobody waits for that
@@ -209,6 +217,10 @@ func (in *input) Read(p []byte) (int, error) {
 		if c.opts.Idle != nil {
 			c.wire.ReadWithin(c.opts.Idle())
 		}
+		if c.owes {
+			c.owes = false
+			c.kick()
+		}
 		b, err := c.wire.Receive()
 		if err == nil {
 			in.buf = b
@@ -232,14 +244,21 @@ func (in *input) Read(p []byte) (int, error) {
 // Run reads until the connection ends. Streams that are open then end with an error.
 func (c *Conn) Run() error {
 	err := c.read()
+	if c.Open() == 0 { // what was the end of others is still to be said
+		c.kick()
+		c.writers.Wait()
+	}
 	c.end(err)
+	if !c.opts.Client {
+		c.writers.Wait()
+	}
 	c.in.buf.Free()
 	c.in.buf = nil
 	return err
 }
 
 func (c *Conn) read() error {
-	c.flush()
+	c.kick()
 	if !c.opts.Client {
 		var have [len(preface)]byte
 		if _, err := io.ReadFull(&c.in, have[:]); err != nil {
@@ -297,11 +316,11 @@ func (c *Conn) streamError(e http2.StreamError) error {
 		s.err = cmp.Or(s.err, ErrProtocol)
 	}
 	c.resetLocked(e.StreamID, e.Code)
+	calm = c.owesLocked() != nil || calm
 	c.mu.Unlock()
 	if calm {
-		return c.fail(http2.ErrCodeEnhanceYourCalm, "too many bad streams")
+		return c.fail(http2.ErrCodeEnhanceYourCalm, "")
 	}
-	c.flush()
 	return nil
 }
 
@@ -336,56 +355,22 @@ func (c *Conn) fail(code http2.ErrCode, why string) error {
 	c.mu.Lock()
 	c.goAwayLocked(code)
 	c.mu.Unlock()
-	c.flush()
 	err := error(http2.ConnectionError(code))
-	if why != "" {
+	switch {
+	case code == http2.ErrCodeEnhanceYourCalm:
+		err = ErrFlood
+	case why != "":
 		err = errors.New(why)
 	}
-	c.awaitSaid()
+	c.kick()
+	said := c.awaitSaid()
 	c.end(err)
-	c.linger()
+	if said {
+		c.linger()
+	} else {
+		c.wire.Abort() // the peer does not read
+	}
 	return err
-}
-
-// awaitSaid waits until whoever is writing has written all.
-func (c *Conn) awaitSaid() {
-	c.mu.Lock()
-	if !c.writing || c.err != nil {
-		c.mu.Unlock()
-		return
-	}
-	c.said = make(chan struct{})
-	said := c.said
-	c.mu.Unlock()
-	timer := time.NewTimer(lingerFor)
-	defer timer.Stop()
-	select {
-	case <-said:
-	case <-timer.C:
-	}
-}
-
-// How long, and for how many bytes, a peer that is told why it has to go may go on sending.
-const (
-	lingerFor   = 500 * time.Millisecond
-	lingerBytes = 256 << 10
-)
-
-// linger lets the peer read our GOAWAY: what arrives at a closed socket is answered with a reset, which takes away what the
-// peer has not read yet.
-func (c *Conn) linger() {
-	if c.wire.CloseWrite() != nil {
-		return
-	}
-	c.wire.ReadUntil(time.Now().Add(lingerFor))
-	for total := 0; total < lingerBytes; {
-		b, err := c.wire.Receive()
-		if err != nil {
-			return
-		}
-		total += b.W
-		b.Free()
-	}
 }
 
 func (c *Conn) goAwayLocked(code http2.ErrCode) {
@@ -396,17 +381,19 @@ func (c *Conn) goAwayLocked(code http2.ErrCode) {
 	c.out = append(c.out, byte(code>>24), byte(code>>16), byte(code>>8), byte(code))
 }
 
-// Leave says GOAWAY: open streams end in order, and then the connection. A client says nothing
-// and just opens no more.
+// Leave says GOAWAY: open streams end in order, and then the connection; the goroutine of Run may call it, or anybody
+// before. A client says nothing and just opens no more; any goroutine may call that.
 func (c *Conn) Leave() {
 	c.mu.Lock()
-	if c.opts.Client {
-		c.leaving = true
-	} else if !c.leaving && c.err == nil {
+	says := !c.opts.Client && !c.leaving && c.err == nil
+	if says {
 		c.goAwayLocked(http2.ErrCodeNo)
 	}
+	c.leaving = true
 	c.mu.Unlock()
-	c.flush()
+	if says {
+		c.kick()
+	}
 }
 
 // end ends what is left.
@@ -450,12 +437,12 @@ func (c *Conn) Limit() int {
 // Heard counts the frames that have come.
 func (c *Conn) Heard() uint64 { return c.heard.Load() }
 
-// Ping asks the peer for a sign of life, which Heard counts.
+// Ping asks the peer for a sign of life, which Heard counts. Only the goroutine of Run may call it.
 func (c *Conn) Ping() {
 	c.mu.Lock()
 	c.out = append(appendFrame(c.out, http2.FramePing, 0, 0, 8), "pharos?!"...)
 	c.mu.Unlock()
-	c.flush()
+	c.kick()
 }
 
 // Extended reports whether the peer takes CONNECT with a protocol (RFC 8441). It waits for

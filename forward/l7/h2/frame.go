@@ -49,7 +49,7 @@ func (c *Conn) handle(f http2.Frame) error {
 	case *http2.RSTStreamFrame:
 		err = c.reset(id, f.ErrCode)
 	case *http2.PingFrame:
-		c.ping(f)
+		err = c.ping(f)
 	case *http2.GoAwayFrame:
 		c.mu.Lock()
 		c.gone = true
@@ -114,21 +114,31 @@ func (c *Conn) settings(f *http2.SettingsFrame) error {
 	})
 	if err == nil {
 		c.out = appendFrame(c.out, http2.FrameSettings, http2.FlagSettingsAck, 0, 0)
+		err = c.owesLocked()
 	}
 	c.mu.Unlock()
-	c.flush()
 	return err
 }
 
-func (c *Conn) ping(f *http2.PingFrame) {
+func (c *Conn) ping(f *http2.PingFrame) error {
 	if f.IsAck() {
-		return
+		return nil
 	}
 	c.mu.Lock()
+	defer c.mu.Unlock()
 	c.out = appendFrame(c.out, http2.FramePing, http2.FlagPingAck, 0, 8)
 	c.out = append(c.out, f.Data[:]...)
-	c.mu.Unlock()
-	c.flush()
+	return c.owesLocked()
+}
+
+// owesLocked counts an answer that the reader has put into the buffer. It does not write that itself: it would wait
+// until the peer reads, and the peer may read only when it has written what we do not read meanwhile.
+func (c *Conn) owesLocked() error {
+	c.owes = true
+	if c.owed++; c.owed > maxOwed {
+		return http2.ConnectionError(http2.ErrCodeEnhanceYourCalm)
+	}
+	return nil
 }
 
 // windowUpdate reports whether something was sent since the last one.
@@ -221,9 +231,9 @@ func (c *Conn) headers(f *http2.MetaHeadersFrame) error {
 			return http2.ConnectionError(http2.ErrCodeEnhanceYourCalm)
 		}
 		c.resetLocked(id, http2.ErrCodeRefusedStream)
+		err := c.owesLocked()
 		c.mu.Unlock()
-		c.flush()
-		return nil
+		return err
 	}
 	s = newStream(c, id)
 	s.Fields = append(s.Fields[:0], f.Fields...)
@@ -269,6 +279,7 @@ func (c *Conn) data(f *http2.DataFrame) error {
 	}
 	s := c.streams[id]
 	if s == nil || s.err != nil || s.recvEnd {
+		c.owes = true // nobody else may write the credit
 		c.creditLocked(n)
 		switch {
 		case s == nil && c.idleLocked(id):
@@ -290,6 +301,7 @@ func (c *Conn) data(f *http2.DataFrame) error {
 	}
 	payload := f.Data()
 	if pad := n - int64(len(payload)); pad > 0 {
+		c.owes = true
 		c.creditLocked(pad)
 		s.creditLocked(pad)
 	}

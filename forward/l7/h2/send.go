@@ -6,6 +6,9 @@ import (
 	"golang.org/x/net/http2"
 )
 
+// maxShort is how much the reader writes itself: what a socket takes that has any room.
+const maxShort = 1 << 10
+
 // A Message is what Send sends of a stream: each part that is there, in this order.
 type Message struct {
 	Head     []byte // an encoded field block
@@ -132,38 +135,118 @@ func (c *Conn) headLocked(id uint32, block []byte, end bool) {
 func (c *Conn) flush() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.writing {
-		return c.err
+	if !c.writing {
+		c.writeLocked()
 	}
-	for len(c.out) > 0 && c.err == nil {
-		buf := c.out
-		c.out, c.spare = c.spare[:0], nil
-		c.writing = true
-		c.mu.Unlock()
-		c.wire.WriteWithin(c.opts.Stall)
-		_, err := c.wire.Write(buf)
+	return c.err
+}
+
+// kick is flush for the reader, who must not wait until the peer reads: the peer may do so only when it has written what
+// we do not read meanwhile. It writes a little where the kernel has room, and leaves the rest to another goroutine.
+func (c *Conn) kick() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.writing || len(c.out) == 0 || c.err != nil {
+		return
+	}
+	c.writing = true
+	if len(c.out) <= maxShort && c.wire.Roomy() { // to wake somebody costs more than to write
+		c.writePartLocked()
+	}
+	if len(c.out) == 0 || c.err != nil {
+		c.writtenLocked()
+		return
+	}
+	c.writers.Go(func() {
 		c.mu.Lock()
-		c.writing = false
-		if cap(buf) <= 2*maxOut {
-			c.spare = buf[:0]
-		}
-		c.wakeSendersLocked()
-		if err != nil {
-			c.err = err
-			for _, s := range c.streams {
-				s.endLocked(ErrClosed)
-			}
-			c.wire.Abort() // the reader is to see it
-		}
+		defer c.mu.Unlock()
+		c.writeLocked()
+	})
+}
+
+// writeLocked writes until nothing is left. c.mu is held, but for the writes.
+func (c *Conn) writeLocked() {
+	c.writing = true
+	for len(c.out) > 0 && c.err == nil {
+		c.writePartLocked()
 	}
+	c.writtenLocked()
+}
+
+// writePartLocked writes what there is now.
+func (c *Conn) writePartLocked() {
+	buf := c.out
+	c.out, c.spare, c.owed = c.spare[:0], nil, 0
+	c.mu.Unlock()
+	c.wire.WriteWithin(c.opts.Stall)
+	_, err := c.wire.Write(buf)
+	c.mu.Lock()
+	if cap(buf) <= 2*maxOut {
+		c.spare = buf[:0]
+	}
+	c.wakeSendersLocked()
+	if err != nil {
+		c.err = err
+		for _, s := range c.streams {
+			s.endLocked(ErrClosed)
+		}
+		c.wire.Abort() // the reader is to see it
+	}
+}
+
+// writtenLocked ends a turn of writing.
+func (c *Conn) writtenLocked() {
+	c.writing = false
 	if c.said != nil {
 		close(c.said)
 		c.said = nil
 	}
-	if len(c.streams) == 0 && !c.writing {
+	if len(c.streams) == 0 {
 		c.out, c.spare = nil, nil // an idle connection holds nothing
 	}
-	return c.err
+}
+
+// awaitSaid waits until whoever is writing has written all, and reports whether that was in time.
+func (c *Conn) awaitSaid() bool {
+	c.mu.Lock()
+	if !c.writing || c.err != nil {
+		c.mu.Unlock()
+		return true
+	}
+	c.said = make(chan struct{})
+	said := c.said
+	c.mu.Unlock()
+	timer := time.NewTimer(lingerFor)
+	defer timer.Stop()
+	select {
+	case <-said:
+		return true
+	case <-timer.C:
+		return false
+	}
+}
+
+// How long, and for how many bytes, a peer that is told why it has to go may go on sending.
+const (
+	lingerFor   = 500 * time.Millisecond
+	lingerBytes = 256 << 10
+)
+
+// linger lets the peer read our GOAWAY: what arrives at a closed socket is answered with a reset, which takes away what the
+// peer has not read yet.
+func (c *Conn) linger() {
+	if c.wire.CloseWrite() != nil {
+		return
+	}
+	c.wire.ReadUntil(time.Now().Add(lingerFor))
+	for total := 0; total < lingerBytes; {
+		b, err := c.wire.Receive()
+		if err != nil {
+			return
+		}
+		total += b.W
+		b.Free()
+	}
 }
 
 // Start opens a stream of a client; ErrGoAway if the connection takes no more. What ended one on which the peer has said
@@ -199,8 +282,9 @@ func (c *Conn) Start(m Message, bodiless bool, within time.Duration) (*Stream, e
 	return s, s.Send(m, within)
 }
 
-// Close ends the connection at once.
+// Close ends the connection at once. What Run has started ends with it.
 func (c *Conn) Close() {
 	c.end(ErrClosed)
 	_ = c.wire.Close()
+	c.writers.Wait()
 }
