@@ -27,7 +27,7 @@ func (n *Node) check(ctx context.Context, r admin.CheckRequest) (*admin.CheckRes
 
 // opinions fills in what the newest reports say; it runs on the decider's goroutine.
 func (d *decider) opinions(pattern string, out *admin.CheckResult) {
-	view, now := d.core.View(), d.now()
+	view, now, orders := d.core.View(), d.now(), ordersOn(d.core.Standing())
 	for _, t := range d.core.Topology().Layout.Targets {
 		text := t.String()
 		// What sites state of themselves is no check: it is shown to who asks for it.
@@ -41,7 +41,7 @@ func (d *decider) opinions(pattern string, out *admin.CheckResult) {
 		row := admin.TargetCheck{
 			Target: text, Service: t.Service, Site: t.Site, Address: t.Addr,
 			Status: v.Status.String(), Why: v.Why.String(), Since: v.Since, Up: v.Up, Down: v.Down, Abstain: v.Abstain,
-			Override: d.orderOn(t), Observers: []admin.Observation{},
+			Override: orders.onTarget(t), Observers: []admin.Observation{},
 		}
 		for _, o := range d.core.Ledger().Opinions(t, now) {
 			seen := admin.Observation{Node: o.Observer, Site: o.Site, Statement: o.Status.String(), Fresh: o.Fresh}
@@ -55,22 +55,6 @@ func (d *decider) opinions(pattern string, out *admin.CheckResult) {
 		}
 		out.Targets = append(out.Targets, row)
 	}
-}
-
-// orderOn returns the text of the order that bears on a target, the narrowest first.
-func (d *decider) orderOn(t health.Target) string {
-	scopes := []health.Scope{
-		{Kind: health.ScopeBackend, Service: t.Service, Site: t.Site, Backend: t.Addr},
-		{Kind: health.ScopePool, Service: t.Service, Site: t.Site},
-		{Kind: health.ScopeService, Service: t.Service},
-		{Kind: health.ScopeSite, Site: t.Site},
-	}
-	for _, s := range scopes {
-		if v, ok := d.standing(s); ok {
-			return admin.NewOverrideStatus(v).Text()
-		}
-	}
-	return ""
 }
 
 // addEvidence asks those that have a say what they found.

@@ -19,6 +19,42 @@ import (
 	"github.com/pharos-lb/pharos/internal/health/probe"
 )
 
+// Where several orders cover one thing the one that counts is shown, not the narrowest.
+func TestOrderThatCountsIsShown(t *testing.T) {
+	target := health.Target{Kind: health.KindBackend, Service: "web", Site: "fra", Addr: netip.MustParseAddrPort("10.0.1.10:80")}
+	const backend, pool, service, site = "backend/web/fra/10.0.1.10:80", "pool/web/fra", "service/web", "site/fra"
+	for _, tt := range []struct {
+		orders             map[string]health.Order
+		onTarget, onPool   string // by whom
+		onBackend, another string
+	}{
+		{nil, "", "", "", ""},
+		{map[string]health.Order{backend: health.OrderUp}, backend, "", backend, ""},
+		{map[string]health.Order{backend: health.OrderUp, pool: health.OrderUp}, backend, pool, backend, ""},
+		{map[string]health.Order{backend: health.OrderUp, site: health.OrderDrain}, site, site, backend, ""},
+		{map[string]health.Order{pool: health.OrderDrain, service: health.OrderDown, site: health.OrderUp}, service, service, "", service},
+		{map[string]health.Order{backend: health.OrderDown, pool: health.OrderDrain, site: health.OrderDrain}, backend, pool, backend, ""},
+	} {
+		var standing []health.Override
+		for text, order := range tt.orders {
+			scope, err := health.ParseScope(text)
+			if err != nil {
+				t.Fatal(err)
+			}
+			standing = append(standing, health.Override{Scope: scope, Order: order, By: "<" + text + ">"})
+		}
+		orders := ordersOn(standing)
+		for what, c := range map[string]struct{ got, want string }{
+			"a target": {orders.onTarget(target), tt.onTarget}, "the pool": {orders.onPool("web", "fra"), tt.onPool},
+			"the backend alone": {orders.onBackend(target), tt.onBackend}, "another site": {orders.onPool("web", "iad"), tt.another},
+		} {
+			if (c.got == "") != (c.want == "") || !strings.Contains(c.got, c.want) {
+				t.Errorf("%v: on %s %q is shown, want that on %q", tt.orders, what, c.got, c.want)
+			}
+		}
+	}
+}
+
 func TestVersionsApart(t *testing.T) {
 	for _, tt := range []struct {
 		a, b string

@@ -158,37 +158,62 @@ func silentNodes(st *admin.Status, s *Setup) (out []string) {
 	return out
 }
 
-// ordersOn are the standing orders by scope, for display.
-type ordersByScope map[health.Scope]string
+// ordersByScope are the standing orders, for display.
+type ordersByScope map[health.Scope]health.Override
 
 func ordersOn(standing []health.Override) ordersByScope {
 	out := make(ordersByScope, len(standing))
 	for _, v := range standing {
-		out[v.Scope] = admin.NewOverrideStatus(v).Text()
+		out[v.Scope] = v
 	}
 	return out
 }
 
-// onPool returns the order on a service at a site: the narrowest one.
+// strictness is which order counts where several cover one thing, as package steer has it: the one that takes most away.
+var strictness = map[health.Order]int{health.OrderUp: 1, health.OrderDrain: 2, health.OrderDown: 3}
+
+// strictest returns the text of the order that counts of those on these scopes, of equal ones the first; "" for none.
+func (o ordersByScope) strictest(scopes ...health.Scope) string {
+	var best health.Override
+	for _, s := range scopes {
+		if v := o[s]; strictness[v.Order] > strictness[best.Order] {
+			best = v
+		}
+	}
+	if best.Order == health.OrderNone {
+		return ""
+	}
+	return admin.NewOverrideStatus(best).Text()
+}
+
+// onPool returns the order that counts on a service at a site, the narrowest of equal ones.
 func (o ordersByScope) onPool(service, site string) string {
-	for _, s := range [...]health.Scope{
+	return o.strictest(poolScopes(service, site)...)
+}
+
+// onTarget is onPool for one target of the pool.
+func (o ordersByScope) onTarget(t health.Target) string {
+	return o.strictest(append([]health.Scope{backendScope(t)}, poolScopes(t.Service, t.Site)...)...)
+}
+
+// onBackend returns the order on a backend itself.
+func (o ordersByScope) onBackend(t health.Target) string { return o.strictest(backendScope(t)) }
+
+func (o ordersByScope) onPrefix(p netip.Prefix) string {
+	return o.strictest(health.Scope{Kind: health.ScopePrefix, Prefix: p})
+}
+
+func backendScope(t health.Target) health.Scope {
+	return health.Scope{Kind: health.ScopeBackend, Service: t.Service, Site: t.Site, Backend: t.Addr}
+}
+
+// poolScopes are what covers a service at a site, the narrowest first.
+func poolScopes(service, site string) []health.Scope {
+	return []health.Scope{
 		{Kind: health.ScopePool, Service: service, Site: site},
 		{Kind: health.ScopeService, Service: service},
 		{Kind: health.ScopeSite, Site: site},
-	} {
-		if text := o[s]; text != "" {
-			return text
-		}
 	}
-	return ""
-}
-
-func (o ordersByScope) onBackend(t health.Target) string {
-	return o[health.Scope{Kind: health.ScopeBackend, Service: t.Service, Site: t.Site, Backend: t.Addr}]
-}
-
-func (o ordersByScope) onPrefix(p netip.Prefix) string {
-	return o[health.Scope{Kind: health.ScopePrefix, Prefix: p}]
 }
 
 // maxBlind is how many checks that cannot run are named.
