@@ -2,12 +2,15 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/pharos-lb/pharos/bgp"
 	"github.com/pharos-lb/pharos/internal/admin"
@@ -35,14 +38,42 @@ func badSuccessor(step string, hangs bool) func() {
 			protocol = 99
 		}
 		conn.Send("hello", map[string]any{"Protocol": protocol, "Version": "bad", "BGPWire": bgp.Wire}, nil, time.Second)
-		if _, err := conn.Receive(time.Minute); err != nil || step == "offer" {
+		offer, err := conn.Receive(time.Minute)
+		if err != nil || step == "offer" {
 			stop()
+		}
+		if at := os.Getenv(steerEnv); at != "" {
+			steerAway(offer, at)
 		}
 		conn.Send("ready", struct{}{}, nil, time.Second)
 		if _, err := conn.Receive(time.Minute); err != nil || step == "release" {
 			stop()
 		}
 		os.Exit(1)
+	}
+}
+
+// steerEnv names the address whose QUIC clients a bad successor has sent elsewhere.
+const steerEnv = "PHAROS_TEST_STEER"
+
+// steerAway has the kernel send everything to the first socket of an address.
+func steerAway(offer *handover.Message, at string) {
+	var body struct {
+		Lock    bool
+		Sockets []handover.Socket
+	}
+	if offer.Decode(&body) != nil {
+		os.Exit(1)
+	}
+	files := offer.Files
+	if body.Lock {
+		files = files[1:]
+	}
+	first := []unix.SockFilter{{Code: unix.BPF_RET | unix.BPF_K, K: 0}}
+	for i, s := range body.Sockets {
+		if s == (handover.Socket{Network: "udp", Address: at}) {
+			unix.SetsockoptSockFprog(files[i], unix.SOL_SOCKET, unix.SO_ATTACH_REUSEPORT_CBPF, &unix.SockFprog{Len: 1, Filter: &first[0]})
+		}
 	}
 }
 
@@ -125,5 +156,32 @@ func TestFailedUpgradeChangesNothing(t *testing.T) {
 	}
 	if routes != nil && (strings.Contains(routes(), "> removed") || strings.Count(routes(), "State changed to up") != 1) {
 		t.Errorf("the route or its session did not stay:\n%s", routes())
+	}
+}
+
+// TestFailedUpgradeLeavesQUIC: a new process that has had the kernel send QUIC clients elsewhere, and then ended, leaves
+// them to the old one. Where it sent them is the place of a process before, which has ended.
+func TestFailedUpgradeLeavesQUIC(t *testing.T) {
+	r := newUpgradeRig(t)
+	r.start(fmt.Sprintf("%s=127.0.0.1:%d", steerEnv, r.https))
+	if _, err := r.upgrade(admin.UpgradeRequest{Drain: time.Second}); err != nil {
+		t.Fatal(err)
+	}
+	r.within(30*time.Second, "the first process has ended", func() bool { return len(r.processes()) == 1 && r.ready() == nil })
+	anew := r.requests(t, "HTTP/3 anew", 3, true, r.http3(nil))
+	if err := anew.once(); err != nil {
+		t.Fatalf("before: %v", err)
+	}
+	binary := filepath.Join(r.dir, "bad-release-exits")
+	if err := os.Symlink(r.executable(), binary); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.upgrade(admin.UpgradeRequest{Binary: binary}); err == nil || !strings.Contains(err.Error(), "exit status 7") {
+		t.Fatalf("the upgrade: %v", err)
+	}
+	for range 3 {
+		if err := anew.once(); err != nil {
+			t.Fatalf("after: %v", err)
+		}
 	}
 }

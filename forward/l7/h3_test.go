@@ -560,6 +560,43 @@ func TestDrain3(t *testing.T) {
 	}
 }
 
+// process3 starts a server that stands for a process of its own, on the sockets that were offered, if any.
+func process3(t *testing.T, ca *certtest.CA, addr, backend netip.AddrPort) (*fixture, context.CancelCauseFunc, chan struct{}) {
+	t.Helper()
+	f := &fixture{pools: &fakePools{}}
+	f.pools.publish(backend)
+	var err error
+	if f.registry, err = forward.New(forward.Options{Pools: f.pools}); err != nil {
+		t.Fatal(err)
+	}
+	l := listener3(ca)
+	l[0].Address = addr
+	if f.Server, err = New(Options{Listeners: l, Registry: f.registry}); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancelCause(context.Background())
+	done := make(chan struct{})
+	go func() { defer close(done); f.Run(ctx); f.registry.Close() }()
+	t.Cleanup(func() { cancel(nil); <-done })
+	until(t, "it serves", func() bool {
+		f.fronts3.mu.Lock()
+		defer f.fronts3.mu.Unlock()
+		return len(f.fronts3.fronts) == 1 && f.fronts3.fronts[0].started
+	})
+	return f, cancel, done
+}
+
+// offer3 offers this process's sockets to the next of process3.
+func offer3(t *testing.T) {
+	t.Helper()
+	sockets, fds, err := handover.Listening()
+	if err != nil {
+		t.Fatal(err)
+	}
+	handover.Inherit(sockets, fds)
+	t.Cleanup(func() { handover.CloseRest() })
+}
+
 // TestUpgrade3: while one process goes and another comes, connections that are open stay with the one and new ones
 // go to the other. Both are servers of this process here; the kernel sees two sockets all the same.
 func TestUpgrade3(t *testing.T) {
@@ -574,34 +611,11 @@ func TestUpgrade3(t *testing.T) {
 		fmt.Fprint(w, "ok")
 	})
 	addr := netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), uint16(porttest.Free(t)))
-	server := func() (*fixture, context.CancelCauseFunc, chan struct{}) {
-		f := &fixture{pools: &fakePools{}}
-		f.pools.publish(backend)
-		var err error
-		if f.registry, err = forward.New(forward.Options{Pools: f.pools}); err != nil {
-			t.Fatal(err)
-		}
-		l := listener3(ca)
-		l[0].Address = addr
-		if f.Server, err = New(Options{Listeners: l, Registry: f.registry}); err != nil {
-			t.Fatal(err)
-		}
-		ctx, cancel := context.WithCancelCause(context.Background())
-		done := make(chan struct{})
-		go func() { defer close(done); f.Run(ctx); f.registry.Close() }()
-		t.Cleanup(func() { cancel(nil); <-done })
-		until(t, "it serves", func() bool {
-			f.fronts3.mu.Lock()
-			defer f.fronts3.mu.Unlock()
-			return len(f.fronts3.fronts) == 1 && f.fronts3.fronts[0].started
-		})
-		return f, cancel, done
-	}
 	const generations = 4
 	var slow []*http.Response
 	var dones []chan struct{}
 	for g := range generations {
-		f, cancel, done := server()
+		f, cancel, done := process3(t, ca, addr, backend)
 		dones = append(dones, done)
 		var last *http.Client
 		for range 10 {
@@ -623,13 +637,8 @@ func TestUpgrade3(t *testing.T) {
 		if g == generations-1 {
 			break
 		}
-		sockets, fds, err := handover.Listening()
-		if err != nil {
-			t.Fatal(err)
-		}
-		handover.Inherit(sockets, fds)
+		offer3(t)
 		cancel(forward.HandedOver{Limit: time.Minute})
-		t.Cleanup(func() { handover.CloseRest() })
 		until(t, "the TCP sockets are given up", func() bool { return len(f.Addrs()) == 0 })
 	}
 	close(release)

@@ -449,6 +449,20 @@ func (fs *fronts3) tend() {
 	}
 }
 
+// takeBack is Server.TakeBack.
+func (fs *fronts3) takeBack() {
+	fs.mu.Lock()
+	defer fs.mu.Unlock()
+	for _, f := range fs.fronts {
+		if !f.started {
+			continue
+		}
+		if err := fs.groups.takeBack(f.asked, f.conn); err != nil {
+			fs.server.opts.Log.Error("new QUIC clients may not reach this process", "error", err)
+		}
+	}
+}
+
 // addrs are the bound addresses.
 func (fs *fronts3) addrs() []netip.AddrPort {
 	fs.mu.Lock()

@@ -51,8 +51,9 @@ type member struct {
 type quicGroups struct {
 	epoch uint32
 
-	mu  sync.Mutex // guards all
-	all map[string]*group
+	mu   sync.Mutex // guards the rest
+	all  map[string]*group
+	lent bool // another process tells the kernel
 }
 
 func newQUICGroups() *quicGroups {
@@ -151,13 +152,34 @@ func (g *quicGroups) tend(address netip.AddrPort, conn *net.UDPConn) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	at := g.all[address.String()]
-	if at == nil || !at.noteEnded() {
+	if at == nil || g.lent || !at.noteEnded() {
 		return
 	}
 	g.leaveLocked()
-	if raw, err := conn.SyscallConn(); err == nil {
-		_ = raw.Control(func(fd uintptr) { _ = at.attach(int(fd)) }) // the program that is there is as good for the living
+	_ = at.attachTo(address, conn) // the program that is there is as good for the living
+}
+
+// lend is called before another process may take over: from then on it is the one that tells the kernel.
+func (g *quicGroups) lend() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.lent = true
+}
+
+// takeBack is called for each address when that process has ended before it took over. Its program is still at the
+// sockets and sends what is nobody else's to a socket that is gone, for which the kernel draws lots, or that nobody reads
+// from: the one of a process that has ended, which it was to use again.
+func (g *quicGroups) takeBack(address netip.AddrPort, conn *net.UDPConn) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.lent = false
+	at := g.all[address.String()]
+	if at == nil {
+		return nil
 	}
+	at.noteEnded()
+	g.leaveLocked()
+	return at.attachTo(address, conn)
 }
 
 // noteEnded marks the members whose process has ended, and reports whether there are new ones.
@@ -181,6 +203,20 @@ func socketNumber(fd int) uint64 {
 
 // maxMembers is how many sockets there may be at an address: jumps in a program are a byte long.
 const maxMembers = 60
+
+// attachTo is attach for one of the sockets.
+func (g *group) attachTo(address netip.AddrPort, conn *net.UDPConn) error {
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var failed error
+	err = raw.Control(func(fd uintptr) { failed = g.attach(int(fd)) })
+	if err := errors.Join(err, failed); err != nil {
+		return fmt.Errorf("steer QUIC at %s: %w", address, err)
+	}
+	return nil
+}
 
 // attach has the kernel choose by the epoch among the members; fd is one of the sockets.
 func (g *group) attach(fd int) error {

@@ -2,12 +2,18 @@ package l7
 
 import (
 	"encoding/binary"
+	"fmt"
 	"net"
+	"net/http"
 	"net/netip"
+	"os"
 	"os/exec"
 	"testing"
 	"time"
 
+	"github.com/pharos-lb/pharos/forward"
+	"github.com/pharos-lb/pharos/forward/l7/certtest"
+	"github.com/pharos-lb/pharos/forward/porttest"
 	"golang.org/x/sys/unix"
 )
 
@@ -90,6 +96,23 @@ func TestQUICGroup(t *testing.T) {
 	check("alone", one, one)
 	two := next()
 	check("two", two, one, two)
+	// dies ends the newest as a process does that has not taken over yet.
+	dies := func() {
+		newest := all[len(all)-1]
+		newest.front.conn.Close()
+		newest.front.forsake()
+		all = all[:len(all)-1]
+		before := all[len(all)-1]
+		t.Setenv("PHAROS_LEFT_"+wordQUIC, "") // the environment of each is its own
+		if err := before.takeBack(addr, before.front.conn); err != nil {
+			t.Fatal(err)
+		}
+	}
+	two.lend()
+	never := next()
+	check("a third is about to take over", never, one, two, never)
+	dies()
+	check("the third has died", two, one, two)
 	one.front.conn.Close() // it has told its clients to leave, and serves TCP still
 	check("one has closed its socket", two, two)
 	three := next()
@@ -101,6 +124,15 @@ func TestQUICGroup(t *testing.T) {
 	three.all[addr.String()].Members[0].PID = gone.Process.Pid
 	three.tend(addr, three.front.conn)
 	check("the first has ended", three, two, three)
+	three.lend()
+	never = next()
+	check("a fourth is about to take over", never, two, three, never)
+	three.all[addr.String()].Members[1].PID = gone.Process.Pid // not to be noticed now: the fourth has noticed it
+	three.tend(addr, three.front.conn)
+	check("another has ended", never, two, three, never)
+	three.all[addr.String()].Members[1].PID = os.Getpid()
+	dies()
+	check("the fourth has died, which had the first one's socket", three, two, three)
 	four := next()
 	check("four", four, two, three, four)
 	two.front.conn.Close()
@@ -108,5 +140,53 @@ func TestQUICGroup(t *testing.T) {
 	check("five", five, three, four, five)
 	if n := len(five.all[addr.String()].Members); n != 4 {
 		t.Errorf("%d sockets, want 4: that of the process that has ended is used again", n)
+	}
+}
+
+// TestUpgradeGivenUp3: when the process that was to take over has ended before it did, new connections go to the one that
+// serves on, not to where that one had the kernel send them.
+func TestUpgradeGivenUp3(t *testing.T) {
+	t.Setenv("PHAROS_LEFT_"+wordQUIC, "")
+	ca := certtest.New(t)
+	release := make(chan struct{})
+	backend := webBackend(t, func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/slow" {
+			w.(http.Flusher).Flush()
+			<-release
+		}
+		fmt.Fprint(w, "ok")
+	})
+	addr := netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), uint16(porttest.Free(t)))
+	_, leave, _ := process3(t, ca, addr, backend)
+	c, _ := client3(t, ca, addr.String())
+	slow, err := c.Get("https://a.test/slow") // keeps the first there
+	if err != nil {
+		t.Fatal(err)
+	}
+	offer3(t)
+	leave(forward.HandedOver{Limit: time.Minute})
+	serving, _, _ := process3(t, ca, addr, backend)
+	for try := range 2 {
+		offer3(t)
+		serving.Lend()
+		_, end, ended := process3(t, ca, addr, backend)
+		end(nil)
+		<-ended
+		serving.TakeBack()
+		for i := range 10 {
+			c, _ := client3(t, ca, addr.String())
+			res, err := c.Get("https://a.test/")
+			if err != nil {
+				t.Fatalf("upgrade %d, client %d: %v", try, i, err)
+			}
+			slurp(t, res, nil)
+		}
+	}
+	if n := serving.Stats().HTTP3; n != 20 {
+		t.Errorf("%d connections of 20 came to the process that serves", n)
+	}
+	close(release)
+	if got := slurp(t, slow, nil); got != "ok" {
+		t.Errorf("the request that the first process has got %q", got)
 	}
 }

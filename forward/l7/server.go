@@ -390,6 +390,14 @@ func (s *Server) maxConns() int64 {
 // drain is how long what is open may take to end.
 func (s *Server) drain() time.Duration { return max(cmp.Or(s.opts.Drain, forward.DefaultDrain), 0) }
 
+// Lend says that another process is about to take over, on this one's sockets. It may still end before it has:
+// then TakeBack.
+func (s *Server) Lend() { s.fronts3.groups.lend() }
+
+// TakeBack says that the process that was to take over has ended. New connections of QUIC, which it has had sent to
+// itself, come here again.
+func (s *Server) TakeBack() { s.fronts3.takeBack() }
+
 // Addrs3 returns the UDP addresses at which HTTP/3 is spoken, in the order of the listeners that do.
 func (s *Server) Addrs3() []netip.AddrPort { return s.fronts3.addrs() }
 

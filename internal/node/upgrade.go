@@ -282,20 +282,19 @@ func (n *Node) release(s *successor) error {
 	body, files := releaseBody{}, []int(nil)
 	settle := func(bool) {}
 	n.mu.Lock()
-	speaker := n.speaker
+	speaker, datagrams, seven := n.speaker, n.udp, n.l7
 	n.mu.Unlock()
 	n.state.freeze()
 	n.gossip.Suspend()
 	closeSessions := func() {}
 	resume := func() {
 		closeSessions()
+		seven.TakeBack()
 		n.counters.thaw()
 		n.gossip.Resume()
 		n.state.thaw()
 	}
-	n.mu.Lock()
-	datagrams := n.udp
-	n.mu.Unlock()
+	seven.Lend()
 	if speaker != nil {
 		limit = min(limit, n.setup.Load().Config.BGP.Lease/2)
 		ctx, cancel := context.WithTimeout(context.Background(), limit)
