@@ -65,7 +65,7 @@ type deciderBench struct {
 }
 
 // load makes a1's setup of a configuration.
-func load(t *testing.T, config string) *Setup {
+func load(t testing.TB, config string) *Setup {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "pharos.yaml")
 	write(t, file, config)
@@ -81,7 +81,7 @@ func newDeciderBench(t *testing.T, stateDir string) *deciderBench {
 	return deciderBenchOf(t, stateDir, twoSites)
 }
 
-func deciderBenchOf(t *testing.T, stateDir, config string) *deciderBench {
+func deciderBenchOf(t testing.TB, stateDir, config string) *deciderBench {
 	t.Helper()
 	setup := load(t, config)
 	b := &deciderBench{

@@ -272,7 +272,7 @@ func (r *running) reload(t *testing.T, config string, allow bool) (*admin.Reload
 	return r.client.Reload(t.Context(), admin.Allowed{Remove: allow, Withdraw: allow})
 }
 
-func write(t *testing.T, file, text string) {
+func write(t testing.TB, file, text string) {
 	t.Helper()
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		t.Fatal(err)

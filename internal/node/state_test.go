@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-func testState(t *testing.T, dir string) *stateDir {
+func testState(t testing.TB, dir string) *stateDir {
 	t.Helper()
 	s, err := openState(dir, nil, slog.New(slog.DiscardHandler))
 	if err != nil {
