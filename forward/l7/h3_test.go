@@ -337,6 +337,16 @@ func ask3(t *testing.T, ca *certtest.CA, addr string, fields []string) string {
 	return status
 }
 
+// headers3 is a HEADERS frame.
+func headers3(fields []string) []byte {
+	var block bytes.Buffer
+	enc := qpack.NewEncoder(&block)
+	for i := 0; i < len(fields); i += 2 {
+		enc.WriteField(qpack.HeaderField{Name: fields[i], Value: fields[i+1]})
+	}
+	return append(quicvarint.Append([]byte{1}, uint64(block.Len())), block.Bytes()...)
+}
+
 // exchange3 is ask3 on a connection of its own; it calls sent when the request is sent, and returns the answer's body too.
 func exchange3(t *testing.T, c *quic.Conn, fields []string, sent func()) (status, body string) {
 	t.Helper()
@@ -349,13 +359,7 @@ func exchange3(t *testing.T, c *quic.Conn, fields []string, sent func()) (status
 	if err != nil {
 		t.Fatal(err)
 	}
-	var block bytes.Buffer
-	enc := qpack.NewEncoder(&block)
-	for i := 0; i < len(fields); i += 2 {
-		enc.WriteField(qpack.HeaderField{Name: fields[i], Value: fields[i+1]})
-	}
-	frame := quicvarint.Append([]byte{1}, uint64(block.Len()))
-	s.Write(append(frame, block.Bytes()...))
+	s.Write(headers3(fields))
 	s.Close()
 	sent()
 	s.SetReadDeadline(time.Now().Add(5 * time.Second))

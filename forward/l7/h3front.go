@@ -59,8 +59,9 @@ type front3 struct {
 
 // A link3 is a client's connection.
 type link3 struct {
-	conn *quic.Conn
-	ends *ends
+	conn  *quic.Conn
+	ends  *ends
+	tally tally3
 }
 
 type link3Key struct{}
@@ -286,6 +287,11 @@ func (f *front3) serve(rw http.ResponseWriter, r *http.Request) {
 	d.request(r.Context(), w)
 	w.finish()
 	w.free()
+	tunnel := d.key != nil && d.began
+	if l.conn.Context().Err() == nil && l.tally.add(d.vain || d.gone() && !tunnel, time.Now()) {
+		f.server.metrics.floods3.Add(1)
+		_ = l.conn.CloseWithError(quic.ApplicationErrorCode(http3.ErrCodeExcessiveLoad), "too many requests came to nothing")
+	}
 	if d.aborted {
 		panic(http.ErrAbortHandler) // which is how package http3 is told to reset the stream
 	}

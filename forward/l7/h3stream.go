@@ -33,6 +33,7 @@ type stream3 struct {
 	began   bool   // the answer's head has been written, or the stream taken over
 	key     []byte // of a WebSocket handshake with an HTTP/1 backend
 	aborted bool
+	vain    bool // the client has made work for nothing
 	unhold  func() bool
 	first   []byte // of the body: what was read to see whether there is one
 	buf     *forward.Buffer
@@ -50,6 +51,7 @@ func (d *stream3) request(ctx context.Context, w *work) {
 	w.req.version = 3
 	switch {
 	case !ok:
+		d.vain = true
 		return
 	case f.bad():
 		w.reply(f)
@@ -74,6 +76,7 @@ func (d *stream3) request(ctx context.Context, w *work) {
 			if ok {
 				w.reply(f)
 			}
+			d.vain = !ok
 			return
 		}
 	}

@@ -158,3 +158,87 @@ func TestRelaxLetsGo(t *testing.T) {
 		t.Error("aborted")
 	}
 }
+
+// TestFloods3: a client whose requests come to nothing, as fast as it can, is left; one that breaks off some now and then is not.
+func TestFloods3(t *testing.T) {
+	ca := certtest.New(t)
+	came, left := make(chan struct{}, 1), make(chan struct{}, 1)
+	f := start(t, Options{Listeners: listener3(ca)}, webBackend(t, func(_ http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/held" {
+			came <- struct{}{}
+			<-r.Context().Done()
+			left <- struct{}{}
+		}
+	}))
+	get := func(path string) []string {
+		return []string{":method", "GET", ":scheme", "https", ":path", path, ":authority", "a.test"}
+	}
+	for name, flood := range map[string]struct {
+		fields []string
+		broken bool // off by the client
+	}{"rapid reset": {get("/held"), true}, "bad requests": {append(get("/"), "x", " a"), false}} {
+		t.Run(name, func(t *testing.T) {
+			before := f.Stats().Floods3
+			c, err := dial3(t, ca, f.Addrs3()[0].String())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got, _ := exchange3(t, c, get("/"), func() {}); got != "200" {
+				t.Fatalf("got %s", got)
+			}
+			for range spareResets3 + 1 {
+				s, err := c.OpenStreamSync(t.Context())
+				if err != nil {
+					break
+				}
+				s.SetDeadline(time.Now().Add(10 * time.Second))
+				s.Write(headers3(flood.fields))
+				s.Close()
+				if flood.broken {
+					<-came
+					s.CancelRead(0x10c)
+					<-left
+				} else if _, err := io.Copy(io.Discard, s); errors.Is(err, os.ErrDeadlineExceeded) {
+					t.Fatal(err)
+				}
+			}
+			select {
+			case <-c.Context().Done():
+			case <-time.After(10 * time.Second):
+				t.Fatal("the connection goes on")
+			}
+			var end *quic.ApplicationError
+			if err := context.Cause(c.Context()); !errors.As(err, &end) || end.ErrorCode != quic.ApplicationErrorCode(http3.ErrCodeExcessiveLoad) {
+				t.Errorf("it ended with %v", err)
+			}
+			if got := f.Stats().Floods3 - before; got != 1 {
+				t.Errorf("%d were counted, want 1", got)
+			}
+		})
+	}
+}
+
+// TestTally3: what ends in order makes up for what does not, and so does time.
+func TestTally3(t *testing.T) {
+	var tally tally3
+	now := time.Unix(1e9, 0)
+	for range 10 * spareResets3 {
+		if tally.add(true, now) || tally.add(false, now) {
+			t.Fatal("every second one is too many")
+		}
+	}
+	for range 10 * spareResets3 {
+		if now = now.Add(calm3 / 50); tally.add(true, now) {
+			t.Fatal("five a second are too many")
+		}
+	}
+	floods := 0
+	for range 10 * spareResets3 {
+		if tally.add(true, now) {
+			floods++
+		}
+	}
+	if floods != 1 {
+		t.Errorf("%d floods were reported, want one", floods)
+	}
+}

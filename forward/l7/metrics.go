@@ -25,6 +25,8 @@ type Stats struct {
 	// HTTP3 counts connections that speak HTTP/3, Refused3 those that were too many, or too many a second; Active3 are open.
 	HTTP3, Refused3 uint64
 	Active3         int64
+	// Floods3 counts those that were ended because the client made work for nothing.
+	Floods3 uint64
 	// Handshakes counts TLS handshakes: full, resumed, failed.
 	Handshakes [handshakeKinds]uint64
 	// RefusedCertificates counts changed certificate files that could not be used,
@@ -71,6 +73,7 @@ type metrics struct {
 	floods2  atomic.Uint64
 	http3    atomic.Uint64
 	refused3 atomic.Uint64
+	floods3  atomic.Uint64
 	active3  atomic.Int64
 
 	handshakes   [handshakeKinds]atomic.Uint64
@@ -120,6 +123,7 @@ func newMetrics(server *Server) *metrics {
 	add(counter, "http3_connections_total", "Client connections that speak HTTP/3.", func(s Stats) uint64 { return s.HTTP3 })
 	add(counter, "http3_refused_connections_total", "Attempts to connect by HTTP/3 refused because there were too many connections, or too many a second; a client makes several.",
 		func(s Stats) uint64 { return s.Refused3 })
+	add(counter, "http3_floods_total", "HTTP/3 connections of clients ended because they made work for nothing.", func(s Stats) uint64 { return s.Floods3 })
 	add(prometheus.GaugeValue, "http3_active_connections", "Client connections of HTTP/3 open.",
 		func(s Stats) uint64 { return uint64(max(s.Active3, 0)) })
 	add(counter, "refused_certificates_total", "Certificate, CA and revocation files that changed and could not be used.",
@@ -141,7 +145,7 @@ func (m *metrics) stats() Stats {
 	s := Stats{
 		FrontStats:          m.server.front.Stats(),
 		RefusedCertificates: m.certificates.Load(), StapleFailures: m.server.stapler.Failures(),
-		Retries: m.retries.Load(), Cut: m.cut.Load(), Upgrades: m.upgrades.Load(), HTTP2: m.http2.Load(), Floods2: m.floods2.Load(), HTTP3: m.http3.Load(), Refused3: m.refused3.Load(), Active3: m.active3.Load(),
+		Retries: m.retries.Load(), Cut: m.cut.Load(), Upgrades: m.upgrades.Load(), HTTP2: m.http2.Load(), Floods2: m.floods2.Load(), HTTP3: m.http3.Load(), Refused3: m.refused3.Load(), Active3: m.active3.Load(), Floods3: m.floods3.Load(),
 	}
 	for i := range m.classes {
 		s.Answered[i] = m.classes[i].Load()
