@@ -13,13 +13,14 @@ import (
 	"github.com/pharos-lb/pharos/bench/rig"
 )
 
-// A server is one proxy under measurement.
+// A server is one proxy under measurement, or what is asked without one.
 type server struct {
 	name    string
 	tcp     netip.AddrPort
 	udp     netip.AddrPort // invalid = does not do UDP
 	oneShot netip.AddrPort
-	command []string
+	command []string // nil = it is no program of its own
+	part    *server  // whose program it is
 	process *rig.Process
 	rows    map[string]*rig.Figures
 }
@@ -94,22 +95,25 @@ func prepare(dir, binary string, files int) ([]*server, error) {
 		return netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 9, 0, host}), port)
 	}
 	all := []*server{
+		{name: "no proxy", udp: netip.MustParseAddrPort(backendUDP)},
 		{
 			name: "pharos", tcp: at(1, 7001),
 			command: []string{binary, "run", "--config", dir + "/pharos.yaml", "--node", "fra1", "--state-dir", dir + "/state", "--socket", dir + "/pharos.sock"},
 		},
+		{name: "pharos, offload: kernel", udp: at(1, 7004)},
 		{name: "HAProxy", tcp: at(2, 7001), command: []string{"haproxy", "-f", dir + "/haproxy.cfg", "-db"}},
 		{name: "HAProxy, splice-auto", tcp: at(3, 7001), command: []string{"haproxy", "-f", dir + "/splice.cfg", "-db"}},
 		{name: "nginx stream", tcp: at(4, 7001), udp: at(4, 7002), oneShot: at(4, 7003), command: []string{"nginx", "-c", dir + "/nginx.conf"}},
 	}
-	if pharosUDPListeners != "" {
-		all[0].udp, all[0].oneShot = at(1, 7002), at(1, 7003)
-	}
+	all[1].udp, all[1].oneShot = at(1, 7002), at(1, 7003)
+	all[2].part = all[1]
 	var out []*server
 	for _, s := range all {
-		if _, err := exec.LookPath(s.command[0]); err != nil {
-			fmt.Fprintf(os.Stderr, "%s is left out: %v\n", s.name, err)
-			continue
+		if s.command != nil {
+			if _, err := exec.LookPath(s.command[0]); err != nil {
+				fmt.Fprintf(os.Stderr, "%s is left out: %v\n", s.name, err)
+				continue
+			}
 		}
 		s.rows = make(map[string]*rig.Figures)
 		out = append(out, s)
@@ -141,6 +145,17 @@ func (s *server) try() error {
 	}
 	defer c.Close()
 	return exchange(c, make([]byte, replySize))
+}
+
+// cpu returns the time that the server has used; the backend itself has none of its own.
+func (s *server) cpu() (time.Duration, error) {
+	switch {
+	case s.part != nil:
+		return s.part.cpu()
+	case s.process == nil:
+		return 0, nil
+	}
+	return s.process.CPU()
 }
 
 // add keeps a figure.

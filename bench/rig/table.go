@@ -21,6 +21,9 @@ func (f *Figures) Add(v float64) { f.values = append(f.values, v) }
 // Len returns the number of rounds.
 func (f *Figures) Len() int { return len(f.values) }
 
+// Last returns the figure that was added last.
+func (f *Figures) Last() float64 { return f.values[len(f.values)-1] }
+
 // Median returns the middle figure, the mean of the two in the middle if their
 // number is even, 0 without any.
 func (f *Figures) Median() float64 {

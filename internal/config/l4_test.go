@@ -67,6 +67,8 @@ func TestUDPListener(t *testing.T) {
 				"\x0a\x01": netip.MustParseAddrPort("10.0.0.1:443"), "\x0a\x02": netip.MustParseAddrPort("10.0.0.2:443"),
 			},
 		}},
+		{Service: "log", Idle: 30 * time.Second, Responses: -1, Sessions: 16384, Offload: true},
+		{Service: "log", Idle: 30 * time.Second, Responses: 0, Sessions: 16384},
 	}
 	if diff := cmp.Diff(want, got, same); diff != "" {
 		t.Errorf("-want +got:\n%s", diff)

@@ -13,6 +13,8 @@ const (
 	maxUDPSessions     = 1_000_000
 	maxResponses       = 1000
 	maxQUICServers     = 1000
+	offloadNone        = "none"
+	offloadKernel      = "kernel"
 )
 
 // A UDPListener forwards datagrams to one service.
@@ -22,6 +24,7 @@ type UDPListener struct {
 	Responses int           // answers to a datagram; -1 = any number
 	Sessions  int
 	QUIC      *QUIC // nil = sessions by addresses alone
+	Offload   bool  // the kernel carries sessions where it can
 }
 
 // QUIC says how servers write their number into connection IDs.
@@ -36,6 +39,7 @@ func udpKeys() *shape {
 		with("idle", one(duration("idle", minIdle, maxIdle, time.Millisecond)), defaultUDPIdle, "When a session that is silent ends"),
 		may("responses", one(integer("responses", 0, maxResponses)), "How many answers a datagram gets, after which its session ends: 1 for DNS, 0 for syslog. Default: any number"),
 		with("sessions", one(integer("sessions", 1, maxUDPSessions)), defaultUDPSessions, "How many sessions there may be; the oldest gives way"),
+		with("offload", one(enum("a lane", offloadNone, offloadKernel)), offloadNone, "kernel: the kernel carries sessions that prove to be worth it, past firewall and sockets; needs Linux 6.6, CAP_BPF and CAP_NET_ADMIN, and sockets carry them where it cannot"),
 		may("quic", object(
 			need("length", one(integer("length", 2, 20)), "The length of the servers' connection IDs, in bytes"),
 			need("servers", list(object(
@@ -60,12 +64,15 @@ func serverID() *scalar {
 func (b *builder) buildUDP(at *value, serve func(string) string) *UDPListener {
 	l := &UDPListener{
 		Service: serve(get[string](at, "service")), Idle: get[time.Duration](at, "idle"),
-		Responses: -1, Sessions: get[int](at, "sessions"),
+		Responses: -1, Sessions: get[int](at, "sessions"), Offload: get[string](at, "offload") == offloadKernel,
 	}
 	if at.given("responses") {
 		l.Responses = get[int](at, "responses")
 	}
 	quic := at.entry("quic")
+	if l.Offload && (l.Responses >= 0 || quic != nil) {
+		b.refuse(at.entry("offload"), refuse("kernel goes neither with responses nor with quic, which look at every datagram: leave out the one or the other"))
+	}
 	if quic == nil {
 		return l
 	}

@@ -67,6 +67,7 @@ func (s *Setup) udpListeners() []udp.Listener {
 		for _, a := range s.addresses(l.Bind, s.Config.Served(l)) {
 			u := udp.Listener{
 				Overflow: overflows(l.Bind), Address: wildcard(a), Service: l.UDP.Service, Idle: l.UDP.Idle, Responses: l.UDP.Responses, Sessions: l.UDP.Sessions,
+				Offload: l.UDP.Offload,
 			}
 			if q := l.UDP.QUIC; q != nil {
 				u.QUIC = &udp.QUIC{Length: q.Length, Servers: q.Servers}

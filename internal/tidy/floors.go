@@ -78,6 +78,7 @@ var importers = map[string][]string{
 	"github.com/miekg/dns":                    {"dnslb", "internal/health/probe", "bench"},
 	"github.com/osrg/gobgp":                   {"bgp"},
 	"github.com/hashicorp/memberlist":         {"cluster"},
+	"github.com/cilium/ebpf":                  {"forward/l4/udp"},
 	"go.yaml.in/yaml":                         {"internal/config"},
 	"github.com/oschwald/geoip2-golang":       {"geo"},
 	"github.com/oschwald/maxminddb-golang":    {"geo"},

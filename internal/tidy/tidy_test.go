@@ -113,6 +113,7 @@ var (
 		"forward/l4 → forward/l7", "forward/l7 → forward/l4", "internal/health/probe → internal/config", "internal/vip → internal/config",
 	}
 	wantImporters = []string{
+		"github.com/cilium/ebpf",
 		"github.com/hashicorp/memberlist", "github.com/invopop/jsonschema", "github.com/miekg/dns",
 		"github.com/oschwald/geoip2-golang", "github.com/oschwald/maxminddb-golang", "github.com/osrg/gobgp", "github.com/prometheus/client_golang/api",
 		"github.com/spf13/cobra", "go.yaml.in/yaml", "net/http/httputil",

@@ -6,7 +6,6 @@ import (
 	"time"
 	"unsafe"
 
-	"github.com/pharos-lb/pharos/forward"
 	"github.com/pharos-lb/pharos/forward/l4/kernel"
 	"golang.org/x/sys/unix"
 )
@@ -105,7 +104,8 @@ func (s *shard) giveAway(number, most int) (sessions []Session, files []int) {
 	for _, at := range s.sockets {
 		s.Forget(at.fd)
 		set := at.binding.settings.Load()
-		for x := at.newest; x != nil; x = x.older {
+		s.leaveLanes(at) // or they would go on past whoever goes on with them
+		for x := at.used.newest; x != nil; x = x.older {
 			s.Forget(x.upstream.fd)
 			if len(sessions) >= most {
 				continue
@@ -132,7 +132,7 @@ func (s *shard) takeBack() {
 	s.away = false
 	for _, at := range s.sockets {
 		_ = s.Watch(at.fd, unix.EPOLLIN|unix.EPOLLET, uint64(at.fd))
-		for x := at.newest; x != nil; x = x.older {
+		for x := at.used.newest; x != nil; x = x.older {
 			_ = s.Watch(x.upstream.fd, unix.EPOLLIN|unix.EPOLLET, uint64(x.upstream.fd))
 		}
 	}
@@ -190,7 +190,7 @@ func (s *shard) adoptOne(a *adopted) bool {
 	s.handle(a.fd).upstream = x.upstream
 	at.binding.active.Add(1)
 	at.sessions[x.key] = x
-	at.push(x)
+	at.used.push(x)
 	s.sessions++
 	s.server.count.carried.Add(1)
 	return true
@@ -202,8 +202,6 @@ func (x *session) client() netip.AddrPort { return kernel.AddrPort(&x.name) }
 // dropGiven ends what another process goes on with.
 func (s *shard) dropGiven() {
 	for _, at := range s.sockets {
-		for at.oldest != nil {
-			s.end(at.oldest, forward.OutcomeServed, false)
-		}
+		s.endAll(at)
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 
 	"github.com/pharos-lb/pharos/forward"
+	"github.com/pharos-lb/pharos/forward/l4/udp/offload"
 )
 
 // A Change is a new set of listeners with everything that can fail already done.
@@ -15,6 +16,7 @@ import (
 type Change struct {
 	server *Server
 	next   []planned
+	lane   *offload.Lane // opened for it; nil = there is one already, or none
 	done   bool
 }
 
@@ -70,6 +72,7 @@ func (s *Server) Prepare(listeners []Listener) (*Change, error) {
 		c.closeFresh()
 		return nil, errors.Join(errs...)
 	}
+	c.lane = s.openLane(c.next)
 	s.pending = true
 	return c, nil
 }
@@ -83,6 +86,9 @@ func (l *Listener) settle() error {
 		return fmt.Errorf("UDP listener %s: service is missing", l.Address)
 	case l.Idle < 0 || l.Sessions < 0 || l.Responses < AnyResponses:
 		return fmt.Errorf("UDP listener %s: idle, sessions and responses must not be negative", l.Address)
+	}
+	if l.Offload && (l.Responses != AnyResponses || l.QUIC != nil) {
+		return fmt.Errorf("UDP listener %s: offload goes neither with responses nor with quic, which look at every datagram", l.Address)
 	}
 	l.Idle = cmp.Or(l.Idle, DefaultIdle)
 	l.Sessions = cmp.Or(l.Sessions, DefaultSessions)
@@ -109,6 +115,7 @@ func (c *Change) Commit() {
 		c.closeFresh()
 		return
 	}
+	s.setLane(c.lane, wantsLane(c.next))
 	kept := make(map[*binding]bool, len(c.next))
 	old := s.bindings
 	s.bindings = make([]*binding, 0, len(c.next))
@@ -147,6 +154,9 @@ func (c *Change) Discard() {
 }
 
 func (c *Change) closeFresh() {
+	if c.lane != nil {
+		c.lane.Close()
+	}
 	for _, p := range c.next {
 		if p.fresh {
 			p.binding.close()

@@ -13,6 +13,9 @@
 // For QUIC a listener may know where in connection IDs servers write their
 // number: a client that changes its address then stays with its backend.
 //
+// With Listener.Offload the kernel carries sessions that prove to be worth it
+// (package offload); their sockets stay, for whatever it leaves to them.
+//
 // It never judges health and never repeats a datagram. The node builds it, runs
 // it and reloads it, as package l4.
 package udp

@@ -119,11 +119,13 @@ func (s *shard) sent(x *session, data []byte) {
 
 // passed notes that datagrams have gone to a backend.
 func (s *shard) passed(x *session, refused bool) {
-	switch {
+	switch set := x.at.binding.settings.Load(); {
 	case refused:
 		s.refused(x)
-	case x.at.binding.settings.Load().Responses == 0: // nobody answers
+	case set.Responses == 0: // nobody answers
 		s.end(x, forward.OutcomeServed, true)
+	case set.Offload:
+		s.offer(x, set)
 	}
 }
 
@@ -189,11 +191,11 @@ func (s *shard) begin(at *socket, set *Listener, k key, wanted netip.AddrPort) *
 	}
 	// A shard that has none to give up takes one all the same, or its clients would never be served
 	// while others have them all.
-	if at.binding.active.Add(1) > int64(set.Sessions) && at.oldest != nil {
+	if at.binding.active.Add(1) > int64(set.Sessions) && len(at.sessions) > 0 {
 		s.server.count.evicted.Add(1)
 		s.pass() // what it has been sent before it ends
-		if at.oldest != nil {
-			s.end(at.oldest, forward.OutcomeClient, false)
+		if x := s.oldest(at); x != nil {
+			s.end(x, forward.OutcomeClient, false)
 		}
 	}
 	x := s.newSession()
@@ -215,7 +217,7 @@ func (s *shard) begin(at *socket, set *Listener, k key, wanted netip.AddrPort) *
 	at.binding.begun.Add(1)
 	s.server.count.sessions.Add(1)
 	at.sessions[k] = x
-	at.push(x)
+	at.used.push(x)
 	s.sessions++
 	s.lookBy(s.now + int64(set.Idle))
 	return x

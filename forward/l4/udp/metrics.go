@@ -3,6 +3,7 @@ package udp
 import (
 	"sync/atomic"
 
+	"github.com/pharos-lb/pharos/forward/l4/udp/offload"
 	"github.com/prometheus/client_golang/prometheus"
 )
 
@@ -28,19 +29,29 @@ type Stats struct {
 	Opened, Reused uint64
 	// Carried counts sessions of the process that this one has replaced.
 	Carried uint64
+	// LaneWanted: a listener wants the kernel to carry sessions; LaneOpen: it does. Lane is what it carries; Received and
+	// Answered count its datagrams too.
+	LaneWanted, LaneOpen bool
+	Lane                 offload.Stats
 }
 
 // Stats returns the counters.
 func (s *Server) Stats() Stats {
+	s.mu.Lock() // what a lane that is closed has counted is in one place or the other
+	defer s.mu.Unlock()
 	c := &s.count
 	st := Stats{
 		Received: c.received.Load(), Answered: c.answered.Load(), Sessions: c.sessions.Load(), ByID: c.byID.Load(),
 		Evicted: c.evicted.Load(), NoBackend: c.noBackend.Load(), Refused: c.refused.Load(), Lost: c.lost.Load(),
 		Opened: c.opened.Load(), Reused: c.reused.Load(), Stray: c.stray.Load(),
-		Carried: c.carried.Load(),
+		Carried: c.carried.Load(), LaneWanted: s.laneWanted, Lane: s.lanePast,
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	if lane := s.lane.Load(); lane != nil {
+		st.LaneOpen = true
+		st.Lane.Add(lane.Stats())
+	}
+	st.Received += st.Lane.Asked
+	st.Answered += st.Lane.Answered
 	for _, b := range s.bindings {
 		st.Active += b.active.Load()
 	}
@@ -73,9 +84,33 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	sockets := desc("backend_sockets_total", "Sockets that sessions have taken to backends: opened, or reused after another session.", "how")
 	send(sockets, counter, s.Opened, "opened")
 	send(sockets, counter, s.Reused, "reused")
+	c.collectLane(&s, send)
 	dropped := desc("dropped_datagrams_total", "Datagrams dropped, by reason.", "reason")
 	send(dropped, counter, s.NoBackend, "no_backend")
 	send(dropped, counter, s.Refused, "refused")
 	send(dropped, counter, s.Lost, "lost")
 	send(dropped, counter, s.Stray, "stray")
+}
+
+// collectLane sends what the kernel's lane has to say, if a listener wants it.
+func (c collector) collectLane(s *Stats, send func(*prometheus.Desc, prometheus.ValueType, uint64, ...string)) {
+	if !s.LaneWanted {
+		return
+	}
+	open := uint64(0)
+	if s.LaneOpen {
+		open = 1
+	}
+	counter := prometheus.CounterValue
+	send(desc("offload_available", "1 if the kernel carries UDP sessions, 0 if it cannot and sockets carry all of them."), prometheus.GaugeValue, open)
+	send(desc("offloaded_sessions", "UDP sessions that the kernel carries."), prometheus.GaugeValue, uint64(s.Lane.Active))
+	send(desc("offload_entries_total", "UDP sessions that the kernel was given to carry, each time that they were."), counter, s.Lane.Entered)
+	send(desc("offload_emptied_total", "How often all UDP sessions went back to their sockets because the network had changed."), counter, s.Lane.Emptied)
+	refused := desc("offload_refused_total", "UDP sessions that the kernel could not be given, at each attempt, by reason.", "reason")
+	for _, why := range offload.Refusals {
+		send(refused, counter, s.Lane.Refused[why], why.String())
+	}
+	datagrams := desc("offloaded_datagrams_total", "Datagrams that the kernel has carried; the totals of all count them too.", "from")
+	send(datagrams, counter, s.Lane.Asked, "client")
+	send(datagrams, counter, s.Lane.Answered, "backend")
 }

@@ -14,6 +14,7 @@ import (
 
 	"github.com/pharos-lb/pharos/forward"
 	"github.com/pharos-lb/pharos/forward/l4/kernel"
+	"github.com/pharos-lb/pharos/forward/l4/udp/offload"
 	"github.com/pharos-lb/pharos/internal/handover"
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sys/unix"
@@ -48,6 +49,9 @@ type Listener struct {
 	Overflow bool
 	// QUIC finds the backend of a client that has changed its address; nil = nobody does.
 	QUIC *QUIC
+	// Offload has the kernel carry sessions that prove to be worth it, where it can (package offload). Neither with
+	// Responses nor with QUIC, which want to see every datagram.
+	Offload bool
 }
 
 // Options are what a Server needs.
@@ -55,6 +59,8 @@ type Options struct {
 	Listeners []Listener
 	// Registry gives backends. Required.
 	Registry *forward.Registry
+	// Offloaded is how many sessions the kernel carries at most, 0 … offload.MaxSessions; 0 means as many as that.
+	Offloaded int
 	// Shards is how many goroutines carry datagrams, 0 … 16; 0 means one for each processor.
 	Shards int
 	// Drain is how long sessions may go on after Run's context ends; 0 means
@@ -73,13 +79,20 @@ type Server struct {
 	drain    time.Duration
 	shards   []*shard
 	start    time.Time
+	offload  int // sessions in the lane at most
 	count    counters
+	log      *slog.Logger
+
+	lane atomic.Pointer[offload.Lane] // nil = sockets carry everything; changed with mu held
 
 	mu       sync.Mutex // guards the rest
 	state    state
 	pending  bool
 	bindings []*binding
 	adopted  [][]adopted // by shard: sessions of the process that this one replaces
+
+	laneWanted bool
+	lanePast   offload.Stats // of lanes that were closed
 }
 
 type state uint8
@@ -107,7 +120,13 @@ func New(opts Options) (*Server, error) {
 	if opts.Shards < 0 || opts.Shards > maxShards {
 		return nil, fmt.Errorf("udp: Shards is %d, want 0 … %d", opts.Shards, maxShards)
 	}
-	s := &Server{registry: opts.Registry, drain: opts.Drain, start: time.Now()}
+	if opts.Offloaded < 0 || opts.Offloaded > offload.MaxSessions {
+		return nil, fmt.Errorf("udp: Offloaded is %d, want 0 … %d", opts.Offloaded, offload.MaxSessions)
+	}
+	s := &Server{registry: opts.Registry, drain: opts.Drain, start: time.Now(), offload: opts.Offloaded, log: opts.Log}
+	if s.log == nil {
+		s.log = slog.New(slog.DiscardHandler)
+	}
 	if s.drain == 0 {
 		s.drain = forward.DefaultDrain
 	}
@@ -176,6 +195,9 @@ func (s *Server) Run(ctx context.Context) error {
 			sh.stopping = sh.now + int64(max(drain, 0))
 			if handed { // what clients send from here on is the other process's
 				sh.deafen()
+				for _, at := range sh.sockets {
+					sh.leaveLanes(at)
+				}
 			}
 			if handed && sh.away {
 				sh.dropGiven()
@@ -183,6 +205,9 @@ func (s *Server) Run(ctx context.Context) error {
 		})
 	}
 	wg.Wait()
+	s.mu.Lock()
+	s.setLane(nil, false)
+	s.mu.Unlock()
 	return nil
 }
 
@@ -210,6 +235,7 @@ func (s *Server) Close() error {
 	for _, sh := range s.shards {
 		sh.Close()
 	}
+	s.setLane(nil, false)
 	s.bindings, s.shards = nil, nil
 	return nil
 }

@@ -18,8 +18,10 @@ type session struct {
 	last     int64
 	asked    int // datagrams of the client
 	replies  int
+	lane     *laned // nil = its socket carries it
+	tryAgain int64  // before that it is not entered into the lane
 
-	newer, older *session // in socket's order of use
+	newer, older *session // in one of socket's orders
 }
 
 // A key tells the sessions of a socket apart.
@@ -33,34 +35,46 @@ type key struct {
 
 // A socket is where a shard takes the datagrams of one address.
 type socket struct {
-	fd             int32
-	binding        *binding
-	sessions       map[key]*session
-	newest, oldest *session
+	fd       int32
+	binding  *binding
+	sessions map[key]*session
+	used     order // those that sockets carry, by last use
+	laned    order // those that the kernel carries, by when they were looked at
 }
 
-func (at *socket) unlink(x *session) {
+// An order is sessions in a row.
+type order struct{ newest, oldest *session }
+
+func (o *order) unlink(x *session) {
 	if x.newer != nil {
 		x.newer.older = x.older
 	} else {
-		at.newest = x.older
+		o.newest = x.older
 	}
 	if x.older != nil {
 		x.older.newer = x.newer
 	} else {
-		at.oldest = x.newer
+		o.oldest = x.newer
 	}
 	x.newer, x.older = nil, nil
 }
 
-func (at *socket) push(x *session) {
-	x.older = at.newest
-	if at.newest != nil {
-		at.newest.newer = x
+func (o *order) push(x *session) {
+	x.older = o.newest
+	if o.newest != nil {
+		o.newest.newer = x
 	} else {
-		at.oldest = x
+		o.oldest = x
 	}
-	at.newest = x
+	o.newest = x
+}
+
+// renew makes a session the newest.
+func (o *order) renew(x *session) {
+	if o.newest != x {
+		o.unlink(x)
+		o.push(x)
+	}
 }
 
 // keptSessions is how many session structs a shard keeps for the next use.
@@ -78,15 +92,15 @@ func (s *shard) newSession() *session {
 // used notes that a session is in use.
 func (s *shard) used(x *session) {
 	x.last = s.now
-	if x.at.newest != x {
-		x.at.unlink(x)
-		x.at.push(x)
+	if x.lane == nil {
+		x.at.used.renew(x)
 	}
 }
 
 // end ends a session. Its socket rests for another one if nothing more can come for it.
 func (s *shard) end(x *session, outcome forward.Outcome, rest bool) {
-	x.at.unlink(x)
+	s.leaveLane(x) // before its socket can be another one's
+	x.at.used.unlink(x)
 	delete(x.at.sessions, x.key)
 	s.sessions--
 	x.upstream.session = nil

@@ -136,12 +136,13 @@ func (s *shard) expire() {
 	}
 	for _, at := range s.sockets {
 		idle := int64(at.binding.settings.Load().Idle)
-		for at.oldest != nil && s.now-at.oldest.last >= idle {
-			s.end(at.oldest, forward.OutcomeServed, false)
+		for at.used.oldest != nil && s.now-at.used.oldest.last >= idle {
+			s.end(at.used.oldest, forward.OutcomeServed, false)
 		}
-		if at.oldest != nil {
-			next = min(next, at.oldest.last+idle)
+		if at.used.oldest != nil {
+			next = min(next, at.used.oldest.last+idle)
 		}
+		next = min(next, s.sweep(at))
 	}
 	if s.rests.count > 0 {
 		s.rests.expire(s.now-int64(restAtMost), s.hangUp)
@@ -178,12 +179,18 @@ func (s *shard) leave(b *binding) {
 
 // drop gives up a socket with its sessions.
 func (s *shard) drop(at *socket) {
-	for at.oldest != nil {
-		s.end(at.oldest, forward.OutcomeServed, false)
-	}
+	s.endAll(at)
 	s.sockets = slices.DeleteFunc(s.sockets, func(x *socket) bool { return x == at })
 	s.handle(at.fd).socket = nil
 	unix.Close(int(at.fd))
+}
+
+// endAll ends the sessions of a socket.
+func (s *shard) endAll(at *socket) {
+	s.leaveLanes(at)
+	for at.used.oldest != nil {
+		s.end(at.used.oldest, forward.OutcomeServed, false)
+	}
 }
 
 // deafen stops to take what clients send; what backends answer still goes out.

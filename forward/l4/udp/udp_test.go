@@ -75,6 +75,7 @@ type fixture struct {
 	registry *forward.Registry
 	addr     netip.AddrPort
 	stop     func()
+	seen     map[*net.UDPConn]uint64 // how often the lane had been emptied when it was seen to carry a client's datagrams
 }
 
 func start(t *testing.T, l Listener, members ...netip.AddrPort) *fixture {
@@ -87,15 +88,30 @@ func start(t *testing.T, l Listener, members ...netip.AddrPort) *fixture {
 // serve runs a Server with so many shards.
 func (f *fixture) serve(t *testing.T, l Listener, shards int) *fixture {
 	t.Helper()
+	return f.run(t, Options{Listeners: []Listener{l}, Shards: shards})
+}
+
+// startWith is start with more to say.
+func startWith(t *testing.T, opts Options, members ...netip.AddrPort) *fixture {
+	t.Helper()
+	f := &fixture{pools: &fakePools{}}
+	f.pools.publish(members...)
+	return f.run(t, opts)
+}
+
+func (f *fixture) run(t *testing.T, opts Options) *fixture {
+	t.Helper()
 	var err error
 	if f.registry, err = forward.New(forward.Options{Pools: f.pools}); err != nil {
 		t.Fatal(err)
 	}
+	l := &opts.Listeners[0]
 	l.Service = "dns"
 	if !l.Address.IsValid() {
 		l.Address = netip.MustParseAddrPort("127.0.0.1:0")
 	}
-	if f.Server, err = New(Options{Registry: f.registry, Listeners: []Listener{l}, Shards: shards, Drain: -1}); err != nil {
+	opts.Registry, opts.Drain = f.registry, -1
+	if f.Server, err = New(opts); err != nil {
 		t.Fatal(err)
 	}
 	f.addr = f.Addrs()[0]
