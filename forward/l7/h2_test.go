@@ -220,11 +220,33 @@ func TestDowngrade(t *testing.T) {
 		return out
 	}
 	const bad = "RST PROTOCOL_ERROR"
+	sized := func(length, body string) []string { // the body is no field, and goes behind
+		return append(change(":method", "POST"), "content-length", length, "", body)
+	}
 	for name, c := range map[string]struct {
 		fields []string
 		want   string
 	}{
-		"plain":                     {get2, "200"},
+		"plain":                               {get2, "200"},
+		"body":                                {sized("3", "abc"), "200"},
+		"body longer than its length":         {sized("3", "abcGET /evil"), bad},
+		"body shorter than its length":        {sized("30", "abc"), bad},
+		"transfer-encoding and length":        {with("transfer-encoding", "chunked", "content-length", "0"), bad},
+		"transfer-encoding identity":          {with("transfer-encoding", "identity"), bad},
+		"CR in a value":                       {with("x", "a\rb"), bad},
+		"NUL in a name":                       {with("x\x00y", "a"), bad},
+		"bad UTF-8 in a name":                 {with("x\xff", "a"), bad},
+		"bad UTF-8 in a value":                {with("x", "\xff\xfe"), "200"},
+		"LF in the path":                      {change(":path", "/\n"), "400|" + bad},
+		"NUL in the path":                     {change(":path", "/\x00"), "400|" + bad},
+		"escaped NUL":                         {change(":path", "/%00"), "400"},
+		"double encoding":                     {change(":path", "/%252e%252e/"), "200"},
+		"dot segment between escaped slashes": {change(":path", "/a%2f..%2fb"), "400"},
+		"dot segment between backslashes":     {change(":path", "/a\\..\\b"), "400"},
+		"head too large":                      {with(strings.Split(strings.Repeat("x,"+strings.Repeat("a", 4<<10)+",", 4)+"x,y", ",")...), "431"},
+		// A field that is not kept whole leaves the compression undefined.
+		"field too large":           {with("x", strings.Repeat("a", 20_000)), "GOAWAY COMPRESSION_ERROR"},
+		"too many fields":           {with(strings.Split(strings.Repeat("a,b,", 128)+"a,b", ",")...), "431"},
 		"transfer-encoding":         {with("transfer-encoding", "chunked"), bad},
 		"connection":                {with("connection", "close"), bad},
 		"upgrade":                   {with("upgrade", "websocket"), bad},
@@ -270,24 +292,30 @@ func TestDowngrade(t *testing.T) {
 			mu.Unlock()
 			// The framer of the client refuses to write some of these: HPACK by itself does not.
 			w := dial2(t, f.addr)
-			fields := c.fields
+			fields, body := c.fields, ""
+			if n := len(fields); fields[n-2] == "" && fields[n-1] != "a" {
+				fields, body = fields[:n-2], fields[n-1]
+			}
 			for i := 0; i < len(fields); i += 2 { // pseudo fields first
 				if i > 0 && strings.HasPrefix(fields[i], ":") && !strings.HasPrefix(fields[i-2], ":") {
 					t.Fatal("pseudo field behind others")
 				}
 			}
-			w.open(1, true, fields...)
+			if w.open(1, body == "", fields...); body != "" {
+				w.WriteData(1, true, []byte(body))
+			}
 			got := w.next()
 			if !strings.Contains("|"+c.want+"|", "|"+got+"|") {
 				t.Errorf("got %s, want %s", got, c.want)
 			}
-			w.open(3, true, get2...)
-			if got := w.next(); got != "200" {
+			want := []string{"GET / "}
+			if w.open(3, true, get2...); strings.HasPrefix(c.want, "GOAWAY") {
+				want = nil
+			} else if got := w.next(); got != "200" {
 				t.Errorf("the next request got %s", got)
 			}
-			want := []string{"GET / "}
 			if c.want == "200" {
-				want = append(want, want...)
+				want = []string{fields[1] + " " + fields[5] + " " + body, want[0]}
 			}
 			mu.Lock()
 			defer mu.Unlock()

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/pharos-lb/pharos/forward"
+	"github.com/pharos-lb/pharos/forward/l7/certtest"
 )
 
 // TestLyingBackends: whatever a backend says, the client gets a well-formed
@@ -17,6 +18,8 @@ import (
 // answer in another's.
 func TestLyingBackends(t *testing.T) {
 	ok := "HTTP/1.1 200 OK\r\n"
+	ca := certtest.New(t)
+	secured := secure(ca, "a.test")
 	const cut = -1 // the connection ends inside the answer
 	tests := []struct {
 		name   string
@@ -45,6 +48,7 @@ func TestLyingBackends(t *testing.T) {
 		{"split by NUL", ok + "A: b\x00c\r\n\r\n", 502, "", forward.OutcomeProtocol},
 		{"head without end", ok + strings.Repeat("A: b\r\n", 4000), 502, "", forward.OutcomeProtocol},
 		{"too many fields", ok + strings.Repeat("A: b\r\n", 200) + "\r\n", 502, "", forward.OutcomeProtocol},
+		{"bare CR", ok + "A: b\rc\r\n\r\n", 502, "", forward.OutcomeProtocol},
 		{"1xx storm", strings.Repeat("HTTP/1.1 102 Processing\r\n\r\n", 1000), 502, "", forward.OutcomeProtocol},
 		{"101 unasked", "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n", 502, "", forward.OutcomeProtocol},
 
@@ -52,6 +56,8 @@ func TestLyingBackends(t *testing.T) {
 		{"short long body", ok + "Content-Length: 1000000\r\n\r\nabc!", cut, "", forward.OutcomeReset},
 		{"no last chunk", ok + "Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n!", cut, "", forward.OutcomeReset},
 		{"bad chunk", ok + "Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\nzz\r\n", 502, "", forward.OutcomeProtocol},
+		{"chunk size too large", ok + "Transfer-Encoding: chunked\r\n\r\nfffffffffffffffff\r\nabc", 502, "", forward.OutcomeProtocol},
+		{"chunk extension endless", ok + "Transfer-Encoding: chunked\r\n\r\n3;" + strings.Repeat("a", 9000), 502, "", forward.OutcomeProtocol},
 		{"bad trailer", ok + "Transfer-Encoding: chunked\r\n\r\n0\r\nno colon\r\n\r\n", 502, "", forward.OutcomeProtocol},
 
 		{"long body", ok + "Content-Length: 3\r\n\r\nabcHTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil", 200, "abc", forward.OutcomeServed},
@@ -63,7 +69,7 @@ func TestLyingBackends(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			f := start(t, Options{}, says(t, tt.answer))
+			f := start(t, Options{Listeners: []Listener{{Routes: anyRoute}, {Routes: anyRoute, TLS: secured, HTTP3: true}}}, says(t, tt.answer))
 			c := dial(t, f.addr)
 			for range 3 { // the same client connection, as long as it lasts
 				c.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n")
@@ -91,7 +97,82 @@ func TestLyingBackends(t *testing.T) {
 			until(t, "outcome", func() bool {
 				return f.registry.Snapshot()[1].Outcomes[tt.fact] > 0
 			})
+			three, _ := client3(t, ca, f.Addrs3()[0].String())
+			for version, c := range map[int]*http.Client{2: client2(t), 3: three} {
+				url := "http://" + f.addr
+				if version == 3 {
+					url = "https://a.test"
+				}
+				for range 3 {
+					res, err := c.Get(url)
+					if err != nil {
+						if tt.want == cut || version == 3 && tt.name == "1xx storm" { // of which quic-go's client takes five
+							continue
+						}
+						t.Fatalf("HTTP/%d: %v", version, err)
+					}
+					body, err := io.ReadAll(res.Body)
+					res.Body.Close()
+					switch {
+					case res.ProtoMajor != version:
+						t.Fatalf("got %s", res.Proto)
+					case tt.want == cut && err == nil && res.StatusCode != 502:
+						t.Fatalf("HTTP/%d: got the whole answer %d %q, want it cut", version, res.StatusCode, body)
+					case tt.want != cut && (err != nil || res.StatusCode != tt.want || tt.want != 502 && string(body) != tt.body):
+						t.Fatalf("HTTP/%d: got %d %q %v, want %d %q", version, res.StatusCode, body, err, tt.want, tt.body)
+					}
+				}
+			}
 		})
+	}
+}
+
+// TestResetInTheBody: a backend that resets its connection in the middle of an answer cuts it, for clients of any version, and
+// nothing else.
+func TestResetInTheBody(t *testing.T) {
+	ca := certtest.New(t)
+	had := make(chan struct{})
+	f := start(t, Options{Listeners: []Listener{{Routes: anyRoute}, {Routes: anyRoute, TLS: secure(ca, "a.test"), HTTP3: true}}},
+		rawBackend(t, func(c *net.TCPConn, r *bufio.Reader) {
+			for {
+				req, err := http.ReadRequest(r)
+				if err != nil {
+					return
+				}
+				if req.URL.Path == "/cut" {
+					io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\nabc")
+					<-had
+					c.SetLinger(0)
+					return
+				}
+				io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+			}
+		}))
+	three, _ := client3(t, ca, f.Addrs3()[0].String())
+	for version, c := range []*http.Client{1: client(t), 2: client2(t), 3: three} {
+		if version == 0 {
+			continue
+		}
+		url := "http://" + f.addr
+		if version == 3 {
+			url = "https://a.test"
+		}
+		res, err := c.Get(url + "/cut")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.ReadFull(res.Body, make([]byte, 3)); err != nil {
+			t.Fatalf("HTTP/%d: %v", version, err)
+		}
+		had <- struct{}{}
+		if rest, err := io.ReadAll(res.Body); err == nil || len(rest) > 0 || res.ProtoMajor != version {
+			t.Errorf("%s: got %q more and %v, want an error", res.Proto, rest, err)
+		}
+		res.Body.Close()
+		res, err = c.Get(url)
+		if got := slurp(t, res, err); got != "ok" {
+			t.Errorf("HTTP/%d: then got %q", version, got)
+		}
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"sync"
 	"testing"
 	"time"
 
@@ -98,6 +99,64 @@ func TestTimes(t *testing.T) {
 				wantLeft("/endless")
 			})
 		}
+	}
+}
+
+// A trickle is a body that comes too slowly.
+type trickle struct{ left int }
+
+func (r *trickle) Read(p []byte) (int, error) {
+	if r.left == 0 {
+		return 0, io.EOF
+	}
+	time.Sleep(minRateGrace / 20)
+	r.left--
+	p[0] = 'x'
+	return 1, nil
+}
+
+// TestTrickle: a client that never stops sending, but sends hardly anything, is refused, whatever it speaks.
+func TestTrickle(t *testing.T) {
+	ca := certtest.New(t)
+	times := Times{Body: 4 * time.Second} // what is spliced is looked at when that is over
+	f := start(t, Options{Listeners: []Listener{{Routes: anyRoute, Times: times, TLS: secure(ca, "a.test"), HTTP3: true}, {Routes: anyRoute, Times: times}}},
+		webBackend(t, func(_ http.ResponseWriter, r *http.Request) { io.Copy(io.Discard, r.Body) }))
+	three, _ := client3(t, ca, f.Addrs3()[0].String())
+	addr := f.Addrs()[1].String()
+	ask := map[int]func(size int) (*http.Response, error){
+		1: func(size int) (*http.Response, error) { // net/http would gather
+			w := dial(t, addr)
+			fmt.Fprintf(w, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n", size)
+			go io.CopyBuffer(struct{ io.Writer }{w.TCPConn}, &trickle{left: size}, make([]byte, 1))
+			return http.ReadResponse(w.r, nil)
+		},
+	}
+	for version, c := range map[int]*http.Client{2: client2(t), 3: three} {
+		ask[version] = func(size int) (*http.Response, error) {
+			req, _ := http.NewRequest("POST", map[int]string{2: "http://" + addr, 3: "https://a.test"}[version], &trickle{left: size})
+			req.ContentLength = int64(size)
+			return c.Do(req)
+		}
+	}
+	var wg sync.WaitGroup
+	for version, ask := range ask {
+		for _, size := range []int{1000, 1 << 20} { // is collected before it is passed on, or not
+			wg.Go(func() {
+				res, err := ask(size)
+				if err != nil {
+					t.Errorf("HTTP/%d, %d bytes: %v", version, size, err)
+					return
+				}
+				defer res.Body.Close()
+				if res.StatusCode != 408 || res.ProtoMajor != version {
+					t.Errorf("%s, %d bytes: got %d, want 408", res.Proto, size, res.StatusCode)
+				}
+			})
+		}
+	}
+	wg.Wait()
+	if n := f.Stats().Refusals["body_rate"]; n != 6 {
+		t.Errorf("%d refusals were counted, want 6", n)
 	}
 }
 
