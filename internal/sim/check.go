@@ -16,6 +16,9 @@ const evidenceFor = 20 * time.Second
 
 // checkStep holds one machine's step against the invariants.
 func (m *machine) checkStep(s decide.Step, before *steer.Plan) {
+	if s.Decided {
+		m.checkNeverEmpty(s.Plan) // whoever is mad answers, too
+	}
 	if m.mad != sane {
 		return
 	}
@@ -23,7 +26,6 @@ func (m *machine) checkStep(s decide.Step, before *steer.Plan) {
 	if !s.Decided {
 		return
 	}
-	m.checkNeverEmpty(s.Plan)
 	m.checkBudget(s.Plan)
 	if before != nil {
 		m.checkRoutes(before, s.Plan)

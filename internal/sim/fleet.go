@@ -28,18 +28,18 @@ const backendsPerSite = 2
 var fleets sync.Map
 
 // fleetOf returns the fleet of a size.
-func fleetOf(sites, perSite int) *fleet {
-	size := [2]int{sites, perSite}
+func fleetOf(sites, perSite, minSites int) *fleet {
+	size := [3]int{sites, perSite, minSites}
 	if f, ok := fleets.Load(size); ok {
 		return f.(*fleet)
 	}
-	f, _ := fleets.LoadOrStore(size, newFleet(sites, perSite))
+	f, _ := fleets.LoadOrStore(size, newFleet(sites, perSite, minSites))
 	return f.(*fleet)
 }
 
 // newFleet compiles a fleet of sites × perSite nodes that serve two services:
 // one everywhere, one at the first two sites only.
-func newFleet(sites, perSite int) *fleet {
+func newFleet(sites, perSite, minSites int) *fleet {
 	f := &fleet{}
 	for s := range sites {
 		f.sites = append(f.sites, fmt.Sprintf("s%02d", s))
@@ -48,7 +48,7 @@ func newFleet(sites, perSite int) *fleet {
 			f.siteOf = append(f.siteOf, s)
 		}
 	}
-	cfg, err := config.Parse("sim.yaml", []byte(f.yaml(perSite)), config.Sources{})
+	cfg, err := config.Parse("sim.yaml", []byte(f.yaml(perSite, minSites)), config.Sources{})
 	if err != nil {
 		panic("sim: its own configuration is wrong: " + err.Error())
 	}
@@ -65,7 +65,7 @@ func newFleet(sites, perSite int) *fleet {
 }
 
 // yaml writes the configuration.
-func (f *fleet) yaml(perSite int) string {
+func (f *fleet) yaml(perSite, minSites int) string {
 	var sites, peers strings.Builder
 	wide := &serviceText{port: 80, addr: 1}
 	narrow := &serviceText{port: 81, addr: 2}
@@ -82,7 +82,7 @@ func (f *fleet) yaml(perSite int) string {
 		fmt.Fprintf(&peers, "    %s: [{address: 127.%d.%d.254, asn: 64496}]\n", name, 1+s/250, s%250)
 	}
 	return "cluster: {name: sim}\nsites:\n" + sites.String() +
-		"services:\n  narrow:\n" + narrow.text() + "  wide:\n" + wide.text() +
+		"services:\n  narrow:\n" + narrow.text() + "  wide:\n" + fmt.Sprintf("    min_sites: %d\n", min(minSites, len(f.sites))) + wide.text() +
 		"zones:\n  sim.test: {names: {wide: {service: wide}, narrow: {service: narrow}}}\n" +
 		"drain: {depreference: 5s}\nbgp:\n  asn: 64500\n  prefixes:\n" + f.prefixes() + "  peers:\n" + peers.String()
 }

@@ -58,7 +58,8 @@ type machine struct {
 	relayed  map[string]uint64 // per observer: the newest seq that was passed on
 	repaired map[int]time.Duration
 	pending  []order
-	counted  []time.Duration // by position: when a verdict on a statement began or ceased to count
+	kept     map[health.Scope]health.Override // every order, as of the newest change
+	counted  []time.Duration                  // by position: when a verdict on a statement began or ceased to count
 }
 
 // A disk is what survives a machine's lives.
@@ -92,7 +93,7 @@ func (m *machine) boot() {
 		return
 	}
 	topology := m.w.fleet.topologies[m.id]
-	m.alive, m.frozen, m.said, m.stepping, m.waiting, m.pending = true, false, nil, false, nil, nil
+	m.alive, m.frozen, m.said, m.stepping, m.waiting, m.pending, m.kept = true, false, nil, false, nil, nil, nil
 	m.life++
 	m.relayed, m.repaired = map[string]uint64{}, map[int]time.Duration{}
 	m.findings = make([]track, len(topology.Layout.Targets))

@@ -65,6 +65,16 @@ var mutations = []mutation{
 		"invariant 8",
 	},
 	{
+		"a service has no minimum of sites", "internal/steer/keep.go",
+		[]string{"\tj.minimum(s, sp, ipv6)\n}", "}"},
+		"is answered at 1 sites",
+	},
+	{
+		"orders of others wait for something else to be decided", "internal/decide/orders.go",
+		[]string{"\tif changed {\n\t\tc.setOrders()\n\t}\n\treturn changed, refused", "\treturn changed, refused"},
+		"invariant 8: a drain of",
+	},
+	{
 		"a site withdraws a prefix below its minimum", "internal/steer/together.go",
 		[]string{
 			"\tcase j.others(spec, time.Time{}) < spec.config.MinSites:\n\t\twhy", "\tcase j.others(spec, time.Time{}) < 0:\n\t\twhy",

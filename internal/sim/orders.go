@@ -1,9 +1,12 @@
 package sim
 
 import (
+	"cmp"
+	"slices"
 	"time"
 
 	"github.com/pharos-lb/pharos/internal/health"
+	"github.com/pharos-lb/pharos/internal/steer"
 )
 
 // An order waits for its acknowledgement.
@@ -36,9 +39,65 @@ func (m *machine) command(v health.Override) {
 	m.stepSoon()
 }
 
+// effectWithin is how long a drain, or its end, may take to be in effect everywhere in good weather.
+const effectWithin = 5 * time.Second
+
+// drill drains a site by an order at any machine and takes it back: each has to be in effect everywhere soon.
+func (w *world) drill() {
+	m := w.machines[w.random.IntN(len(w.machines))]
+	site := w.random.IntN(len(w.fleet.sites))
+	v := health.Override{Scope: health.Scope{Kind: health.ScopeSite, Site: w.fleet.sites[site]}, Order: health.OrderDrain}
+	w.note("%s: %s %s, a drill", m.name, v.Scope, v.Order)
+	m.command(v)
+	w.in(effectWithin, func() {
+		w.checkDrained(v, true)
+		v.Order = health.OrderNone
+		m.command(v)
+		w.in(effectWithin, func() { w.checkDrained(v, false) })
+	})
+}
+
+// checkDrained: an order of a moment ago stands everywhere, or no more, and no plan answers with what is drained,
+// but for want of anything else.
+func (w *world) checkDrained(v health.Override, want bool) {
+	for _, m := range w.machines {
+		stands := slices.ContainsFunc(m.core.Standing(), func(o health.Override) bool { return o.Scope == v.Scope && o.Order == health.OrderDrain })
+		if stands != want {
+			w.violated(m, "invariant 8: a drain of %s stands %v, %v after it was ordered so", v.Scope, stands, effectWithin)
+			continue
+		}
+		p := m.core.Plan()
+		for i := range p.Services {
+			for k := range p.Services[i].Sites {
+				s := &p.Services[i].Sites[k]
+				if want && p.Topology.SiteName(i, k) == v.Scope.Site && s.Eligible && s.Why != steer.ReasonFailOpen && s.Why != steer.ReasonMinimum {
+					w.violated(m, "invariant 8: answers with %s (%s) %v after it was drained", v.Scope, s.Why, effectWithin)
+				}
+			}
+		}
+	}
+}
+
+// checkKept: within a life no order is lost, and none that was replaced comes back, not even for a moment.
+func (m *machine) checkKept(all []health.Override) {
+	held := make(map[health.Scope]health.Override, len(all))
+	for _, v := range all {
+		held[v.Scope] = v
+	}
+	for scope, was := range m.kept {
+		is, ok := held[scope]
+		// The rule of Override.Compare written out once more, so that a mistake there is not believed here.
+		if !ok || cmp.Or(cmp.Compare(is.Counter, was.Counter), cmp.Compare(is.Order, was.Order), cmp.Compare(is.Writer, was.Writer)) < 0 {
+			m.w.violated(m, "invariant 4: %s was %s (counter %d), and is %s (counter %d) again", scope, was.Order, was.Counter, is.Order, is.Counter)
+		}
+	}
+	m.kept = held
+}
+
 // publishOrders tells everybody, and the disk.
 func (m *machine) publishOrders() {
 	all, digest := m.core.Overrides()
+	m.checkKept(all)
 	m.saveOrders(all, digest)
 	for _, other := range m.w.machines {
 		if other != m {

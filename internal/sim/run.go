@@ -17,6 +17,8 @@ type Options struct {
 	Sites, PerSite int
 	// Storm is how long the bad weather lasts; default 60 s.
 	Storm time.Duration
+	// MinSites is the minimum of sites of the service that is everywhere; default 1.
+	MinSites int
 	// Lone has nothing happen but one mad node, or one mad site: by itself it
 	// must change no verdict on anybody else.
 	Lone bool
@@ -71,6 +73,7 @@ func Run(o Options) *Result {
 	w.end = end
 	w.at(warmUp+w.o.Storm, w.clear)
 	w.at(warmUp+w.o.Storm+agreeWithin, w.checkAgreement)
+	w.at(warmUp+w.o.Storm+agreeWithin+time.Second, w.drill)
 	w.at(end, w.checkAgreement)
 	w.at(end, w.checkTruth)
 	w.play()
@@ -179,7 +182,7 @@ func newWorld(o Options) *world {
 	if o.Storm == 0 {
 		o.Storm = time.Minute
 	}
-	w := &world{o: o, random: random, fleet: fleetOf(o.Sites, o.PerSite), lone: -1, standings: map[netip.Prefix][]standing{}}
+	w := &world{o: o, random: random, fleet: fleetOf(o.Sites, o.PerSite, max(o.MinSites, 1)), lone: -1, standings: map[netip.Prefix][]standing{}}
 	targets := len(w.fleet.layout.Targets)
 	w.backendDown = make([]bool, targets)
 	w.honestDown = make([]time.Duration, targets)

@@ -17,10 +17,13 @@ var (
 	seed   = flag.Uint64("seed", 0, "the one seed that TestSeeds plays, with its weather")
 )
 
-// optionsOf is what a seed plays: every fifth a lone madness, every hundredth a
+// optionsOf is what a seed plays: every fifth a lone madness, every tenth a service that needs two sites, every hundredth a
 // large fleet, every thousandth one of 200 nodes.
 func optionsOf(seed uint64) Options {
 	o := Options{Seed: seed, Lone: seed%5 == 4}
+	if seed%10 == 3 {
+		o.MinSites = 2
+	}
 	switch {
 	case seed%1000 == 500:
 		o.Sites, o.PerSite, o.Storm = 50, 4, 20*time.Second
