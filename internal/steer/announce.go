@@ -165,6 +165,9 @@ func (j *judgement) route(spec *routeSpec, r *Route, announced bool) {
 	}
 	if m.aside && (r.Why == ReasonDrained || r.Why == ReasonFinishing || r.Why == ReasonOrderedDown) {
 		r.serves = health.StatusUp // names lead here as before
+		if !announced && j.othersHere(spec) {
+			r.serves = health.StatusUnknown // or their word, that the last of them is about to leave, would not count
+		}
 	}
 	j.returns(r, announced)
 	if d := j.closed(spec, announced); d != ReasonNone && (r.Why == d || r.Cause == d) {

@@ -2,11 +2,13 @@ package steer
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/pharos-lb/pharos/internal/config"
+	"github.com/pharos-lb/pharos/internal/health"
 )
 
 // stagesOf is what becomes of the drain of fra, a line for each change: the stage of the prefix, of the service, and whether
@@ -131,6 +133,38 @@ func TestDrainOfPrefixLeavesNames(t *testing.T) {
 		if got := tr.announced(); len(got) != 2 {
 			t.Fatalf("after %s: announced at %v", order, got)
 		}
+	}
+}
+
+// A node whose route has gone by an order on the prefix says that its site serves, which leaves names alone, but abstains while
+// another node of its site announces: when that one is about to leave, most would say otherwise, and two sites leave at once.
+func TestDrainedNodeAbstains(t *testing.T) {
+	tr := newTroupe(t, []string{"fra", "iad"}, func(p *config.Prefix) { p.MinSites = 0 })
+	tr.order("drain prefix/192.0.2.0/24")
+	tr.pass(2 * time.Minute)
+	fra := tr.at("fra")
+	says := func(other health.Status) (serves health.Status) {
+		v := *fra.view
+		v.Verdicts = slices.Clone(v.Verdicts)
+		route := health.PrefixTarget(health.KindRoute, anycastPrefix, "fra")
+		at, _ := fra.topology.Layout.Index(route)
+		v.Verdicts[at] = health.Verdict{Status: other, Why: health.WhyProbes}
+		p := Decide(fra.topology, &v, fra.facts, fra.plan)
+		if p.Announces(anycastPrefix) {
+			t.Fatalf("it is drained, and announces: %+v", p.Routes[0])
+		}
+		p.Statements(func(target int, s health.Status) {
+			if target == p.Topology.routes[0].sites[0].serves {
+				serves = s
+			}
+		})
+		return serves
+	}
+	if got := says(health.StatusDown); got != health.StatusUp {
+		t.Errorf("nobody of its site announces: it says that it serves: %s, want up", got)
+	}
+	if got := says(health.StatusUp); got != health.StatusUnknown {
+		t.Errorf("another node of its site announces: it says that it serves: %s, want unknown", got)
 	}
 }
 

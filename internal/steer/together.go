@@ -38,6 +38,17 @@ func (j *judgement) stands(s *routeSite) bool {
 	return fresh && known && serves.Status == health.StatusUp && route.Status == health.StatusUp
 }
 
+// othersHere reports whether this node's site states that it announces. Of a node that does not, it tells of others.
+func (j *judgement) othersHere(spec *routeSpec) bool {
+	for i := range spec.sites {
+		if s := &spec.sites[i]; s.site == j.t.SelfSite {
+			route, known := j.stated(s.route)
+			return known && route.Status == health.StatusUp
+		}
+	}
+	return false
+}
+
 // others counts the other sites that serve the prefix and mean to go on, and said so after a time.
 func (j *judgement) others(spec *routeSpec, after time.Time) (n int) {
 	for i := range spec.sites {
