@@ -223,7 +223,10 @@ func (w *work) record(log *accessLog, took time.Duration) {
 		Method: w.ask.Method, Target: w.ask.Path, Host: w.ask.Host, Proto: "HTTP/1.1",
 		Status: w.status, Up: w.upBytes, Down: w.downBytes,
 		Listener: w.set.name, Service: w.service, Backend: w.backend, RequestID: w.requestID, Trouble: w.trouble,
-		Referer: w.told("referer"), UserAgent: w.told("user-agent"),
+		Referer: w.referer, UserAgent: w.agent,
+	}
+	if !w.kept {
+		e.Referer, e.UserAgent = w.told("referer"), w.told("user-agent")
 	}
 	switch {
 	case w.req.version == 2:
@@ -259,10 +262,7 @@ func (w *work) remember() {
 	keep(&w.ask.Path)
 	keep(&w.ask.Query)
 	keep(&w.ask.Host)
-	for i := range w.req.fields {
-		if f := &w.req.fields[i]; is(f.name, "referer") || is(f.name, "user-agent") {
-			keep(&f.name)
-			keep(&f.value)
-		}
-	}
+	w.referer, w.agent, w.kept = w.told("referer"), w.told("user-agent"), true
+	keep(&w.referer)
+	keep(&w.agent)
 }

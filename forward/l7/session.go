@@ -80,6 +80,8 @@ type work struct {
 	upBytes, downBytes int64
 	service, backend   string
 	trouble            string
+	kept               bool // the head's bytes are not looked at any more: the next two are what the log wants of its fields
+	referer, agent     []byte
 	deadline           *deadline // of the whole; nil = none
 }
 
@@ -104,6 +106,7 @@ func (w *work) free() {
 	w.rule, w.requestID, w.ask = nil, nil, route.Request{}
 	w.gate, w.meter, w.upBytes, w.downBytes, w.took = nil, nil, 0, 0, 0
 	w.service, w.backend, w.trouble = "", "", ""
+	w.kept, w.referer, w.agent = false, nil, nil
 	w.who, w.trusted, w.prefers, w.status = netip.Addr{}, false, 0, 0
 	w.scan, w.sent, w.grpcEnds = headScan{}, false, false
 	w.req.head, w.req.minor, w.req.version = false, 1, 1 // what a reply to an unread request assumes
