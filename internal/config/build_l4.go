@@ -8,9 +8,10 @@ import (
 
 // What becomes of connections to a backend that is out of use.
 const (
-	goneKeep  = "keep"
-	goneDrain = "drain"
-	goneAbort = "abort"
+	goneSilent = "silent" // of sessions, the default
+	goneKeep   = "keep"
+	goneDrain  = "drain"
+	goneAbort  = "abort"
 )
 
 // A TCPListener forwards connections to one service, or by TLS hello to several.

@@ -148,6 +148,7 @@ func checkConfig(t *testing.T, cfg *config.Config) {
 		must(kinds == 1 && l.Bind.Port > 0, "listener", l)
 		if l.UDP != nil {
 			must(services[l.UDP.Service] != nil && l.UDP.Idle > 0 && l.UDP.Sessions > 0 && l.UDP.Responses >= -1, "listener", l)
+			must((l.UDP.GoneAfter > 0) == (l.UDP.BackendGone == "silent" || l.UDP.BackendGone == "drain"), "listener", l)
 			continue
 		}
 		if l.TCP != nil {

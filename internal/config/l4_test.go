@@ -60,15 +60,18 @@ func TestUDPListener(t *testing.T) {
 		}
 	}
 	want := []*config.UDPListener{
-		{Service: "dns", Idle: 5 * time.Second, Responses: 1, Sessions: 16384},
-		{Service: "log", Idle: 30 * time.Second, Responses: 0, Sessions: 100},
-		{Service: "web", Idle: 30 * time.Second, Responses: -1, Sessions: 16384, QUIC: &config.QUIC{
+		{Service: "dns", Idle: 5 * time.Second, Responses: 1, Sessions: 16384, BackendGone: "silent", GoneAfter: 2 * time.Second},
+		{Service: "log", Idle: 30 * time.Second, Responses: 0, Sessions: 100, BackendGone: "silent", GoneAfter: 2 * time.Second},
+		{Service: "web", Idle: 30 * time.Second, Responses: -1, Sessions: 16384, BackendGone: "silent", GoneAfter: 2 * time.Second, QUIC: &config.QUIC{
 			Length: 8, Servers: map[string]netip.AddrPort{
 				"\x0a\x01": netip.MustParseAddrPort("10.0.0.1:443"), "\x0a\x02": netip.MustParseAddrPort("10.0.0.2:443"),
 			},
 		}},
-		{Service: "log", Idle: 30 * time.Second, Responses: -1, Sessions: 16384, Offload: true},
-		{Service: "log", Idle: 30 * time.Second, Responses: 0, Sessions: 16384},
+		{Service: "log", Idle: 30 * time.Second, Responses: -1, Sessions: 16384, Offload: true, BackendGone: "silent", GoneAfter: 2 * time.Second},
+		{Service: "log", Idle: 30 * time.Second, Responses: 0, Sessions: 16384, BackendGone: "silent", GoneAfter: 2 * time.Second},
+		{Service: "log", Idle: 30 * time.Second, Responses: -1, Sessions: 16384, BackendGone: "drain", GoneAfter: 30 * time.Second},
+		{Service: "log", Idle: 30 * time.Second, Responses: -1, Sessions: 16384, BackendGone: "silent", GoneAfter: 500 * time.Millisecond},
+		{Service: "log", Idle: 30 * time.Second, Responses: -1, Sessions: 16384, BackendGone: "abort"},
 	}
 	if diff := cmp.Diff(want, got, same); diff != "" {
 		t.Errorf("-want +got:\n%s", diff)

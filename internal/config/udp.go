@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"encoding/hex"
 	"net/netip"
 	"time"
@@ -13,6 +14,8 @@ const (
 	maxUDPSessions     = 1_000_000
 	maxResponses       = 1000
 	maxQUICServers     = 1000
+	minGoneAfter       = 100 * time.Millisecond
+	defaultSilentAfter = 2 * time.Second
 	offloadNone        = "none"
 	offloadKernel      = "kernel"
 )
@@ -25,6 +28,9 @@ type UDPListener struct {
 	Sessions  int
 	QUIC      *QUIC // nil = sessions by addresses alone
 	Offload   bool  // the kernel carries sessions where it can
+
+	BackendGone string        // "silent", "keep", "drain" or "abort"
+	GoneAfter   time.Duration // of silent and drain
 }
 
 // QUIC says how servers write their number into connection IDs.
@@ -40,6 +46,8 @@ func udpKeys() *shape {
 		may("responses", one(integer("responses", 0, maxResponses)), "How many answers a datagram gets, after which its session ends: 1 for DNS, 0 for syslog. Default: any number"),
 		with("sessions", one(integer("sessions", 1, maxUDPSessions)), defaultUDPSessions, "How many sessions there may be; the oldest gives way"),
 		with("offload", one(enum("a lane", offloadNone, offloadKernel)), offloadNone, "kernel: the kernel carries sessions that prove to be worth it, past firewall and sockets; needs Linux 6.6, CAP_BPF and CAP_NET_ADMIN, and sockets carry them where it cannot"),
+		may("backend_gone", one(enum("a policy", goneSilent, goneKeep, goneDrain, goneAbort)), "What becomes of sessions of a backend that is down, drained or removed: silent (one ends when a datagram has had no answer for gone_after, once there is another backend), keep, drain (all end after gone_after) or abort (all end). Default: silent"),
+		may("gone_after", one(duration("gone_after", minGoneAfter, maxIdle, time.Millisecond)), "How long silent and drain wait. Default: 2s for silent, 30s for drain"),
 		may("quic", object(
 			need("length", one(integer("length", 2, 20)), "The length of the servers' connection IDs, in bytes"),
 			need("servers", list(object(
@@ -69,6 +77,7 @@ func (b *builder) buildUDP(at *value, serve func(string) string) *UDPListener {
 	if at.given("responses") {
 		l.Responses = get[int](at, "responses")
 	}
+	b.buildUDPGone(l, at)
 	quic := at.entry("quic")
 	if l.Offload && (l.Responses >= 0 || quic != nil) {
 		b.refuse(at.entry("offload"), refuse("kernel goes neither with responses nor with quic, which look at every datagram: leave out the one or the other"))
@@ -95,6 +104,21 @@ func (b *builder) buildUDP(at *value, serve func(string) string) *UDPListener {
 		l.QUIC.Servers[id] = get[netip.AddrPort](item, "address")
 	}
 	return l
+}
+
+// buildUDPGone reads what becomes of sessions of backends that are out of use.
+func (b *builder) buildUDPGone(l *UDPListener, at *value) {
+	l.BackendGone, l.GoneAfter = cmp.Or(get[string](at, "backend_gone"), goneSilent), get[time.Duration](at, "gone_after")
+	switch l.BackendGone {
+	case goneSilent:
+		l.GoneAfter = cmp.Or(l.GoneAfter, defaultSilentAfter)
+	case goneDrain:
+		l.GoneAfter = cmp.Or(l.GoneAfter, defaultGoneAfter)
+	default:
+		if at.given("gone_after") && at.sound("backend_gone") {
+			b.refuse(at.entry("gone_after"), refuse("says nothing with backend_gone: %s, which waits for nothing: leave it out", l.BackendGone))
+		}
+	}
 }
 
 // checkUDPServices refuses services of which other sites could not tell whether

@@ -57,6 +57,18 @@ func gonePolicy(word string) l4.Gone {
 	return l4.GoneKeep
 }
 
+func udpGonePolicy(word string) udp.Gone {
+	switch word {
+	case "keep":
+		return udp.GoneKeep
+	case "drain":
+		return udp.GoneDrain
+	case "abort":
+		return udp.GoneAbort
+	}
+	return udp.GoneSilent
+}
+
 func (s *Setup) udpListeners() []udp.Listener {
 	var out []udp.Listener
 	for i := range s.Config.Listeners {
@@ -67,7 +79,7 @@ func (s *Setup) udpListeners() []udp.Listener {
 		for _, a := range s.addresses(l.Bind, s.Config.Served(l)) {
 			u := udp.Listener{
 				Overflow: overflows(l.Bind), Address: wildcard(a), Service: l.UDP.Service, Idle: l.UDP.Idle, Responses: l.UDP.Responses, Sessions: l.UDP.Sessions,
-				Offload: l.UDP.Offload,
+				Offload: l.UDP.Offload, BackendGone: udpGonePolicy(l.UDP.BackendGone), GoneAfter: l.UDP.GoneAfter,
 			}
 			if q := l.UDP.QUIC; q != nil {
 				u.QUIC = &udp.QUIC{Length: q.Length, Servers: q.Servers}

@@ -84,14 +84,18 @@ func (l *Listener) settle() error {
 		return errors.New("listen on UDP: address is missing")
 	case l.Service == "":
 		return fmt.Errorf("UDP listener %s: service is missing", l.Address)
-	case l.Idle < 0 || l.Sessions < 0 || l.Responses < AnyResponses:
-		return fmt.Errorf("UDP listener %s: idle, sessions and responses must not be negative", l.Address)
+	case l.Idle < 0 || l.Sessions < 0 || l.Responses < AnyResponses || l.GoneAfter < 0:
+		return fmt.Errorf("UDP listener %s: idle, sessions, responses and the time that gone backends have must not be negative", l.Address)
 	}
 	if l.Offload && (l.Responses != AnyResponses || l.QUIC != nil) {
 		return fmt.Errorf("UDP listener %s: offload goes neither with responses nor with quic, which look at every datagram", l.Address)
 	}
 	l.Idle = cmp.Or(l.Idle, DefaultIdle)
 	l.Sessions = cmp.Or(l.Sessions, DefaultSessions)
+	if l.BackendGone == GoneDrain {
+		l.GoneAfter = cmp.Or(l.GoneAfter, DefaultDrainAfter)
+	}
+	l.GoneAfter = cmp.Or(l.GoneAfter, DefaultSilentAfter)
 	if l.QUIC != nil {
 		own := *l.QUIC // shards read it while the next change is checked
 		l.QUIC = &own

@@ -159,9 +159,9 @@ func (s *shard) find(at *socket, i int, source, data []byte) *session {
 	if set.QUIC != nil {
 		if place, ok := set.QUIC.server(data); ok {
 			wanted = set.QUIC.address(place)
-			if x != nil && x.backend.Address() != wanted {
+			if x != nil && !x.serves(wanted) {
 				k.bound = place + 1
-				if x = at.sessions[k]; x != nil && x.backend.Address() != wanted {
+				if x = at.sessions[k]; x != nil && !x.serves(wanted) {
 					s.pass()                 // the numbers are others since a reload
 					if at.sessions[k] == x { // it has not ended by that
 						s.end(x, forward.OutcomeServed, false)
@@ -171,13 +171,21 @@ func (s *shard) find(at *socket, i int, source, data []byte) *session {
 			}
 		}
 	}
+	switch {
+	case x == nil:
+		x = s.begin(at, set, k, wanted)
+	case s.forsaken(x, set):
+		x = s.elsewhere(x, set, wanted)
+	}
 	if x == nil {
-		if x = s.begin(at, set, k, wanted); x == nil {
-			return nil
-		}
-		h := &s.in.headers[i].Hdr
-		x.name, x.nameLen = s.in.names[i], h.Namelen
+		return nil
+	}
+	if x.nameLen == 0 {
+		x.name, x.nameLen = s.in.names[i], s.in.headers[i].Hdr.Namelen
 		x.from = uint8(copy(x.source[:], source))
+	}
+	if x.waiting == 0 && x.lane == nil {
+		x.waiting = s.now
 	}
 	s.used(x)
 	return x
@@ -198,14 +206,19 @@ func (s *shard) begin(at *socket, set *Listener, k key, wanted netip.AddrPort) *
 			s.end(x, forward.OutcomeClient, false)
 		}
 	}
-	x := s.newSession()
-	x.key, x.at, x.last = k, at, s.now
-	x.backend = s.choose(set, at, k, wanted)
-	if x.backend == nil {
+	b := s.choose(set, at, k, wanted)
+	if b == nil {
 		at.binding.active.Add(-1)
 		s.server.count.noBackend.Add(1)
 		return nil
 	}
+	return s.beginWith(at, set, k, wanted, b)
+}
+
+// beginWith begins a session of a backend that was claimed for it. It is counted as active already.
+func (s *shard) beginWith(at *socket, set *Listener, k key, wanted netip.AddrPort, b *forward.Backend) *session {
+	x := s.newSession()
+	x.key, x.at, x.last, x.backend, x.sought = k, at, s.now, b, wanted
 	if err := s.connect(x); err != nil {
 		x.backend.Failed(err)
 		x.backend.Done()
@@ -220,6 +233,12 @@ func (s *shard) begin(at *socket, set *Listener, k key, wanted netip.AddrPort) *
 	at.used.push(x)
 	s.sessions++
 	s.lookBy(s.now + int64(set.Idle))
+	if set.BackendGone.ends() {
+		s.lookBy(s.now + int64(housekeeping))
+		if !b.InUse() { // a connection ID has named it
+			at.judged.plan = 0
+		}
+	}
 	return x
 }
 
@@ -228,7 +247,11 @@ func (s *shard) choose(set *Listener, at *socket, k key, wanted netip.AddrPort) 
 	registry := s.server.registry
 	edition := registry.Load()
 	if wanted.IsValid() {
-		if b := registry.ClaimAddress(set.Service, wanted); b != nil {
+		switch b := registry.ClaimAddress(set.Service, wanted); {
+		case b == nil:
+		case set.BackendGone == GoneAbort && !b.InUse():
+			b.Done()
+		default:
 			s.server.count.byID.Add(1)
 			return b
 		}
@@ -274,7 +297,7 @@ func (s *shard) answer(u *upstream) {
 			_, segment := s.out.told(i)
 			datagrams := pieces(len(s.out.message(i)), segment)
 			s.out.direct(i, &x.name, x.nameLen, x.source[:x.from], segment)
-			x.replies += datagrams
+			x.replies, x.waiting = x.replies+datagrams, 0
 			s.server.count.answered.Add(uint64(datagrams))
 		}
 		s.out.used += n

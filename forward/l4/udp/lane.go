@@ -105,10 +105,10 @@ func (s *shard) offer(x *session, set *Listener) {
 		x.tryAgain = s.now + int64(laneRetry)
 		return
 	}
-	x.lane = &laned{session: own, generation: generation, checked: s.now}
+	x.lane, x.waiting = &laned{session: own, generation: generation, checked: s.now}, 0
 	x.at.used.unlink(x)
 	x.at.laned.push(x)
-	s.lookBy(s.now + int64(sweepEvery(set.Idle)))
+	s.lookBy(s.now + min(int64(sweepEvery(set.Idle)), int64(housekeeping)))
 }
 
 func unmapped(a netip.AddrPort) netip.AddrPort {

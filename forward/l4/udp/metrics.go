@@ -12,6 +12,7 @@ type counters struct {
 	received, answered, sessions, byID atomic.Uint64
 	evicted, noBackend, refused, lost  atomic.Uint64
 	opened, reused, stray, carried     atomic.Uint64
+	gone                               atomic.Uint64
 }
 
 // Stats is a Server at one moment.
@@ -25,6 +26,8 @@ type Stats struct {
 	// backend had nobody at its port, Lost datagrams that could not be sent, Stray those
 	// of backends that came after the end of their session.
 	Evicted, NoBackend, Refused, Lost, Stray uint64
+	// Gone counts sessions that ended because their backend was out of use.
+	Gone uint64
 	// Opened counts sockets to backends, Reused sessions that have taken over one that another had.
 	Opened, Reused uint64
 	// Carried counts sessions of the process that this one has replaced.
@@ -43,7 +46,7 @@ func (s *Server) Stats() Stats {
 	st := Stats{
 		Received: c.received.Load(), Answered: c.answered.Load(), Sessions: c.sessions.Load(), ByID: c.byID.Load(),
 		Evicted: c.evicted.Load(), NoBackend: c.noBackend.Load(), Refused: c.refused.Load(), Lost: c.lost.Load(),
-		Opened: c.opened.Load(), Reused: c.reused.Load(), Stray: c.stray.Load(),
+		Opened: c.opened.Load(), Reused: c.reused.Load(), Stray: c.stray.Load(), Gone: c.gone.Load(),
 		Carried: c.carried.Load(), LaneWanted: s.laneWanted, Lane: s.lanePast,
 	}
 	if lane := s.lane.Load(); lane != nil {
@@ -80,6 +83,7 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	send(desc("received_datagrams_total", "Datagrams of clients."), counter, s.Received)
 	send(desc("answered_datagrams_total", "Datagrams of backends."), counter, s.Answered)
 	send(desc("evicted_sessions_total", "UDP sessions that gave way to newer ones."), counter, s.Evicted)
+	send(desc("gone_sessions_total", "UDP sessions that ended because their backend was out of use."), counter, s.Gone)
 	send(desc("carried_sessions_total", "UDP sessions that were begun in a process that this one has replaced."), counter, s.Carried)
 	sockets := desc("backend_sockets_total", "Sockets that sessions have taken to backends: opened, or reused after another session.", "how")
 	send(sockets, counter, s.Opened, "opened")

@@ -49,6 +49,10 @@ type Listener struct {
 	Overflow bool
 	// QUIC finds the backend of a client that has changed its address; nil = nobody does.
 	QUIC *QUIC
+	// BackendGone and GoneAfter say what becomes of sessions of a backend that is out of use; GoneAfter 0 means the policy's
+	// default.
+	BackendGone Gone
+	GoneAfter   time.Duration
 	// Offload has the kernel carry sessions that prove to be worth it, where it can (package offload). Neither with
 	// Responses nor with QUIC, which want to see every datagram.
 	Offload bool

@@ -1,6 +1,8 @@
 package udp
 
 import (
+	"net/netip"
+
 	"github.com/pharos-lb/pharos/forward"
 	"github.com/pharos-lb/pharos/forward/l4/kernel"
 )
@@ -18,8 +20,11 @@ type session struct {
 	last     int64
 	asked    int // datagrams of the client
 	replies  int
-	lane     *laned // nil = its socket carries it
-	tryAgain int64  // before that it is not entered into the lane
+	waiting  int64          // since when a datagram has had no answer; 0 = none, or the kernel carries it
+	goneAt   int64          // since when its backend is known to be out of use; 0 = it is not
+	sought   netip.AddrPort // the backend that a connection ID has named, whether it could be had or not
+	lane     *laned         // nil = its socket carries it
+	tryAgain int64          // before that it is not entered into the lane
 
 	newer, older *session // in one of socket's orders
 }
@@ -40,6 +45,7 @@ type socket struct {
 	sessions map[key]*session
 	used     order // those that sockets carry, by last use
 	laned    order // those that the kernel carries, by when they were looked at
+	judged   judged
 }
 
 // An order is sessions in a row.
@@ -87,6 +93,11 @@ func (s *shard) newSession() *session {
 		return x
 	}
 	return new(session)
+}
+
+// serves reports whether a session is where datagrams go whose connection ID names a backend.
+func (x *session) serves(wanted netip.AddrPort) bool {
+	return x.backend.Address() == wanted || x.sought == wanted
 }
 
 // used notes that a session is in use.

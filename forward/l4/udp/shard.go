@@ -142,7 +142,7 @@ func (s *shard) expire() {
 		if at.used.oldest != nil {
 			next = min(next, at.used.oldest.last+idle)
 		}
-		next = min(next, s.sweep(at))
+		next = min(next, s.sweep(at), s.judge(at, at.binding.settings.Load()))
 	}
 	if s.rests.count > 0 {
 		s.rests.expire(s.now-int64(restAtMost), s.hangUp)

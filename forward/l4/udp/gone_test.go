@@ -1,0 +1,235 @@
+package udp
+
+import (
+	"net"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/pharos-lb/pharos/forward"
+)
+
+// publishOut is publish with a backend that gets nothing new.
+func (f *fakePools) publishOut(out netip.AddrPort, members ...netip.AddrPort) {
+	f.publish(members...)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.pools[0].Members = append(f.pools[0].Members, forward.Member{Address: out, Weight: 1})
+}
+
+// A mutable backend answers with a word and what it was asked, until it is mute.
+type mutable struct {
+	address netip.AddrPort
+	mute    atomic.Bool
+	heard   atomic.Int64
+}
+
+func mutableBackend(t *testing.T, word string) *mutable {
+	t.Helper()
+	c, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := &mutable{address: c.LocalAddr().(*net.UDPAddr).AddrPort()}
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		buf := make([]byte, 65536)
+		for {
+			n, from, err := c.ReadFromUDPAddrPort(buf)
+			if err != nil {
+				return
+			}
+			m.heard.Add(1)
+			if !m.mute.Load() {
+				c.WriteToUDPAddrPort(append([]byte(word), buf[:n]...), from)
+			}
+		}
+	})
+	t.Cleanup(func() { c.Close(); wg.Wait() })
+	return m
+}
+
+// sendUntil sends a datagram again and again, until one is answered.
+func sendUntil(t *testing.T, c *net.UDPConn, data string) string {
+	t.Helper()
+	buf := make([]byte, 100)
+	for range 2000 {
+		if _, err := c.Write([]byte(data)); err != nil {
+			t.Fatal(err)
+		}
+		c.SetReadDeadline(time.Now().Add(5 * time.Millisecond))
+		if n, err := c.Read(buf); err == nil {
+			return string(buf[:n])
+		}
+	}
+	t.Fatal("never answered")
+	return ""
+}
+
+// expire has every shard look at its sessions now, and waits for that.
+func (f *fixture) expire() {
+	for _, sh := range f.shards {
+		done := make(chan struct{})
+		sh.Do(func() { sh.expire(); close(done) })
+		<-done
+	}
+}
+
+// TestGone: what becomes of a session whose backend gets nothing new any more, by policy and by whether it answers.
+func TestGone(t *testing.T) {
+	const soon, never = time.Nanosecond, time.Hour
+	for _, tt := range []struct {
+		name   string
+		policy Gone
+		after  time.Duration
+		mute   bool
+		alone  bool   // nobody else is left
+		want   string // who answers then; "" = nobody, and the session is the same
+	}{
+		{"silent, mute", GoneSilent, soon, true, false, "b:"},
+		{"silent, mute, not yet", GoneSilent, never, true, false, ""},
+		{"silent, answers", GoneSilent, soon, false, false, "a:"},
+		{"silent, mute, nobody else", GoneSilent, soon, true, true, ""},
+		{"keep, mute", GoneKeep, soon, true, false, ""},
+		{"keep, answers", GoneKeep, soon, false, false, "a:"},
+		{"drain, answers", GoneDrain, soon, false, false, "b:"},
+		{"drain, answers, not yet", GoneDrain, never, false, false, "a:"},
+		{"abort, answers", GoneAbort, never, false, false, "b:"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			a := mutableBackend(t, "a:")
+			f := start(t, Listener{Responses: AnyResponses, BackendGone: tt.policy, GoneAfter: tt.after}, a.address)
+			c := dial(t, f.addr)
+			ask(t, c, "x")
+			if tt.alone {
+				f.pools.publishOut(a.address)
+			} else {
+				f.pools.publishOut(a.address, backend(t, "b:", 1))
+			}
+			a.mute.Store(tt.mute)
+			f.expire()
+			f.expire() // the end of a drain may be later than the first look
+			if tt.want == "" {
+				for range 50 {
+					c.Write([]byte("x"))
+				}
+				until(t, "the session goes on", func() bool { return a.heard.Load() == 51 })
+				if s := f.Stats(); s.Sessions != 1 || s.Active != 1 || s.Gone != 0 || s.NoBackend != 0 {
+					t.Errorf("got %+v", s)
+				}
+				return
+			}
+			if got := sendUntil(t, c, "x"); got != tt.want+"x" {
+				t.Errorf("got %q, want %q", got, tt.want+"x")
+			}
+			gone := uint64(0)
+			if tt.want == "b:" {
+				gone = 1
+			}
+			if s := f.Stats(); s.Gone != gone || s.Sessions != 1+gone || s.Active != 1 {
+				t.Errorf("got %+v, want %d to have gone", s, gone)
+			}
+			f.stop()
+			for _, s := range f.registry.Snapshot() {
+				if s.InFlight != 0 {
+					t.Errorf("left: %+v", s)
+				}
+			}
+		})
+	}
+}
+
+// TestGoneByItself: sessions end without a datagram of their clients.
+func TestGoneByItself(t *testing.T) {
+	a := mutableBackend(t, "a:")
+	f := start(t, Listener{Responses: AnyResponses, BackendGone: GoneAbort}, a.address)
+	ask(t, dial(t, f.addr), "x")
+	f.pools.publish(backend(t, "b:", 1)) // a is not even configured
+	until(t, "the session ends", func() bool { s := f.Stats(); return s.Active == 0 && s.Gone == 1 })
+}
+
+// TestGoneGathered: datagrams of a session that were taken together with the one by which it moves are neither lost nor sent twice.
+func TestGoneGathered(t *testing.T) {
+	a, b := mutableBackend(t, "a:"), mutableBackend(t, "b:")
+	f := start(t, Listener{Responses: AnyResponses, GoneAfter: time.Nanosecond}, a.address)
+	a.mute.Store(true)
+	c := dial(t, f.addr)
+	c.Write([]byte("x"))
+	until(t, "the session is there", func() bool { return a.heard.Load() == 1 })
+	f.pools.publishOut(a.address, b.address)
+	f.registry.Load()
+	const n = 200
+	for range n {
+		c.Write([]byte("x"))
+	}
+	until(t, "all have arrived", func() bool { return a.heard.Load()+b.heard.Load() == n+1 })
+	if s := f.Stats(); s.Gone != 1 || s.Active != 1 || s.Lost != 0 || b.heard.Load() == 0 {
+		t.Errorf("got %+v, a has %d, b has %d", s, a.heard.Load(), b.heard.Load())
+	}
+}
+
+// TestQUICElsewhere: packets whose connection ID names a server that cannot be had go to another one, all of a client's as one
+// session, so that its answers come back (a stateless reset, say).
+func TestQUICElsewhere(t *testing.T) {
+	packet := append([]byte{0x40, 9, 1}, make([]byte, 20)...) // a short header, of server 1
+	for _, tt := range []struct {
+		name   string
+		policy Gone
+		out    bool // it is configured, and gets nothing new
+		want   byte
+	}{
+		{"not of this site", GoneSilent, false, 'b'},
+		{"drained", GoneSilent, true, 'a'},
+		{"aborted", GoneAbort, true, 'b'},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			a, b := backend(t, "a", 1), backend(t, "b", 1)
+			q := &QUIC{Length: 8, Servers: map[string]netip.AddrPort{"\x01": a, "\x02": b}}
+			f := start(t, Listener{Responses: AnyResponses, QUIC: q, BackendGone: tt.policy}, b)
+			if tt.out {
+				f.pools.publishOut(a, b)
+			}
+			c := dial(t, f.addr)
+			for range 20 {
+				if got := ask(t, c, string(packet)); got[0] != tt.want {
+					t.Fatalf("%c answers, want %c", got[0], tt.want)
+				}
+			}
+			if s := f.Stats(); s.Sessions != 1 || s.Active != 1 {
+				t.Errorf("got %+v, want one session", s)
+			}
+		})
+	}
+}
+
+// TestLaneGone: a session that the kernel carries is given back when its backend gets nothing new any more, goes on while that
+// answers, and leaves it when it is mute.
+func TestLaneGone(t *testing.T) {
+	if !alone(t) {
+		return
+	}
+	a := mutableBackend(t, "a:")
+	f := start(t, Listener{Responses: AnyResponses, Offload: true, Idle: time.Hour, GoneAfter: time.Nanosecond}, a.address)
+	need(t, f)
+	c := dial(t, f.addr)
+	until(t, "the kernel carries it", func() bool { ask(t, c, "x"); return f.Stats().Lane.Asked > 0 })
+	f.pools.publishOut(a.address, backend(t, "b:", 1))
+	until(t, "its socket has it", func() bool { return f.Stats().Lane.Active == 0 })
+	for range 10 {
+		if got := ask(t, c, "y"); got != "a:y" {
+			t.Fatalf("got %q", got)
+		}
+	}
+	if s := f.Stats(); s.Gone != 0 || s.Sessions != 1 {
+		t.Errorf("while it answers: got %+v", s)
+	}
+	a.mute.Store(true)
+	if got := sendUntil(t, c, "z"); got != "b:z" {
+		t.Errorf("got %q", got)
+	}
+	if s := f.Stats(); s.Gone != 1 || s.Active != 1 {
+		t.Errorf("got %+v", s)
+	}
+}
