@@ -11,8 +11,7 @@ import (
 // Limits bound what a listener takes. 0 = no limit.
 type Limits struct {
 	// Connections is how many of the listener are served at once, ServiceConnections
-	// how many of each of its services, counted over all listeners. Of a UDP
-	// listener these are sessions.
+	// how many of each of its services, counted over all listeners.
 	Connections, ServiceConnections int
 	// Rate is how many new ones a second are taken, with a burst of one second.
 	Rate int
