@@ -1,11 +1,13 @@
 package forward
 
 import (
+	"cmp"
 	"crypto/tls"
 	"errors"
 	"net"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -38,7 +40,8 @@ var (
 func Secure(plain *Stream, wrap func(net.Conn) *tls.Conn) (*Stream, *tls.Conn) {
 	r := &records{Conn: plain.conn, under: plain}
 	conn := wrap(r)
-	return &Stream{conn: conn, records: r}, conn
+	r.over = &Stream{conn: conn, records: r}
+	return r.over, conn
 }
 
 // Secured makes s, which speaks TLS over the stream the connection was accepted
@@ -57,19 +60,30 @@ func (c *Conn[S]) Secured(s *Stream) {
 // has not seen yet: all of it is here.
 type records struct {
 	net.Conn // for what is not below
+	over     *Stream
+	under    *Stream
 
 	// Owned by the reader.
-	under *Stream
-	in    *Buffer // ciphertext not handed out; nil while there is none
-	head  [recordHeader]byte
-	seen  int  // bytes of the header handed out
-	left  int  // bytes of the record behind the header
-	rest  bool // the TLS connection may hold plaintext
+	in   *Buffer // ciphertext not handed out; nil while there is none
+	head [recordHeader]byte
+	seen int  // bytes of the header handed out
+	left int  // bytes of the record behind the header
+	rest bool // the TLS connection may hold plaintext
 
-	// Owned by the writer.
+	shaken  atomic.Bool  // the handshake is over: something has been read
+	deaf    atomic.Bool  // the peer did not take an answer
+	writing atomic.Int32 // calls of ours that write
+
+	mu      sync.Mutex // guards the rest, and the deadline of over
 	holding bool
 	held    []byte
 }
+
+// errDeaf: the peer makes the TLS connection answer and does not take the answers.
+var errDeaf = errors.New("the peer does not take what TLS answers")
+
+// answerTime is how long an answer of the TLS connection may take where nothing was said of writes.
+const answerTime = 10 * time.Second
 
 // pending reports whether a read may return without anything arriving.
 func (r *records) pending() bool { return r.in != nil || r.rest }
@@ -82,6 +96,9 @@ func (r *records) await() (err error) {
 
 // Read hands out the next bytes of the current record.
 func (r *records) Read(p []byte) (int, error) {
+	if r.deaf.Load() {
+		return 0, errDeaf
+	}
 	if r.in == nil {
 		if r.left >= directRead && len(p) >= directRead {
 			n, err := r.under.Read(p[:min(len(p), r.left)])
@@ -110,20 +127,61 @@ func (r *records) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// Write writes ciphertext, or keeps it for a moment if more is coming.
+// read reads plaintext.
+func (r *records) read(p []byte, conn net.Conn) (int, error) {
+	if !r.shaken.Load() {
+		r.shaken.Store(true)
+	}
+	n, err := conn.Read(p)
+	r.rest = n == len(p) && n > 0
+	return n, err
+}
+
+// write writes plaintext.
+func (r *records) write(p []byte, conn net.Conn) (int, error) {
+	r.writing.Add(1)
+	defer r.writing.Add(-1)
+	if len(p) > maxRecord {
+		return r.hold(func() (int, error) { return conn.Write(p) })
+	}
+	return conn.Write(p)
+}
+
+// Write writes ciphertext, or keeps it for a moment if more is coming. The TLS connection calls it for what we write, and for
+// what it says by itself as it reads; never for two things at once.
 func (r *records) Write(p []byte) (int, error) {
-	if !r.holding {
+	r.mu.Lock()
+	if r.holding {
+		r.held = append(r.held, p...)
+		r.mu.Unlock()
+		return len(p), nil
+	}
+	if r.writing.Load() > 0 || !r.shaken.Load() {
+		r.mu.Unlock()
 		return r.Conn.Write(p)
 	}
-	r.held = append(r.held, p...)
-	return len(p), nil
+	// It is the answer to a KeyUpdate, or an alert. The deadline there is may be that of a write long ago.
+	r.over.limitWrite(time.Now().Add(cmp.Or(r.over.writeFor, answerTime)))
+	r.mu.Unlock()
+	n, err := r.Conn.Write(p)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.over.limitWrite(r.over.writeBy) // which the writer, who waits for us, may have renewed
+	if errors.Is(err, os.ErrDeadlineExceeded) && !r.over.stopWrite.Load() {
+		r.deaf.Store(true) // crypto/tls would go on reading, and answering
+	}
+	return n, err
 }
 
 // hold makes Write gather what write writes, and writes it as one.
 func (r *records) hold(write func() (int, error)) (int, error) {
 	buf := cipherTexts.Get().(*[]byte)
+	r.mu.Lock()
 	r.holding, r.held = true, (*buf)[:0]
+	r.mu.Unlock()
 	n, err := write()
+	r.mu.Lock() // an answer waits until it can follow
+	defer r.mu.Unlock()
 	r.holding = false
 	if err == nil && len(r.held) > 0 {
 		_, err = r.Conn.Write(r.held)
@@ -165,7 +223,7 @@ func (s *Stream) quietTLS() bool {
 		}
 	}
 	s.setRead(time.Now().Add(ticketTime))
-	n, err := s.conn.Read(make([]byte, 1))
+	n, err := r.read(make([]byte, 1), s.conn)
 	s.setRead(time.Time{})
 	return n == 0 && errors.Is(err, os.ErrDeadlineExceeded) && r.in == nil && r.left == 0 && r.seen == 0
 }

@@ -87,8 +87,9 @@ type Stream struct {
 	peek     func(fd uintptr)
 	peeked   peeked
 
-	// Owned by the writer.
-	writeBy time.Time
+	// Owned by the writer, who changes them under records.mu where there is one.
+	writeBy  time.Time
+	writeFor time.Duration // how long a write may last, when that was said last
 
 	// Set by any goroutine, checked after every deadline that is set: an
 	// interrupt is never overwritten.
@@ -242,17 +243,16 @@ func (s *Stream) Peek(p []byte) (n int, err error) {
 
 // Read reads into p.
 func (s *Stream) Read(p []byte) (int, error) {
-	n, err := s.conn.Read(p)
 	if s.records != nil {
-		s.records.rest = n == len(p) && n > 0
+		return s.records.read(p, s.conn)
 	}
-	return n, err
+	return s.conn.Read(p)
 }
 
 // Write writes all of p.
 func (s *Stream) Write(p []byte) (int, error) {
-	if s.records != nil && len(p) > maxRecord {
-		return s.records.hold(func() (int, error) { return s.conn.Write(p) })
+	if s.records != nil {
+		return s.records.write(p, s.conn)
 	}
 	return s.conn.Write(p)
 }
@@ -293,7 +293,7 @@ func (s *Stream) ReadUntil(by time.Time) {
 // WriteWithin is ReadWithin for writes.
 func (s *Stream) WriteWithin(d time.Duration) {
 	if by, ok := renew(s.writeBy, d); ok {
-		s.setWrite(by)
+		s.setWrite(by, d)
 	}
 }
 
@@ -305,8 +305,17 @@ func (s *Stream) setRead(by time.Time) {
 	}
 }
 
-func (s *Stream) setWrite(by time.Time) {
-	s.writeBy = by
+func (s *Stream) setWrite(by time.Time, within time.Duration) {
+	if s.records != nil {
+		s.records.mu.Lock()
+		defer s.records.mu.Unlock()
+	}
+	s.writeBy, s.writeFor = by, within
+	s.limitWrite(by)
+}
+
+// limitWrite makes writes fail after by, whoever writes.
+func (s *Stream) limitWrite(by time.Time) {
 	_ = s.conn.SetWriteDeadline(by)
 	if s.stopWrite.Load() {
 		_ = s.conn.SetWriteDeadline(past)
@@ -359,6 +368,10 @@ func (s *Stream) CloseWrite() error {
 	if !ok {
 		return s.conn.Close()
 	}
+	if s.records != nil {
+		s.records.writing.Add(1)
+		defer s.records.writing.Add(-1)
+	}
 	if err := h.CloseWrite(); err != nil || s.records == nil {
 		return err
 	}
@@ -366,7 +379,13 @@ func (s *Stream) CloseWrite() error {
 }
 
 // Close closes the connection.
-func (s *Stream) Close() error { return s.conn.Close() }
+func (s *Stream) Close() error {
+	if s.records != nil {
+		s.records.writing.Add(1)
+		defer s.records.writing.Add(-1)
+	}
+	return s.conn.Close()
+}
 
 // Abort closes the connection so that the peer sees a reset and knows that what
 // it got is not all.
@@ -393,7 +412,7 @@ func (s *Stream) LocalAddr() net.Addr { return s.conn.LocalAddr() }
 func (s *Stream) Splice(src *Stream, limit int64, wait, stall time.Duration) (int64, error) {
 	now := time.Now()
 	src.setRead(now.Add(wait))
-	s.setWrite(now.Add(wait + stall))
+	s.setWrite(now.Add(wait+stall), wait+stall)
 	if s.tcp == nil || src.tcp == nil {
 		return s.copyThrough(src, limit)
 	}
