@@ -56,12 +56,7 @@ func (p *pool) pick(key uint64, datagram bool, tried []*Backend) *Backend {
 // twoChoices returns the better of two that are drawn by weight.
 func (p *pool) twoChoices(now int64) int {
 	n := len(p.active)
-	i, j := 0, 0
-	if now == 0 {
-		i, j = p.draw(), p.draw()
-	} else {
-		i, j = p.drawShare(now), p.drawShare(now)
-	}
+	i, j := p.drawAt(now), p.drawAt(now)
 	if j == i { // the neighbour, so that two are always compared
 		j = (i + 1 + rand.IntN(n-1)) % n
 		if p.weight(j, now)*8 < p.weight(i, now) {
@@ -110,8 +105,15 @@ func (p *pool) scan(tried []*Backend, now int64) *Backend {
 }
 
 // least returns the least loaded of up to mostCompared, the first of those that it comes to
-// among equals, from a place drawn at random.
+// among equals, from a place drawn at random. Of those that carry nothing it is one by weight, as far as two draws
+// find one: in a pool with little to do nobody would see the weights otherwise.
 func (p *pool) least(tried []*Backend, now int64) int {
+	for range 2 {
+		i := p.drawAt(now)
+		if b := p.active[i]; b.inFlight.Load() <= 0 && b.usable() && !slices.Contains(tried, b) {
+			return i
+		}
+	}
 	n := len(p.active)
 	i := rand.IntN(n)
 	best := -1

@@ -76,6 +76,14 @@ func (p *pool) weight(i int, now int64) uint64 {
 	return p.weights[i] * p.ramps[i].share(now)
 }
 
+// drawAt returns an index at random by what backends are due at a time of rampTime.
+func (p *pool) drawAt(now int64) int {
+	if now == 0 {
+		return p.draw()
+	}
+	return p.drawShare(now)
+}
+
 // drawShare returns an index at random, by weight and share: it draws by weight
 // and keeps what it drew with a probability of its share. Shares are relative to
 // the furthest of all, so a pool in which everybody ramps works like one in which

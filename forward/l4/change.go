@@ -108,6 +108,9 @@ func (c *Change) Commit() {
 	old := s.bindings
 	s.bindings = make([]*binding, 0, len(c.next))
 	for _, p := range c.next {
+		if p.set.Limits.ServiceConnections > 0 {
+			s.services.on.Store(true)
+		}
 		p.binding.settings.Store(p.set)
 		kept[p.binding] = true
 		s.bindings = append(s.bindings, p.binding)

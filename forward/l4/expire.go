@@ -120,9 +120,13 @@ func (s *shard) judgeBackend(f *flow) {
 	}
 }
 
-// lookAtAll has every timer look again: settings have changed.
+// lookAtAll has every timer look again: settings have changed. What is open when the first limit of a service comes counts for it.
 func (s *shard) lookAtAll() {
+	counts := s.server.services.on.Load()
 	for _, f := range s.flows {
+		if f != nil && counts && !f.counted && f.phase != phaseGreeting {
+			f.counted = s.server.services.enter(f.service(), 0)
+		}
 		if f != nil && f.index >= 0 {
 			s.look(f)
 		}

@@ -25,11 +25,16 @@ type Limits struct {
 	Table int
 }
 
+// ofClients are the limits that are by client.
+func (l *Limits) ofClients() forward.ClientLimits {
+	return forward.ClientLimits{
+		Rate: l.ClientRate, Open: l.ClientConnections, Bits4: l.ClientBits4, Bits6: l.ClientBits6, Table: l.Table,
+	}
+}
+
 // newClients returns nil if no limit is by client.
 func newClients(l *Limits, missed *atomic.Uint64) *forward.Clients {
-	return forward.NewClients(forward.ClientLimits{
-		Rate: l.ClientRate, Open: l.ClientConnections, Bits4: l.ClientBits4, Bits6: l.ClientBits6, Table: l.Table,
-	}, missed)
+	return forward.NewClients(l.ofClients(), missed)
 }
 
 // enter counts one more of a client, or says why not. tracked says that it has to leave.
@@ -44,16 +49,18 @@ func (s *settings) enter(a netip.Addr, now int64) (tracked bool, why drop) {
 	}
 }
 
-// serviceCounts counts what is open by service, over all listeners.
+// serviceCounts counts what is open by service, over all listeners, from when one of them limits it.
 type serviceCounts struct {
+	on   atomic.Bool
 	mu   sync.Mutex // guards open
 	open map[string]int
 }
 
+// enter counts one more of a service, unless it has most already; 0 = no limit.
 func (c *serviceCounts) enter(service string, most int) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.open[service] >= most {
+	if most > 0 && c.open[service] >= most {
 		return false
 	}
 	if c.open == nil {

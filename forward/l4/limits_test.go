@@ -34,15 +34,72 @@ func TestLimits(t *testing.T) {
 			}
 			wantReset(t, f.addr)
 			until(t, "counted", func() bool { s := f.Stats(); return s.Dropped()[tt.why.String()] >= 1 && s.Active == 2 })
-			ask(t, dial(t, f.Addrs()[1]), "other listeners are not limited")
+			other := dial(t, f.Addrs()[1])
+			ask(t, other, "other listeners are not limited")
 			if !tt.frees {
 				return
 			}
+			other.Close()
+			until(t, "the other has ended", func() bool { return f.Stats().Active == 2 })
 			held[0].Close()
-			until(t, "room", func() bool { return f.Stats().Active == 2 })
+			until(t, "room", func() bool { return f.Stats().Active == 1 })
 			ask(t, dial(t, f.addr), "room again")
 		})
 	}
+}
+
+// TestServiceLimitCountsEveryListener: those too that have no such limit, and what was open before there was one.
+func TestServiceLimitCountsEveryListener(t *testing.T) {
+	f := start(t, Options{Shards: 2, Listeners: []Listener{{Service: "db"}, {Service: "db"}, {Service: "other"}}}, backend(t, echo))
+	before := dial(t, f.Addrs()[0])
+	ask(t, before, "open before")
+	at := f.Addrs()
+	change, err := f.Prepare([]Listener{
+		{Address: at[0], Service: "db", Limits: Limits{ServiceConnections: 2}},
+		{Address: at[1], Service: "db"},
+		{Address: at[2], Service: "other"},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	change.Commit()
+	for _, s := range f.shards { // until each has taken it up
+		done := make(chan struct{})
+		s.Do(func() { close(done) })
+		<-done
+	}
+	second := dial(t, at[1])
+	ask(t, second, "through a listener without a limit")
+	wantReset(t, at[0])
+	if got := f.Stats(); got.Dropped()["service_connections"] != 1 {
+		t.Errorf("dropped %v, want one for service_connections", got.Dropped())
+	}
+	third := dial(t, at[1])
+	ask(t, third, "which goes on without one")
+	for _, c := range []*net.TCPConn{before, second, third} {
+		c.Close()
+	}
+	until(t, "all have ended", func() bool { return f.Stats().Active == 0 })
+	ask(t, dial(t, at[0]), "room again")
+	ask(t, dial(t, at[0]), "for two")
+	wantReset(t, at[0])
+}
+
+// TestReloadKeepsWhatClientsHave: a change of another limit forgets neither the rate nor what clients have open.
+func TestReloadKeepsWhatClientsHave(t *testing.T) {
+	f := start(t, Options{Listeners: []Listener{{Service: "db", Limits: Limits{ClientConnections: 1, Rate: 1000}}}}, backend(t, echo))
+	ask(t, dial(t, f.addr), "the first")
+	wantReset(t, f.addr)
+	for _, limits := range []Limits{{ClientConnections: 1, Rate: 2000}, {ClientConnections: 1, Connections: 50}} {
+		change, err := f.Prepare([]Listener{{Address: f.addr, Service: "db", Limits: limits}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		change.Commit()
+		f.inside(func(*shard, []*flow) {})
+		wantReset(t, f.addr)
+	}
+	until(t, "counted", func() bool { s := f.Stats(); return s.Dropped()["client_connections"] == 3 })
 }
 
 func TestMeter(t *testing.T) {

@@ -143,7 +143,7 @@ func (s *shard) take() *flow {
 
 // open starts to connect a flow to a backend of service.
 func (s *shard) open(f *flow, service string) {
-	if f.set.Limits.ServiceConnections > 0 && !f.counted {
+	if s.server.services.on.Load() && !f.counted {
 		if !s.server.services.enter(service, f.set.Limits.ServiceConnections) {
 			s.abandon(f, dropServiceFull)
 			return

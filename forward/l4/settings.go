@@ -144,10 +144,15 @@ func settle(l Listener, before *settings, m *metrics) (*settings, error) {
 	if err := set.tryOut(); err != nil {
 		refuse("%w", err)
 	}
-	if before != nil && before.Limits == l.Limits {
-		set.rate, set.clients = before.rate, before.clients
+	if before != nil && before.Limits.Rate == l.Limits.Rate {
+		set.rate = before.rate
 	} else {
-		set.rate, set.clients = forward.NewMeter(l.Limits.Rate), newClients(&l.Limits, &m.untracked)
+		set.rate = forward.NewMeter(l.Limits.Rate)
+	}
+	if before != nil && before.Limits.ofClients() == l.Limits.ofClients() {
+		set.clients = before.clients
+	} else {
+		set.clients = newClients(&l.Limits, &m.untracked)
 	}
 	return set, errors.Join(errs...)
 }
