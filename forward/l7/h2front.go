@@ -48,15 +48,18 @@ func (s *Server) serveHTTP2(ctx context.Context, c *forward.Conn[settings], earl
 	defer f.ends.whom.Gone()
 	f.h2 = h2.New(c.Stream, early, h2.Options{
 		Serve: f.serve, MaxStreams: c.Settings().gate.limits.Streams, Extended: true, Waited: f.waited, Stall: c.Settings().times.Write,
-		Idle: func() time.Duration { return c.Settings().idle },
+		Idle: func() time.Duration { return c.Settings().idle }, Head: func() time.Duration { return c.Settings().times.Header },
 	})
 	s.metrics.http2.Add(1)
 	c.Stream.ForgetDeadlines()
 	if !c.Rest() { // from here on draining interrupts the reader
 		f.leave()
 	}
-	if errors.Is(f.h2.Run(), h2.ErrFlood) { // how else a client's connection ends is its own business
+	switch err := f.h2.Run(); { // how else a client's connection ends is its own business
+	case errors.Is(err, h2.ErrFlood):
 		s.metrics.floods2.Add(1)
+	case errors.Is(err, h2.ErrLate):
+		s.metrics.shed[shedHeaderTime].Add(1)
 	}
 	f.open.Wait() // handlers hold what is the connection's
 }

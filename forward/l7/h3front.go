@@ -47,7 +47,11 @@ type front3 struct {
 	settings atomic.Pointer[settings]
 	active   atomic.Int64   // requests
 	left     atomic.Bool    // clients are told to go elsewhere
-	serving  sync.WaitGroup // of the accept loop
+	serving  sync.WaitGroup // accepting, and connections
+	here     context.Context
+	leave    context.CancelFunc // ends here: connections are to go elsewhere
+	present  context.Context
+	end      context.CancelFunc // ends present, and here: they are closed
 
 	// fronts3.mu guards the rest, until it is started.
 	started   bool
@@ -59,9 +63,14 @@ type front3 struct {
 
 // A link3 is a client's connection.
 type link3 struct {
-	conn  *quic.Conn
-	ends  *ends
+	// Immutable once the handshake has begun.
+	conn *quic.Conn
+	ends *ends
+
 	tally tally3
+
+	mu      sync.Mutex                 // guards the rest
+	awaited map[quic.StreamID]struct{} // streams on which the head of a request has not come yet
 }
 
 type link3Key struct{}
@@ -73,12 +82,9 @@ func newFront3(s *Server, address netip.AddrPort, set *settings) (*front3, error
 	f.settings.Store(set)
 	f.http = &http3.Server{
 		Handler: http.HandlerFunc(f.serve), MaxHeaderBytes: maxHead3, IdleTimeout: set.idle,
-		ConnContext: func(ctx context.Context, c *quic.Conn) context.Context {
-			l := &link3{conn: c, ends: newEnds3(c)}
-			context.AfterFunc(c.Context(), l.ends.whom.Gone)
-			return context.WithValue(ctx, link3Key{}, l)
-		},
 	}
+	f.present, f.end = context.WithCancel(context.Background())
+	f.here, f.leave = context.WithCancel(f.present)
 	for {
 		fd, ok := handover.Take("udp", address.String())
 		if !ok {
@@ -114,7 +120,7 @@ func (f *front3) open(alone bool) error {
 		GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) { return f.settings.Load().tls.config.Load(), nil },
 	})
 	f.listener, err = f.transport.ListenEarly(config, &quic.Config{
-		Allow0RTT: true, MaxIncomingStreams: int64(set.gate.limits.Streams), MaxIdleTimeout: set.idle,
+		Allow0RTT: true, MaxIncomingStreams: int64(set.gate.limits.Streams), MaxIncomingUniStreams: maxUniStreams3, MaxIdleTimeout: set.idle,
 		HandshakeIdleTimeout:           f.server.opts.HeaderTimeout / 2,
 		InitialStreamReceiveWindow:     streamWindow3,
 		MaxStreamReceiveWindow:         streamWindow3,
@@ -217,7 +223,7 @@ func (f *front3) admit(ctx context.Context, info *quic.ClientInfo) (context.Cont
 				table.Leave(who)
 			}
 		})
-		return ctx, nil
+		return context.WithValue(ctx, link3Key{}, &link3{awaited: make(map[quic.StreamID]struct{})}), nil
 	}
 	if counted {
 		table.Leave(who)
@@ -232,7 +238,7 @@ func (f *front3) doubts(net.Addr) bool {
 
 // start accepts connections.
 func (f *front3) start() {
-	f.serving.Go(func() { _ = f.http.ServeListener(f.listener) })
+	f.serving.Go(f.accept)
 }
 
 // stop tells clients to go elsewhere (GOAWAY), lets what is open end within limit, and ends the rest. It returns
@@ -240,8 +246,7 @@ func (f *front3) start() {
 func (f *front3) stop(limit time.Duration) {
 	until, cancel := context.WithTimeout(context.Background(), max(limit, 0))
 	defer cancel()
-	var leaving sync.WaitGroup
-	leaving.Go(func() { _ = f.http.Shutdown(until) })
+	f.leave()
 	f.left.Store(true) // who connects now is refused
 	ticker := time.NewTicker(farewell3 / 5)
 	defer ticker.Stop()
@@ -255,14 +260,14 @@ func (f *front3) stop(limit time.Duration) {
 			quiet++
 		}
 	}
-	_ = f.http.Close()
-	leaving.Wait()
+	f.end()
 	f.serving.Wait()
 	f.close()
 }
 
 // close frees what is open.
 func (f *front3) close() {
+	f.end()
 	f.forsake()
 	if f.conn == nil {
 		return
@@ -281,6 +286,8 @@ func (f *front3) serve(rw http.ResponseWriter, r *http.Request) {
 	if !ok {
 		panic(http.ErrAbortHandler)
 	}
+	l.arrived(r.Body.(interface{ StreamID() quic.StreamID }).StreamID())
+	_ = rw.(deadliner).SetReadDeadline(time.Time{}) // which was that of the head
 	d := &stream3{front: f, link: l, rw: rw, r: r}
 	w := f.server.beginWith(f.settings.Load(), d, l.ends)
 	w.shard = uint32(l.ends.peer.Port())
@@ -288,10 +295,7 @@ func (f *front3) serve(rw http.ResponseWriter, r *http.Request) {
 	w.finish()
 	w.free()
 	tunnel := d.key != nil && d.began
-	if l.conn.Context().Err() == nil && l.tally.add(d.vain || d.gone() && !tunnel, time.Now()) {
-		f.server.metrics.floods3.Add(1)
-		_ = l.conn.CloseWithError(quic.ApplicationErrorCode(http3.ErrCodeExcessiveLoad), "too many requests came to nothing")
-	}
+	f.count(l, d.vain || d.gone() && !tunnel)
 	if d.aborted {
 		panic(http.ErrAbortHandler) // which is how package http3 is told to reset the stream
 	}

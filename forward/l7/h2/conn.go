@@ -52,6 +52,8 @@ var (
 	ErrRefused = errors.New("peer refused the stream")
 	// ErrProtocol: the peer broke the rules in this stream, which was reset for that.
 	ErrProtocol = errors.New("peer broke the protocol")
+	// ErrLate: a head, or the preface, did not come in time.
+	ErrLate = errors.New("head did not arrive in time")
 	// ErrFlood: the peer has made work for nothing.
 	ErrFlood = errors.New("peer floods")
 )
@@ -77,6 +79,9 @@ type Options struct {
 	Waited func() error
 	// Idle is how long to wait for a frame before Waited is called.
 	Idle func() time.Duration
+	// Head is how long the preface, and each field block from its first frame to its last, may take to arrive; nil = any time.
+	// Only with Idle.
+	Head func() time.Duration
 	// Stall is how long one write may take; 0 means DefaultStall.
 	Stall time.Duration
 }
@@ -109,7 +114,7 @@ type Conn struct {
 	data64   uint64    // bytes of bodies sent
 	seen64   uint64    // of these, when the last WINDOW_UPDATE came
 	last     uint32    // the highest stream of the peer
-	next     uint32    // our next stream
+	nextID   uint32    // our next stream
 	limit    uint32    // how many streams the peer allows
 	greeted  bool      // the peer has sent SETTINGS
 	gone     bool      // the peer has said GOAWAY
@@ -167,7 +172,7 @@ func New(wire *forward.Stream, early *forward.Buffer, opts Options) *Conn {
 	opts.Stall = cmp.Or(opts.Stall, DefaultStall)
 	c := &Conn{
 		opts: opts, wire: wire, streams: make(map[uint32]*Stream), calm: time.Now(), calmed: time.Now(),
-		next: 1, limit: 100, sendWin: initialWindow, recvWin: connWindow, initial: initialWindow, frame: maxFrame,
+		nextID: 1, limit: 100, sendWin: initialWindow, recvWin: connWindow, initial: initialWindow, frame: maxFrame,
 	}
 	c.known = make(chan struct{})
 	c.in = input{conn: c, buf: early}
@@ -209,12 +214,23 @@ func (c *Conn) greet() {
 type input struct {
 	conn *Conn
 	buf  *forward.Buffer
+	by   time.Time // when what is being read has to be there; zero: it may take any time
+}
+
+// limit bounds what is read from now on, until by is zero again.
+func (in *input) limit() {
+	if head := in.conn.opts.Head; head != nil {
+		in.by = time.Now().Add(head())
+	}
 }
 
 func (in *input) Read(p []byte) (int, error) {
 	c := in.conn
 	for in.buf == nil {
-		if c.opts.Idle != nil {
+		switch {
+		case !in.by.IsZero():
+			c.wire.ReadUntil(in.by)
+		case c.opts.Idle != nil:
 			c.wire.ReadWithin(c.opts.Idle())
 		}
 		if c.owes {
@@ -228,6 +244,9 @@ func (in *input) Read(p []byte) (int, error) {
 		}
 		if !isTimeout(err) || c.opts.Waited == nil {
 			return 0, err
+		}
+		if !in.by.IsZero() && !time.Now().Before(in.by) {
+			return 0, ErrLate
 		}
 		if err := c.opts.Waited(); err != nil {
 			return 0, err
@@ -261,15 +280,17 @@ func (c *Conn) read() error {
 	c.kick()
 	if !c.opts.Client {
 		var have [len(preface)]byte
+		c.in.limit()
 		if _, err := io.ReadFull(&c.in, have[:]); err != nil {
-			return err
+			return c.late(err)
 		}
+		c.in.by = time.Time{}
 		if string(have[:]) != preface {
 			return c.fail(http2.ErrCodeProtocol, "not the preface of HTTP/2")
 		}
 	}
 	for {
-		f, err := c.framer.ReadFrame()
+		f, err := c.next()
 		c.heard.Add(1)
 		if err == nil {
 			err = c.handle(f)
@@ -286,12 +307,33 @@ func (c *Conn) read() error {
 			if errors.Is(err, http2.ErrFrameTooLarge) {
 				return c.fail(http2.ErrCodeFrameSize, "")
 			}
-			return err
+			return c.late(err)
 		}
 		if c.done() {
 			return nil
 		}
 	}
+}
+
+// next reads a frame, or all frames of a field block.
+func (c *Conn) next() (http2.Frame, error) {
+	h, err := c.framer.ReadFrameHeader()
+	if err != nil {
+		return nil, err
+	}
+	if h.Type == http2.FrameHeaders {
+		c.in.limit()
+		defer func() { c.in.by = time.Time{} }()
+	}
+	return c.framer.ReadFrameForHeader(h)
+}
+
+// late ends the connection if err is ErrLate: where the next frame begins is not known.
+func (c *Conn) late(err error) error {
+	if errors.Is(err, ErrLate) {
+		_ = c.fail(http2.ErrCodeEnhanceYourCalm, "")
+	}
+	return err
 }
 
 // done reports whether there is nothing left to do on a connection that is being left.
@@ -428,7 +470,7 @@ const mostStreams = 1000
 func (c *Conn) Limit() int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.err != nil || c.gone || c.leaving || c.next > maxWindow-2 {
+	if c.err != nil || c.gone || c.leaving || c.nextID > maxWindow-2 {
 		return 0
 	}
 	return int(min(c.limit, mostStreams))

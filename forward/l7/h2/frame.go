@@ -170,7 +170,7 @@ func (c *Conn) windowUpdate(id, n uint32) (moved bool, err error) {
 // idleLocked reports whether a stream has never been opened.
 func (c *Conn) idleLocked(id uint32) bool {
 	if (id%2 == 1) == c.opts.Client {
-		return id >= c.next
+		return id >= c.nextID
 	}
 	return id > c.last
 }

@@ -258,13 +258,13 @@ func (c *Conn) Start(m Message, bodiless bool, within time.Duration) (*Stream, e
 		c.mu.Unlock()
 		return nil, err
 	}
-	if c.err != nil || c.gone || c.leaving || c.open >= int(min(c.limit, mostStreams)) || c.next > maxWindow-2 {
+	if c.err != nil || c.gone || c.leaving || c.open >= int(min(c.limit, mostStreams)) || c.nextID > maxWindow-2 {
 		c.mu.Unlock()
 		return nil, ErrGoAway
 	}
-	s := newStream(c, c.next)
+	s := newStream(c, c.nextID)
 	s.bodiless = bodiless
-	c.next += 2
+	c.nextID += 2
 	c.streams[s.id] = s
 	c.open++
 	// The head goes into the buffer before anybody can open the next stream.
