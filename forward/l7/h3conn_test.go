@@ -146,7 +146,8 @@ func TestHeadFloods3(t *testing.T) {
 				return err
 			}
 			s.Write([]byte{0x21})
-			return s.Close()
+			s.Close() // which fails if the server was faster: it is counted all the same
+			return nil
 		},
 		"streams of no kind": func(c *quic.Conn) error {
 			s, err := c.OpenUniStreamSync(t.Context())
