@@ -95,6 +95,14 @@ func TestNodeRestartsGracefully(t *testing.T) {
 	if got := n.status().Speaker.Peers[0].Since; !got.Equal(since) {
 		t.Errorf("the session is of %v, it was of %v: it was not handed over", got, since)
 	}
+	n.await("the old process to end", func() bool { // until then the state folder is its own
+		select {
+		case <-n.done:
+			return true
+		default:
+			return false
+		}
+	})
 	pid := n.status().PID
 	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
 		t.Fatal(err)
