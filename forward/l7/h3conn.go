@@ -2,7 +2,6 @@ package l7
 
 import (
 	"context"
-	"errors"
 	"net/http"
 	"sync"
 	"time"
@@ -24,15 +23,15 @@ const (
 
 // openConn3 makes a client's connection one of HTTP/3: it says our SETTINGS. Package http3 gives away only the first of
 // the two that it returns (as Server.NewRawServerConn), and without the control stream nobody can be told to go elsewhere.
-// The pinned version has it as here: TestOpenConn3 looks. See docs/decisions/0029.
+// The pinned version has it as here: TestOpenConn3 looks. See docs/decisions/0030.
 //
 //go:linkname openConn3 github.com/quic-go/quic-go/http3.(*Server).newRawServerConn
 func openConn3(*http3.Server, *quic.Conn) (*http3.RawServerConn, *quic.SendStream, error)
 
-// accept serves connections until the listener is closed.
+// accept serves connections. Whose handshake ends once clients are to go elsewhere is told so.
 func (f *front3) accept() {
 	for {
-		c, err := f.listener.Accept(f.here)
+		c, err := f.listener.Accept(f.present)
 		if err != nil {
 			return
 		}
@@ -102,12 +101,12 @@ func (f *front3) take(l *link3, talk *http3.RawServerConn, s *quic.Stream) {
 	_ = s.SetReadDeadline(by)
 	l.expect(s.StreamID())
 	talk.HandleRequestStream(s)
-	if !l.arrived(s.StreamID()) {
-		return // serve has been called
+	if !l.arrived(s.StreamID()) || l.conn.Context().Err() != nil {
+		return // serve has been called, or the connection has ended
 	}
 	m := f.server.metrics
-	if _, reset := errors.AsType[*quic.StreamError](context.Cause(s.Context())); !reset {
-		m.shed[shedHeader].Add(1) // package http3 has answered
+	if context.Cause(s.Context()) == quic.ErrStreamClosed { // package http3 has answered, not reset
+		m.shed[shedHeader].Add(1)
 		m.replied(http.StatusRequestHeaderFieldsTooLarge)
 		return
 	}

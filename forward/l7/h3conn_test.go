@@ -2,6 +2,7 @@ package l7
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"go/ast"
@@ -20,13 +21,21 @@ import (
 	"github.com/quic-go/quic-go/http3"
 )
 
-// TestOpenConn3: the function that h3conn.go takes from package http3 is of the type that it says.
+// reviewed3 is the version of quic-go that h3conn.go has been read beside. With another, read http3's newRawServerConn, handleConn
+// and HandleRequestStream again (docs/decisions/0030), and look whether its public functions will do by now.
+const reviewed3 = "v0.65.0"
+
+// TestOpenConn3: the function that h3conn.go takes from package http3 is of the version, and the type, that it says.
 func TestOpenConn3(t *testing.T) {
-	dir, err := exec.Command("go", "list", "-f", "{{.Dir}}", "github.com/quic-go/quic-go/http3").Output()
+	out, err := exec.Command("go", "list", "-f", "{{.Module.Version}} {{.Dir}}", "github.com/quic-go/quic-go/http3").Output()
 	if err != nil {
 		t.Fatal(err)
 	}
-	file, err := parser.ParseFile(token.NewFileSet(), filepath.Join(strings.TrimSpace(string(dir)), "server.go"), nil, 0)
+	version, dir, _ := strings.Cut(strings.TrimSpace(string(out)), " ")
+	if version != reviewed3 {
+		t.Errorf("quic-go is %s, and was reviewed at %s", version, reviewed3)
+	}
+	file, err := parser.ParseFile(token.NewFileSet(), filepath.Join(dir, "server.go"), nil, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -215,7 +224,11 @@ func TestSides3(t *testing.T) {
 	if got, _ := exchange3(t, c, get, func() {}); got != "200" { // this opens the control stream
 		t.Errorf("then got %s", got)
 	}
-	open := 1
+	patient := start(t, Options{Listeners: listener3(ca)}, nobody(t)) // within whose time none of them ends
+	if c, err = dial3(t, ca, patient.Addrs3()[0].String()); err != nil {
+		t.Fatal(err)
+	}
+	open := 0
 	for ; open < 100; open++ {
 		s, err := c.OpenUniStream()
 		if err != nil {
@@ -223,7 +236,104 @@ func TestSides3(t *testing.T) {
 		}
 		s.Write([]byte{0x80}) // a part of a kind
 	}
-	if open > maxUniStreams3 {
+	if open != maxUniStreams3 {
 		t.Errorf("%d could be opened, want %d", open, maxUniStreams3)
 	}
+}
+
+// TestLateComers3: whose handshake ends when clients are to go elsewhere already is told so, and requests are rejected, which a
+// client may send again elsewhere.
+func TestLateComers3(t *testing.T) {
+	ca := certtest.New(t)
+	f := start(t, Options{Listeners: listener3(ca)}, nobody(t))
+	f.fronts3.mu.Lock()
+	f.fronts3.fronts[0].leave()
+	f.fronts3.mu.Unlock()
+	c, err := dial3(t, ca, f.Addrs3()[0].String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	control, err := c.AcceptUniStream(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	control.SetReadDeadline(time.Now().Add(10 * time.Second))
+	var got []byte
+	for !strings.HasSuffix(string(got), "\x07\x01\x00") { // GOAWAY, before stream 0
+		b := make([]byte, 64)
+		n, err := control.Read(b)
+		if got = append(got, b[:n]...); err != nil {
+			t.Fatalf("got %x, %v", got, err)
+		}
+	}
+	s, err := c.OpenStream()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.SetReadDeadline(time.Now().Add(10 * time.Second))
+	s.Write(headers3([]string{":method", "GET", ":scheme", "https", ":path", "/", ":authority", "a.test"}))
+	_, err = s.Read(make([]byte, 1))
+	if e, ok := errors.AsType[*quic.StreamError](err); !ok || e.ErrorCode != quic.StreamErrorCode(http3.ErrCodeRequestRejected) {
+		t.Errorf("a request got %v", err)
+	}
+}
+
+// TestHeadsOfTheGone3: heads that end with their connection are neither late nor too large.
+func TestHeadsOfTheGone3(t *testing.T) {
+	ca := certtest.New(t)
+	f := start(t, Options{Listeners: listener3(ca)}, webBackend(t, func(http.ResponseWriter, *http.Request) {}))
+	get := []string{":method", "GET", ":scheme", "https", ":path", "/", ":authority", "a.test"}
+	for name, tt := range map[string]struct {
+		sent []byte
+		end  func(c *quic.Conn)
+	}{
+		"left":          {headers3(get)[:5], func(c *quic.Conn) { c.CloseWithError(0x100, "") }},
+		"DATA is first": {[]byte{0, 1, 'x'}, func(c *quic.Conn) { <-c.Context().Done() }},
+	} {
+		c, err := dial3(t, ca, f.Addrs3()[0].String())
+		if err != nil {
+			t.Fatal(name, err)
+		}
+		s, err := c.OpenStream()
+		if err != nil {
+			t.Fatal(name, err)
+		}
+		if got, _ := exchange3(t, c, get, func() { s.Write(tt.sent) }); got != "200" && name == "left" {
+			t.Errorf("%s: beside it: got %s", name, got)
+		}
+		tt.end(c)
+	}
+	f.stop()
+	if got := f.Stats(); got.Refusals["header"] != 0 || got.Refusals["header_time"] != 0 || got.Replied[31] != 0 {
+		t.Errorf("refusals %v, replied %v", got.Refusals, got.Replied)
+	}
+}
+
+// TestSettings3: a client that never finishes its SETTINGS holds a connection no longer than one that asks for nothing.
+func TestSettings3(t *testing.T) {
+	ca := certtest.New(t)
+	l := listener3(ca)
+	l[0].Idle = time.Second
+	f := start(t, Options{Listeners: l}, webBackend(t, func(http.ResponseWriter, *http.Request) {}))
+	c, err := quic.DialAddr(t.Context(), f.Addrs3()[0].String(),
+		&tls.Config{RootCAs: ca.Pool(), ServerName: "a.test", NextProtos: []string{"h3"}}, &quic.Config{KeepAlivePeriod: 100 * time.Millisecond})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.CloseWithError(0x100, "")
+	for _, sent := range [][]byte{{0, 4, 0x50, 1}, {2, 0x3f}, {3}} { // half of SETTINGS, and of what comes on the streams of QPACK
+		s, err := c.OpenUniStream()
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.Write(sent)
+	}
+	select {
+	case <-c.Context().Done():
+	case <-time.After(20 * time.Second):
+		t.Fatal("the connection goes on")
+	}
+	until(t, "it is counted no more", func() bool { return f.Stats().Active3 == 0 })
 }
