@@ -35,20 +35,22 @@ import (
 // pageBackend serves testdata/browser.html and what it asks for; results gets what it found.
 func pageBackend(t *testing.T, results chan map[string]string) netip.AddrPort {
 	t.Helper()
-	page, err := os.ReadFile("testdata/browser.html")
-	if err != nil {
-		t.Fatal(err)
-	}
 	big := make([]byte, 2<<20)
 	for i := range big {
 		big[i] = byte(i % 251)
 	}
 	next, left := make(chan struct{}, 3), make(chan struct{}, 1)
 	mux := http.NewServeMux()
-	mux.HandleFunc("/{$}", func(w http.ResponseWriter, _ *http.Request) {
-		w.Header().Set("Content-Type", "text/html")
-		w.Write(page)
-	})
+	for path, file := range map[string]string{"/{$}": "testdata/browser.html", "/altsvc": "testdata/altsvc.html"} {
+		page, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		mux.HandleFunc(path, func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Type", "text/html")
+			w.Write(page)
+		})
+	}
 	mux.HandleFunc("/big", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Length", fmt.Sprint(len(big)))
 		w.Write(big)
@@ -278,6 +280,40 @@ func TestBrowser(t *testing.T) {
 				t.Errorf("the WebSocket went over %s, want %s: %v", got, test.socket, readLog(t, logs.File))
 			}
 		})
+	}
+}
+
+// TestBrowserAltSvc: Chromium begins with HTTP/2, and goes to HTTP/3 by what our Alt-Svc says.
+func TestBrowserAltSvc(t *testing.T) {
+	ca, results := certtest.New(t), make(chan map[string]string, 1)
+	logs := &AccessLog{File: filepath.Join(t.TempDir(), "log"), Query: true}
+	tls := secure(ca, "a.test")
+	f := start(t, Options{Listeners: []Listener{{
+		Routes: anyRoute, AccessLog: logs, TLS: tls, HTTP3: true,
+		Address: netip.MustParseAddrPort(fmt.Sprintf("127.0.0.1:%d", porttest.Free(t))),
+	}}}, pageBackend(t, results))
+	end := browse(t, fmt.Sprintf("https://a.test:%d/altsvc", f.Addrs()[0].Port()),
+		// Another port than ours: all that it does is to make the browser trust a root over QUIC that is not known to the public.
+		"--origin-to-force-quic-on=a.test:1",
+		"--ignore-certificate-errors-spki-list="+spki(t, tls.Certificates[0].Certificate))
+	select {
+	case found := <-results:
+		if got := fmt.Sprint(found); got != "map[all:ok echo:h3 last:h3 navigation:h2]" {
+			t.Errorf("it found %s", got)
+		}
+	case <-time.After(2 * time.Minute):
+		t.Error("the page tells nothing")
+	}
+	end()
+	f.stop() // so that all lines are there
+	all := readLog(t, logs.File)
+	protocols := make(map[string]string)
+	for _, l := range all {
+		path, _, _ := strings.Cut(l.Path, "?")
+		protocols[path] = l.Protocol // the last
+	}
+	if protocols["/altsvc"] != "HTTP/2" || protocols["/say"] != "HTTP/3" || protocols["/echo"] != "HTTP/3" {
+		t.Errorf("the access log: %v", all)
 	}
 }
 
