@@ -378,6 +378,29 @@ func (s *Stream) CloseWrite() error {
 	return s.records.under.CloseWrite()
 }
 
+// How long, and for how many bytes, a peer that was told why it has to go may go on sending.
+const (
+	LingerFor   = 500 * time.Millisecond
+	lingerBytes = 256 << 10
+)
+
+// Linger ends our side, and lets the peer read what was sent to it: what arrives at a closed socket is answered with a
+// reset, which takes away what the peer has not read yet. Close comes next.
+func (s *Stream) Linger() {
+	if s.CloseWrite() != nil {
+		return
+	}
+	s.ReadUntil(time.Now().Add(LingerFor))
+	for total := 0; total < lingerBytes; {
+		b, err := s.Receive()
+		if err != nil {
+			return
+		}
+		total += b.W - b.R
+		b.Free()
+	}
+}
+
 // Close closes the connection.
 func (s *Stream) Close() error {
 	if s.records != nil {

@@ -357,7 +357,7 @@ func (c *Conn) fail(code http2.ErrCode, why string) error {
 	said := c.awaitSaid()
 	c.end(err)
 	if said {
-		c.linger()
+		c.wire.Linger()
 	} else {
 		c.wire.Abort() // the peer does not read
 	}

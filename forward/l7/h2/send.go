@@ -3,6 +3,7 @@ package h2
 import (
 	"time"
 
+	"github.com/pharos-lb/pharos/forward"
 	"golang.org/x/net/http2"
 )
 
@@ -216,36 +217,13 @@ func (c *Conn) awaitSaid() bool {
 	c.said = make(chan struct{})
 	said := c.said
 	c.mu.Unlock()
-	timer := time.NewTimer(lingerFor)
+	timer := time.NewTimer(forward.LingerFor)
 	defer timer.Stop()
 	select {
 	case <-said:
 		return true
 	case <-timer.C:
 		return false
-	}
-}
-
-// How long, and for how many bytes, a peer that is told why it has to go may go on sending.
-const (
-	lingerFor   = 500 * time.Millisecond
-	lingerBytes = 256 << 10
-)
-
-// linger lets the peer read our GOAWAY: what arrives at a closed socket is answered with a reset, which takes away what the
-// peer has not read yet.
-func (c *Conn) linger() {
-	if c.wire.CloseWrite() != nil {
-		return
-	}
-	c.wire.ReadUntil(time.Now().Add(lingerFor))
-	for total := 0; total < lingerBytes; {
-		b, err := c.wire.Receive()
-		if err != nil {
-			return
-		}
-		total += b.W
-		b.Free()
 	}
 }
 
