@@ -346,6 +346,56 @@ func TestAccessLog(t *testing.T) {
 	}
 }
 
+// TestAccessLogOfTheRefused: what was refused before it was understood is written as it came, without its query unless that is asked for.
+func TestAccessLogOfTheRefused(t *testing.T) {
+	dir := t.TempDir()
+	shy, frank := filepath.Join(dir, "shy"), filepath.Join(dir, "frank")
+	f := start(t, Options{Listeners: []Listener{
+		{Routes: anyRoute, AccessLog: &AccessLog{File: shy, Format: accesslog.Combined}, Times: Times{Header: 300 * time.Millisecond}},
+		{Routes: anyRoute, AccessLog: &AccessLog{File: frank, Format: accesslog.Combined, Query: true}, Times: Times{Header: 300 * time.Millisecond}},
+	}}, echoHead(t))
+	long := strings.Repeat("a", 2*maxLoggedLine)
+	tests := []struct{ send, shy, frank string }{
+		{"GARBAGE\r\n\r\n", `"GARBAGE" 400`, ""},
+		{"\x16\x03\x01\n\n", `"\x16\x03\x01" 400`, ""},
+		{"GET /host HTTP/1.1\r\n\r\n", `"GET /host HTTP/1.1" 400`, ""},
+		{"GET /field HTTP/1.0\r\nx y: z\r\n\r\n", `"GET /field HTTP/1.0" 400`, ""},
+		{"GET /version HTTP/2.5\r\n\r\n", `"GET /version HTTP/2.5" 505`, ""},
+		{"GET /q?secret=1 HTTP/1.1\r\n\r\n", `"GET /q HTTP/1.1" 400`, `"GET /q?secret=1 HTTP/1.1" 400`},
+		{"GET /odd?a secret HTTP/1.1\r\nHost: a\r\n\r\n", `"GET /odd HTTP/1.1" 400`, `"GET /odd?a secret HTTP/1.1" 400`},
+		{"GET /none?a secret\r\nHost: a\r\n\r\n", `"GET /none" 400`, `"GET /none?a secret" 400`},
+		{"GET /late?secret", `"GET /late" 408`, `"GET /late?secret" 408`},
+		{"\r\n", `"-" 400`, ""},
+		{"GET /" + long + "\x00 HTTP/1.1\r\nHost: a\r\n\r\n", `"GET /` + long[:maxLoggedLine-5] + `" 400`, ""},
+		{"GET /first HTTP/1.1\r\nHost: a\r\n\r\nSECOND\r\n\r\n", `"SECOND" 400`, ""},
+	}
+	for i, addr := range f.Addrs() {
+		for _, tt := range tests {
+			c := dial(t, addr.String())
+			c.send(tt.send)
+			if all, err := io.ReadAll(c.r); err != nil || len(all) == 0 {
+				t.Errorf("%d, %q: got %q, %v", i, tt.send, all, err)
+			}
+		}
+	}
+	f.stop()
+	for i, file := range []string{shy, frank} {
+		data, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, tt := range tests {
+			want := tt.shy
+			if i == 1 && tt.frank != "" {
+				want = tt.frank
+			}
+			if strings.Count(string(data), "] "+want) != 1 {
+				t.Errorf("%s is not once in\n%s", want, data)
+			}
+		}
+	}
+}
+
 // TestMetersAreBounded: however many routes there are, so many are counted by name.
 func TestMetersAreBounded(t *testing.T) {
 	var m meters

@@ -1,6 +1,7 @@
 package l7
 
 import (
+	"bytes"
 	"cmp"
 	"math/rand/v2"
 	"strconv"
@@ -225,6 +226,9 @@ func (w *work) record(log *accessLog, took time.Duration) {
 		Listener: w.set.name, Service: w.service, Backend: w.backend, RequestID: w.requestID, Trouble: w.trouble,
 		Referer: w.referer, UserAgent: w.agent,
 	}
+	if w.ask.Method == nil { // it was refused before it was understood
+		e.Line, e.Proto = w.line, ""
+	}
 	if !w.kept {
 		e.Referer, e.UserAgent = w.told("referer"), w.told("user-agent")
 	}
@@ -233,7 +237,7 @@ func (w *work) record(log *accessLog, took time.Duration) {
 		e.Proto = "HTTP/2"
 	case w.req.version == 3:
 		e.Proto = "HTTP/3"
-	case w.req.minor == 0:
+	case w.req.minor == 0 && e.Proto != "":
 		e.Proto = "HTTP/1.0"
 	}
 	if log.query {
@@ -245,6 +249,32 @@ func (w *work) record(log *accessLog, took time.Duration) {
 		e.Route = w.set.extras[w.rule.Index].title
 	}
 	log.Append(log.format, &e)
+}
+
+// maxLoggedLine bounds what is written down of a request that was not understood.
+const maxLoggedLine = 1 << 10
+
+// rememberLine keeps the first line of what came, or what there is of it, for the access log.
+func (w *work) rememberLine(came []byte) {
+	log := w.set.log
+	if log == nil {
+		return
+	}
+	line := bytes.TrimLeft(came, "\r\n")
+	if end := bytes.IndexAny(line, "\r\n"); end >= 0 {
+		line = line[:end]
+	}
+	start := len(w.arena)
+	if query := bytes.IndexByte(line, '?'); query >= 0 && !log.query {
+		w.arena = append(w.arena, line[:min(query, maxLoggedLine)]...)
+		version := bytes.LastIndex(line, []byte(" HTTP/"))
+		line = line[max(version, query, 0):]
+		if version < query { // nothing that is known follows the query
+			line = nil
+		}
+	}
+	w.arena = append(w.arena, line[:min(len(line), maxLoggedLine)]...)
+	w.line = w.arena[start:len(w.arena):len(w.arena)]
 }
 
 // remember keeps what the access log will want of the head, whose bytes may be written

@@ -21,8 +21,6 @@ const (
 	maxKept = 64 << 10
 	// A connection that is closed with the client still sending is read from for
 	// this long and this much, so that the reply is not lost to a reset.
-	lingerFor   = 500 * time.Millisecond
-	lingerBytes = 256 << 10
 	// lastRequest is how long a connection that arrives while its listener goes
 	// away may take to send its one request.
 	lastRequest = 500 * time.Millisecond
@@ -82,6 +80,7 @@ type work struct {
 	trouble            string
 	kept               bool // the head's bytes are not looked at any more: the next two are what the log wants of its fields
 	referer, agent     []byte
+	line               []byte    // of a request that was refused before it was understood: what came of its first
 	deadline           *deadline // of the whole; nil = none
 }
 
@@ -106,7 +105,7 @@ func (w *work) free() {
 	w.rule, w.requestID, w.ask = nil, nil, route.Request{}
 	w.gate, w.meter, w.upBytes, w.downBytes, w.took = nil, nil, 0, 0, 0
 	w.service, w.backend, w.trouble = "", "", ""
-	w.kept, w.referer, w.agent = false, nil, nil
+	w.kept, w.referer, w.agent, w.line = false, nil, nil, nil
 	w.who, w.trusted, w.prefers, w.status = netip.Addr{}, false, 0, 0
 	w.scan, w.sent, w.grpcEnds = headScan{}, false, false
 	w.req.head, w.req.minor, w.req.version = false, 1, 1 // what a reply to an unread request assumes
@@ -253,6 +252,7 @@ func (s *session) readHead(w *work) (n int, f fault, ok bool) {
 // because where the next request starts is not known.
 func (s *session) refuse(w *work, f fault) bool {
 	w.keep = false
+	w.rememberLine(s.in.Unread())
 	return w.reply(f)
 }
 
@@ -260,18 +260,7 @@ func (s *session) refuse(w *work, f fault) bool {
 // even if it is still sending.
 func (s *session) linger(w *work) {
 	w.took = time.Since(w.since)
-	if s.client.CloseWrite() != nil {
-		return
-	}
-	s.client.ReadUntil(time.Now().Add(lingerFor))
-	for total := 0; total < lingerBytes; {
-		b, err := s.client.Receive()
-		if err != nil {
-			return
-		}
-		total += b.W
-		b.Free()
-	}
+	s.client.Linger()
 }
 
 // writeClient writes p to the client.

@@ -41,12 +41,31 @@ func TestFormats(t *testing.T) {
 	}
 }
 
+// TestNotUnderstood: a request of which only a part came, or nothing that makes sense, is written as Apache httpd and nginx do.
+func TestNotUnderstood(t *testing.T) {
+	for line, want := range map[string]string{
+		"": `"-"`, "GARBAGE": `"GARBAGE"`, "GET /a\"b HTTP/9.9": `"GET /a\"b HTTP/9.9"`, "\x16\x03\x01": `"\x16\x03\x01"`,
+	} {
+		e := Entry{Time: sample().Time, Client: sample().Client, Peer: sample().Client, Line: []byte(line), Status: 400, Down: 7}
+		if got, want := string(appendEntry(nil, Combined, &e)), `192.0.2.7 - - [26/Nov/2026:18:00:01 +0000] `+want+` 400 7 "-" "-"`; got != want {
+			t.Errorf("got  %s\nwant %s", got, want)
+		}
+		var members map[string]any
+		if err := json.Unmarshal(appendEntry(nil, JSON, &e), &members); err != nil {
+			t.Fatal(err)
+		}
+		if got, _ := members["line"].(string); got != line || members["method"] != nil || members["protocol"] != nil {
+			t.Errorf("%q: got %v", line, members)
+		}
+	}
+}
+
 // FuzzEntry: whatever a client sends stays one line, and valid JSON that says the same.
 func FuzzEntry(f *testing.F) {
 	f.Add([]byte("a\"\\\n\x00\xff\u2028\U0001F600"))
 	f.Fuzz(func(t *testing.T, v []byte) {
 		e := sample()
-		e.Target, e.UserAgent = v, v
+		e.Target, e.UserAgent, e.Line = v, v, v
 		for _, format := range []Format{JSON, Common, Combined} {
 			line := appendEntry(nil, format, &e)
 			if bytes.ContainsAny(line, "\n\r\x00") || !utf8.Valid(line) {

@@ -30,6 +30,7 @@ type Entry struct {
 	// Method, Target and Host as the client sent them; Target is without the query.
 	Method, Target, Query, Host []byte
 	Proto                       string // "HTTP/1.1"
+	Line                        []byte // what came of a request that was not understood: its Method and Target are not known
 	Status                      int    // 0 = the client got none
 	Up, Down                    int64  // bytes of the request's body, and of all that was sent back
 	Listener, Route, Service    string
@@ -49,13 +50,20 @@ func appendEntry(dst []byte, f Format, e *Entry) []byte {
 	dst = append(dst, " - - ["...)
 	dst = e.Time.AppendFormat(dst, "02/Jan/2006:15:04:05 -0700")
 	dst = append(dst, `] "`...)
-	dst = appendQuoted(dst, e.Method)
-	dst = append(dst, ' ')
-	dst = appendQuoted(dst, e.Target)
-	if len(e.Query) > 0 {
-		dst = appendQuoted(append(dst, '?'), e.Query)
+	switch {
+	case len(e.Method) > 0:
+		dst = append(appendQuoted(dst, e.Method), ' ')
+		dst = appendQuoted(dst, e.Target)
+		if len(e.Query) > 0 {
+			dst = appendQuoted(append(dst, '?'), e.Query)
+		}
+		dst = append(append(dst, ' '), e.Proto...)
+	case len(e.Line) > 0:
+		dst = appendQuoted(dst, e.Line)
+	default:
+		dst = append(dst, '-')
 	}
-	dst = append(append(append(dst, ' '), e.Proto...), `" `...)
+	dst = append(dst, `" `...)
 	dst = strconv.AppendInt(dst, int64(e.Status), 10)
 	dst = strconv.AppendInt(append(dst, ' '), e.Down, 10)
 	if f == Combined {
@@ -100,6 +108,7 @@ func appendObject(dst []byte, e *Entry) []byte {
 	dst = appendMember(dst, "host", e.Host)
 	dst = appendMember(dst, "path", e.Target)
 	dst = appendMember(dst, "query", e.Query)
+	dst = appendMember(dst, "line", e.Line)
 	dst = appendText(dst, "protocol", e.Proto)
 	dst = append(dst, `,"status":`...)
 	dst = strconv.AppendInt(dst, int64(e.Status), 10)
