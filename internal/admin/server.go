@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -77,6 +78,7 @@ type Server struct {
 	unix  net.Listener
 	tcp   net.Listener // nil = none
 	close sync.Once
+	left  atomic.Bool
 }
 
 // New binds the sockets. A socket file whose owner is gone is replaced; one
@@ -159,7 +161,7 @@ func (s *Server) Run(ctx context.Context) error {
 	errs := make(chan error, 2)
 	serve := func(srv *http.Server, l net.Listener) {
 		defer wg.Done()
-		if err := srv.Serve(l); err != nil && !errors.Is(err, http.ErrServerClosed) {
+		if err := srv.Serve(l); err != nil && !errors.Is(err, http.ErrServerClosed) && !s.left.Load() {
 			errs <- fmt.Errorf("serve admin API on %s: %w", l.Addr(), err)
 		}
 	}
@@ -183,6 +185,14 @@ func (s *Server) Run(ctx context.Context) error {
 	}
 	wg.Wait()
 	return err
+}
+
+// Leave accepts nothing more and leaves the sockets, and the unix socket's file, to another process that has them as well. Requests
+// that run go on until Run ends.
+func (s *Server) Leave() {
+	s.left.Store(true)
+	s.OwnFile(false)
+	s.Close()
 }
 
 // Close frees the sockets.

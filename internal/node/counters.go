@@ -1,9 +1,11 @@
 package node
 
 import (
+	"context"
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	dto "github.com/prometheus/client_model/go"
@@ -25,6 +27,9 @@ type counters struct {
 	mu     sync.Mutex // guards the rest
 	before map[string]carriedCounter
 	frozen []*dto.MetricFamily // what is scraped from now on; nil = what is
+	told   map[string]float64  // what the process that goes on with them has been told of each
+
+	ended chan struct{} // closed when the process before counts nothing more
 }
 
 // Gather implements prometheus.Gatherer.
@@ -86,19 +91,34 @@ func (c *counters) freeze() ([]carriedCounter, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	families, err := c.gather()
-	c.frozen = families
-	var all []carriedCounter
+	c.frozen, c.told = families, make(map[string]float64)
+	return c.growth(families), err
+}
+
+// grown returns by how much counters have grown since freeze, and since grown was called before.
+func (c *counters) grown() []carriedCounter {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	families, _ := c.gather() // what cannot be read was not handed over either
+	return c.growth(families)
+}
+
+// growth returns what was not told of yet, and notes that it is. mu is held.
+func (c *counters) growth(families []*dto.MetricFamily) (all []carriedCounter) {
 	for _, f := range families {
 		if f.GetType() != dto.MetricType_COUNTER || !strings.HasPrefix(f.GetName(), "pharos_") {
 			continue
 		}
 		for _, m := range f.Metric {
-			if v := m.GetCounter().GetValue(); v > 0 {
-				all = append(all, carriedCounter{f.GetName(), f.GetHelp(), labelsOf(m), v})
+			labels, v := labelsOf(m), m.GetCounter().GetValue()
+			key := counterKey(f.GetName(), labels)
+			if more := v - c.told[key]; more > 0 {
+				c.told[key] = v
+				all = append(all, carriedCounter{f.GetName(), f.GetHelp(), labels, more})
 			}
 		}
 	}
-	return all, err
+	return all
 }
 
 // thaw ends freeze: nobody goes on with them.
@@ -117,6 +137,65 @@ func (c *counters) adopt(all []carriedCounter) {
 		c.before[counterKey(was.Name, was.Labels)] = was
 	}
 }
+
+// add counts what the process before has counted since it handed over.
+func (c *counters) add(all []carriedCounter) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.before == nil {
+		c.before = make(map[string]carriedCounter, len(all))
+	}
+	for _, more := range all {
+		key := counterKey(more.Name, more.Labels)
+		more.Value += c.before[key].Value
+		c.before[key] = more
+	}
+}
+
+// tellCounters tells the new process now and then what this one, which finishes what it has, counts meanwhile.
+func (n *Node) tellCounters(ctx context.Context) error {
+	tick := time.NewTicker(tellEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+			n.tellGrowth()
+		}
+	}
+}
+
+// tellGrowth tells it once. Nobody may be there any more to be told: then nobody misses it.
+func (n *Node) tellGrowth() {
+	all := n.counters.grown()
+	if len(all) > 0 && n.heir.Send(msgCounted, countedBody{all}, nil, tellLimit) != nil {
+		n.heir.Close() // half a message may have gone
+	}
+}
+
+// hearCounters adds what the old process still counts, until that has ended.
+func (n *Node) hearCounters(ctx context.Context) error {
+	conn := n.opts.Takeover
+	defer conn.Close()
+	defer context.AfterFunc(ctx, func() { conn.Close() })()
+	for {
+		m, err := conn.Receive(forever)
+		if err != nil { // it has ended
+			close(n.counters.ended)
+			<-ctx.Done()
+			return nil
+		}
+		var counted countedBody
+		if m.Kind == msgCounted && m.Decode(&counted) == nil {
+			n.counters.add(counted.Counters)
+		}
+		m.Close()
+	}
+}
+
+// forever is longer than any process has been running.
+const forever = 100 * 365 * 24 * time.Hour
 
 // labelsOf lists names and values in turns.
 func labelsOf(m *dto.Metric) []string {

@@ -85,6 +85,36 @@ func TestCountersGoOn(t *testing.T) {
 	}
 }
 
+// TestLateCounters: what the old process counts after it has handed over reaches the new one, once, and the one after that.
+func TestLateCounters(t *testing.T) {
+	first, second, third := countedWith(10, 0), countedWith(5, 0), countedWith(1, 0)
+	second.adopt(frozen(t, first))
+	third.adopt(frozen(t, second))
+	late := func(c *counters, kind string) {
+		all := prometheus.NewCounterVec(prometheus.CounterOpts{Name: "pharos_events_total", Help: "Events."}, []string{"kind"})
+		var already prometheus.AlreadyRegisteredError
+		if err := c.registry.(*prometheus.Registry).Register(all); !errors.As(err, &already) {
+			t.Fatal(err)
+		}
+		already.ExistingCollector.(*prometheus.CounterVec).WithLabelValues(kind).Inc()
+	}
+	late(first, "good")
+	late(first, "bad")
+	for range 2 { // the second time there is nothing more
+		second.add(first.grown())
+		third.add(second.grown())
+	}
+	late(first, "good")
+	second.add(first.grown())
+	third.add(second.grown())
+	if got, want := reading(t, third), "pharos_events_total{kind=good} 18, pharos_events_total{kind=bad} 1, pharos_open{} 7"; got != want {
+		t.Errorf("got  %s\nwant %s", got, want)
+	}
+	if got, want := reading(t, second), "pharos_events_total{kind=good} 15, pharos_open{} 7"; got != want {
+		t.Errorf("the second is scraped: got %s, want %s", got, want)
+	}
+}
+
 // frozen is what a process hands over.
 func frozen(t *testing.T, c *counters) []carriedCounter {
 	t.Helper()

@@ -75,7 +75,8 @@ type Node struct {
 	log      *slog.Logger
 	started  time.Time
 	registry *prometheus.Registry
-	counters *counters // what is scraped of registry
+	counters *counters      // what is scraped of registry
+	heir     *handover.Conn // to the process that has replaced this one; set before handedOver is closed
 	metrics  *metrics
 	board    steer.Board
 	setup    atomic.Pointer[Setup]
@@ -135,7 +136,7 @@ func New(opts Options) (*Node, error) {
 	}
 	n := &Node{opts: opts, log: opts.Log, started: time.Now(), stopping: make(chan struct{}), handedOver: make(chan struct{}), registry: prometheus.NewRegistry()}
 	n.phase.Store("starting")
-	n.counters = &counters{registry: n.registry}
+	n.counters = &counters{registry: n.registry, ended: make(chan struct{})}
 	n.metrics = newMetrics(n.registry, opts.Version)
 	setup, err := loadBy(opts.ConfigFile, opts.Name, n.compileZones)
 	if err != nil {

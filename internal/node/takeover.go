@@ -61,8 +61,12 @@ func (n *Node) receiveOffer() (*os.File, error) {
 // takeOver waits for the old process to let go, and starts everything that it left to this one. From its
 // end on this process is responsible.
 func (n *Node) takeOver(ctx context.Context, setup *Setup, parts *parts) error {
-	conn := n.opts.Takeover
-	defer conn.Close()
+	conn, adopted := n.opts.Takeover, false
+	defer func() {
+		if !adopted {
+			conn.Close()
+		}
+	}()
 	cfg, peers, wanted := setup.speakerConfig()
 	if wanted {
 		if err := bgp.Validate(cfg, peers); err != nil {
@@ -112,10 +116,13 @@ func (n *Node) takeOver(ctx context.Context, setup *Setup, parts *parts) error {
 	speaker.Commit()
 	parts.start("cluster", n.gossip.Run)
 	parts.start("admin", n.admin.Run)
+	n.phase.Store("serving") // before whoever asked for the upgrade hears that it does
 	if err := conn.Send(msgAdopted, struct{}{}, nil, sendLimit); err != nil {
 		return fmt.Errorf("take over: %w", err)
 	}
 	n.admin.OwnFile(true)
+	adopted = true
+	parts.start("counters of the old process", n.hearCounters)
 	return nil
 }
 

@@ -26,7 +26,8 @@ import (
 //	old: offer (sockets, lock)          new: loads, binds what else there is, has verdicts: ready
 //	old: goes silent, writes no more,
 //	     release (the BGP child)        new: accepts, answers, gossips: adopted
-//	old: accepts no more, finishes what it has, ends
+//	old: accepts no more, finishes what it has,
+//	     counted (what it has counted since) now and then, ends
 //
 // Until "adopted" the old one accepts and answers as ever. Whatever goes wrong before, the new
 // process is killed first, so that there is never a second one that acts.
@@ -42,6 +43,8 @@ const (
 	msgRelease = "release"
 	msgAdopted = "adopted"
 	msgFailed  = "failed"
+	// msgCounted comes after "adopted"; whoever does not know it has closed the connection by then.
+	msgCounted = "counted"
 )
 
 type helloBody struct {
@@ -71,6 +74,8 @@ type releaseBody struct {
 	Counters []carriedCounter
 }
 
+type countedBody struct{ Counters []carriedCounter }
+
 type failedBody struct{ Error string }
 
 const (
@@ -83,6 +88,8 @@ const (
 	sendLimit  = 5 * time.Second
 	// adoptLimit is how long nobody may be responsible, at most; half of the BGP lease where that is less.
 	adoptLimit = 2 * time.Second
+	tellEvery  = 5 * time.Second // how often the old process says what it has counted
+	tellLimit  = time.Second
 	killLimit  = 5 * time.Second
 )
 
@@ -119,15 +126,17 @@ func (n *Node) upgrade(ctx context.Context, r admin.UpgradeRequest) (*admin.Upgr
 	if err != nil {
 		return nil, err
 	}
-	defer s.conn.Close()
 	version, err := n.prepareSuccessor(ctx, s, r.Limit)
 	if err == nil {
 		err = n.release(s)
 	}
 	if err != nil {
 		s.kill()
+		s.conn.Close()
 		return nil, err
 	}
+	n.admin.Leave() // who asks after the answer to this asks the new process
+	n.heir = s.conn
 	notifySystemd(fmt.Sprintf("MAINPID=%d", s.pid()))
 	n.drainLimit.Store(int64(r.Drain))
 	n.phase.Store("draining") // before a reload that waits may look
@@ -340,14 +349,23 @@ func (n *Node) release(s *successor) error {
 func (n *Node) leave(ctx context.Context, parts *parts) {
 	close(n.stopping)
 	limit := time.Duration(n.drainLimit.Load())
-	n.admin.OwnFile(false)
+	defer n.heir.Close()
 	parts.endWith(forward.HandedOver{Limit: limit}, "l4", "udp", "l7", "dns")
 	parts.stop(stopStep, "bgp", "cluster") // both have been silenced: nothing is withdrawn, nobody is told
 	parts.stop(stopStep, "vip news", "vips", "decider", "probe", "geo watch", "overrides file", "canaries")
 	parts.stop(stopStep, "saver of verdicts", "saver of registers", "saver of overrides")
 	parts.stop(stopStep, "admin")
 	n.log.Info("draining: connections that are open finish here", "limit", limit.String())
+	parts.start("counters for the new process", n.tellCounters)
 	parts.join(ctx, limit+stopStep, "l4", "udp", "l7", "dns")
+	if n.opts.Takeover != nil { // what the process before still counts goes through this one
+		select {
+		case <-n.counters.ended:
+		case <-ctx.Done():
+		case <-time.After(limit):
+		}
+	}
 	parts.stopAll(stopStep)
+	n.tellGrowth()
 	n.log.Info("drained, this process ends")
 }
