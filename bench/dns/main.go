@@ -35,6 +35,7 @@ import (
 )
 
 func main() {
+	beProbe()
 	var o options
 	flag.StringVar(&o.pharos, "pharos", "bin/pharos", "the binary to measure")
 	flag.IntVar(&o.rounds, "rounds", 5, "interleaved rounds, 1 to 50")

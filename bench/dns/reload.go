@@ -1,23 +1,15 @@
 package main
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
-	"math/rand/v2"
-	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strings"
-	"sync/atomic"
 	"syscall"
 	"time"
-	"unsafe"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/pharos-lb/pharos/bench/rig"
 )
@@ -66,14 +58,16 @@ func command(args ...string) (time.Time, error) {
 // A watched is what a probe saw, µs.
 type watched struct {
 	p50, p99, p9999, most rig.Figures
+	late                  rig.Figures // the longest that the probe itself was late
 	lost                  rig.Figures // queries
 }
 
 // add takes one run, of which at least one query was answered.
 func (w *watched) add(seen sight) {
-	latencies := seen.latencies
+	latencies := seen.Latencies
 	slices.Sort(latencies)
-	w.lost.Add(float64(seen.asked - len(latencies)))
+	w.lost.Add(float64(seen.Asked - len(latencies)))
+	w.late.Add(seen.Late)
 	at := func(share float64) float64 {
 		return latencies[min(int(float64(len(latencies))*share), len(latencies)-1)]
 	}
@@ -84,9 +78,8 @@ func (w *watched) add(seen sight) {
 }
 
 // measureReloads has each server read a zone of so many records again and again
-// and measures what queries wait meanwhile. Server and probe share all cores; the
-// probe goes before everything else, so that what it waits for is the server. What it
-// waits while nothing is read is the floor that the machine sets.
+// and measures what queries wait meanwhile. Server and probe share all cores. What is
+// waited while nothing is read is the floor that the machine sets.
 func measureReloads(o options) (string, error) {
 	dir, err := os.MkdirTemp("", "pharos-bench")
 	if err != nil {
@@ -171,148 +164,19 @@ func writeZone(dir string, serial uint32, records int) error {
 	return errors.Join(errs...)
 }
 
-// A sight is one run of probe.
-type sight struct {
-	latencies []float64 // µs, of the queries that were answered
-	asked     int
-	lasted    time.Duration // from when the server was told to when it answered the new serial
-}
-
-// probe asks at a steady rate while begin makes a server read its zone, until
-// the new serial is answered and a little longer; for calm with serial 0. It returns
-// what each query waited, from when it was due. What begin tried in vain before does not count as the reload's time.
-func probe(addr netip.AddrPort, serial uint32, begin func() (time.Time, error)) (sight, error) {
-	done := make(chan struct{})
-	stop := calm
-	if serial != 0 {
-		stop = reloadLimit
-	}
-	p := prober{serial: serial, latencies: make([]float64, 0, stop/probeEvery)}
-	go func() {
-		defer close(done)
-		runtime.LockOSThread() // and the thread ends with the goroutine, its priority too
-		p.err = p.run(addr, stop)
-	}()
-	told, err := begin()
-	if err != nil {
-		p.stop.Store(true)
-	}
-	<-done
-	if err = errors.Join(err, p.err); err != nil {
-		return sight{}, err
-	}
-	if len(p.latencies) == 0 {
-		return sight{}, fmt.Errorf("none of %d queries was answered", p.asked)
-	}
-	return sight{p.latencies, p.asked, p.start.Add(p.seen).Sub(told)}, nil
-}
-
-// A prober is one run of probe.
-type prober struct {
-	u         *udp
-	serial    uint32
-	latencies []float64
-	asked     int
-	start     time.Time
-	seen      time.Duration // when the serial was answered; 0 = not yet
-	stop      atomic.Bool
-	err       error
-}
-
-func (p *prober) run(addr netip.AddrPort, stop time.Duration) error {
-	// First in line, where that is allowed: it sleeps nearly all the time.
-	_ = unix.SchedSetAttr(0, &unix.SchedAttr{Policy: unix.SCHED_FIFO, Priority: 1}, 0)
-	u, err := dial(addr, &workload{query: p.query, check: p.check})
-	if err != nil {
-		return err
-	}
-	defer unix.Close(u.fd)
-	p.u = u
-	start := time.Now()
-	p.start = start
-	for n := int64(0); ; n++ {
-		due := n * int64(probeEvery)
-		for wait := due - int64(time.Since(start)); wait > 0; wait = due - int64(time.Since(start)) {
-			if err := p.receive(start, wait); err != nil {
-				return err
-			}
-		}
-		now := time.Since(start)
-		if p.seen == 0 && p.serial != 0 && p.u.seen == p.serial {
-			p.seen = now
-		}
-		if p.seen != 0 && now > p.seen+settled || now > stop || p.stop.Load() {
-			break
-		}
-		if err := u.send(1, func(int) int64 { return 1 + due }); err != nil {
-			return err
-		}
-		p.asked++
-	}
-	for end := time.Now().Add(time.Second); len(p.latencies) < p.asked && time.Now().Before(end); { // the last ones are on their way
-		if err := p.receive(start, int64(100*time.Millisecond)); err != nil {
-			return err
-		}
-	}
-	if p.serial != 0 && p.seen == 0 {
-		return fmt.Errorf("the zone with serial %d was not answered within %v", p.serial, stop)
-	}
-	return nil
-}
-
-// receive takes answers until there are none for a time.
-func (p *prober) receive(start time.Time, wait int64) error {
-	ts := unix.NsecToTimespec(wait)
-	fds := [1]unix.PollFd{{Fd: int32(p.u.fd), Events: unix.POLLIN}}
-	if n, _, _ := unix.Syscall6(unix.SYS_PPOLL, uintptr(unsafe.Pointer(&fds[0])), 1, uintptr(unsafe.Pointer(&ts)), 0, 0, 0); n != 1 {
-		return nil
-	}
-	_, err := p.u.receive(func(at int64) {
-		p.latencies = append(p.latencies, float64(int64(time.Since(start))-at)/1e3)
-	})
-	return err
-}
-
-// query asks for a static name that every zone has, and for the serial at times.
-func (p *prober) query(buf []byte, n uint16, random *rand.PCG) int {
-	if n%serialEvery != 0 {
-		return static(buf, n, random)
-	}
-	const soa = "\x05bench\x04test\x00\x00\x06\x00\x01"
-	return len(append(append(buf[:0], byte(n>>8), byte(n), 0, 0, 0, 1, 0, 0, 0, 0, 0, 0), soa...))
-}
-
-// check wants an answer, and notes the serial.
-func (p *prober) check(answer []byte) error {
-	if err := wantAnswer(answer); err != nil {
-		return err
-	}
-	at := skipName(answer, 12)
-	if binary.BigEndian.Uint16(answer[at:]) != 6 {
-		return nil
-	}
-	at = skipName(answer, at+4) + 10            // to the data of the record
-	at = skipName(answer, skipName(answer, at)) // past both of its names
-	if len(answer) < at+4 {
-		return fmt.Errorf("the SOA record is cut: %x", answer)
-	}
-	p.u.seen = binary.BigEndian.Uint32(answer[at:])
-	return nil
-}
-
 func reportReloads(o options, results []*result, watch *rig.Watch, idle, busy map[string]*watched, took map[string]*rig.Figures, missing []string) (string, error) {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s, over loopback; server and probe on all cores. %s\n%d records, %d reloads each; a query every %v. Medians of the rounds, in brackets the least and the largest; µs.\n\n",
+	fmt.Fprintf(&b, "%s, over loopback; server and probe on all cores. %s\n%d records, %d reloads each; a query every %v. Medians of the rounds, in brackets the least and the largest; µs. Late is how long the probe itself did not run at most; what its queries wait is counted from when they were sent.\n\n",
 		rig.Host(), watch, o.reload, o.rounds, probeEvery)
-	table := rig.Table{Columns: []string{"server", "p50", "p99", "p99.99", "longest", "lost", "calm: p99.99", "calm: longest", "reload took, s", "MB PSS after"}}
+	table := rig.Table{Columns: []string{"server", "p50", "p99", "p99.99", "longest", "probe late", "lost", "calm: p99.99", "calm: longest", "calm: probe late", "reload took, s", "MB PSS after"}}
 	for _, r := range results {
 		m, err := r.process.Memory()
 		if err != nil {
 			return "", err
 		}
 		w, c := busy[r.peer.name], idle[r.peer.name]
-		table.Row(r.peer.name, w.p50.Spread("%.0f"), w.p99.Spread("%.0f"), w.p9999.Spread("%.0f"), w.most.Spread("%.0f"), w.lost.Spread("%.0f"),
-			c.p9999.Spread("%.0f"), c.most.Spread("%.0f"), took[r.peer.name].Spread("%.1f"), fmt.Sprintf("%.0f", float64(m.PSS)/(1<<20)))
+		table.Row(r.peer.name, w.p50.Spread("%.0f"), w.p99.Spread("%.0f"), w.p9999.Spread("%.0f"), w.most.Spread("%.0f"), w.late.Spread("%.0f"), w.lost.Spread("%.0f"),
+			c.p9999.Spread("%.0f"), c.most.Spread("%.0f"), c.late.Spread("%.0f"), took[r.peer.name].Spread("%.1f"), fmt.Sprintf("%.0f", float64(m.PSS)/(1<<20)))
 	}
 	b.WriteString(table.String())
 	if len(missing) > 0 {

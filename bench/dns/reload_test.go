@@ -3,6 +3,7 @@ package main
 import (
 	"net"
 	"net/netip"
+	"os"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -11,7 +12,12 @@ import (
 // answer serves as a name server that answers one of every n queries; the serial as soon as it is told to.
 func answer(t *testing.T, n int, serial *atomic.Uint32) netip.AddrPort {
 	t.Helper()
-	conn, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	return answerAt(t, netip.MustParseAddrPort("127.0.0.1:0"), n, serial)
+}
+
+func answerAt(t *testing.T, addr netip.AddrPort, n int, serial *atomic.Uint32) netip.AddrPort {
+	t.Helper()
+	conn, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(addr))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -39,6 +45,12 @@ func answer(t *testing.T, n int, serial *atomic.Uint32) netip.AddrPort {
 	return netip.MustParseAddrPort(conn.LocalAddr().String())
 }
 
+// The test binary is the probe too.
+func TestMain(m *testing.M) {
+	beProbe()
+	os.Exit(m.Run())
+}
+
 // What is not answered is lost, and counted; what was tried in vain before the server was told is not its time.
 func TestProbeCounts(t *testing.T) {
 	var serial atomic.Uint32
@@ -53,8 +65,8 @@ func TestProbeCounts(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if lost := seen.asked - len(seen.latencies); lost < seen.asked/4 { // more on a busy machine
-		t.Errorf("%d of %d lost, want half at least", lost, seen.asked)
+	if lost := seen.Asked - len(seen.Latencies); lost < seen.Asked/4 { // more on a busy machine
+		t.Errorf("%d of %d lost, want half at least", lost, seen.Asked)
 	}
 	if all := time.Since(began); seen.lasted <= 0 || seen.lasted > all-300*time.Millisecond {
 		t.Errorf("the reload took %s of %s, with what was tried before", seen.lasted, all)
@@ -68,5 +80,29 @@ func TestProbeOfNobody(t *testing.T) {
 	var serial atomic.Uint32
 	if seen, err := probe(answer(t, 0, &serial), 0, func() (time.Time, error) { return time.Now(), nil }); err == nil {
 		t.Errorf("no error: %+v", seen)
+	}
+}
+
+// A server that begins anew refuses for a while; that is lost, and no end of the measurement.
+func TestProbeOfOneThatBeginsAnew(t *testing.T) {
+	old, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)}) // answers nothing
+	if err != nil {
+		t.Fatal(err)
+	}
+	addr := netip.MustParseAddrPort(old.LocalAddr().String())
+	var serial atomic.Uint32
+	serial.Store(2)
+	seen, err := probe(addr, 2, func() (time.Time, error) {
+		told := time.Now()
+		old.Close()
+		time.Sleep(50 * time.Millisecond) // refused meanwhile
+		answerAt(t, addr, 2, &serial)
+		return told, nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if seen.Asked == len(seen.Latencies) || seen.lasted < 50*time.Millisecond {
+		t.Errorf("%d of %d answered, after %v", len(seen.Latencies), seen.Asked, seen.lasted)
 	}
 }
