@@ -67,9 +67,10 @@ bench-reload: build ## what queries wait while a zone of 1,000,000 records is re
 	@bench/install
 	$(GO) run ./bench/dns -pharos bin/pharos -reload 1000000 -rounds 3 $(if $(KEEP),-keep docs/benchmarks.md)
 
-scale: ## what is too large for the race detector: 2,000 seeds of the simulation, 100 nodes of gossip
+scale: ## what is too large for the race detector: 2,000 seeds of the simulation, 100 nodes of gossip, 100,000 TCP connections
 	GOGC=1600 $(GO) test -timeout 20m ./internal/sim -run '^TestSeeds$$'
 	$(GO) test -timeout 20m ./cluster -run 'Fleet'
+	$(GO) test ./forward/l4 -run '^TestManyConnections$$' -v -conns 100000
 
 upgrade: ## five upgrades and a reload every 100 ms for a minute, under load: nothing may fail
 	PHAROS_UPGRADE=full $(GO) test ./cmd/pharos -run '^TestUpgradeLosesNothing$$' -v -timeout 10m

@@ -63,6 +63,8 @@ listeners:
   - {bind: "vip:7001", tcp: {service: words, idle: 2s}}
   - {bind: "vip:7002", udp: {service: datagrams}}
   - {bind: "vip:7003", tcp: {service: words, transparent: true}}
+  - {bind: "vip:7004", tcp: {service: words, keepalive: 1s}}
+  - {bind: "vip:7005", tcp: {service: words, user_timeout: 1s}}
   - {bind: "vip:5201", tcp: {service: iperf}}
 dns: {listen: "node:5353"}
 `
@@ -261,7 +263,7 @@ func TestReshuffle(t *testing.T) {
 	if len(backends) < 2 {
 		t.Errorf("12 sessions have only seen %v", backends)
 	}
-	seen := make(map[string]bool)
+	seen, nodes := make(map[string]bool), make(map[string]bool)
 	for i := range 8 {
 		f.route([]*bed.Namespace{f.a, f.b}[i%2])
 		c, err := f.dial("tcp", bedVIP+":7001")
@@ -272,8 +274,11 @@ func TestReshuffle(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		backend, _, _ := strings.Cut(got, " ")
-		seen[backend] = true
+		backend, node, _ := strings.Cut(got, " ")
+		seen[backend], nodes[node] = true, true
+	}
+	if len(nodes) != 2 {
+		t.Errorf("the connections all went through %v", nodes)
 	}
 	if len(seen) != 1 {
 		t.Errorf("one client's connections reached %v", seen)
@@ -387,7 +392,7 @@ func TestFlood(t *testing.T) {
 	f := newForwardBed(t)
 	f.route(f.a)
 	pid := f.nodeA.Process.Pid
-	before := residentOf(t, pid)
+	before, came := residentOf(t, pid), f.received("a")
 	const flood = 30_000
 	var wg sync.WaitGroup
 	wg.Go(func() {
@@ -405,6 +410,9 @@ func TestFlood(t *testing.T) {
 		c.Close()
 	}
 	wg.Wait()
+	if n := f.received("a") - came; n < flood/2 { // a queue on the way may be too short for all
+		t.Errorf("%d packets came, of %d SYNs: that was no flood", n, flood)
+	}
 	if grown := residentOf(t, pid) - before; grown > 16<<20 {
 		t.Errorf("%d SYNs: %d MB more", flood, grown>>20)
 	}
@@ -422,12 +430,53 @@ func TestFlood(t *testing.T) {
 	if n := f.metric("a", "pharos_l4_active_connections") + f.metric("a", idle); n < 300 {
 		t.Fatalf("%v connections are open, or were", n)
 	}
+	asked := make(map[string]net.Conn)
+	for _, port := range []string{"7004", "7005"} {
+		c, err := f.dial("tcp", bedVIP+":"+port)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := askLine(c); err != nil {
+			t.Fatal(err)
+		}
+		asked[port] = c
+	}
+	defer f.a.Drop("ip saddr " + bedBackends)() // so are the backends
+	if _, err := io.WriteString(asked["7005"], "?\n"); err != nil {
+		t.Fatal(err)
+	}
+	bed.Await(t, "a backend that acknowledges nothing to be given up", func() bool {
+		return f.metric("a", `pharos_l4_dropped_connections_total{reason="backend_lost"}`) == 1
+	})
 	undo := f.a.Drop("ip saddr 10.8.0.2") // the client is gone, and says nothing
 	defer undo()
+	bed.Await(t, "a client that answers no keep-alive to be given up", func() bool {
+		return f.metric("a", `pharos_l4_dropped_connections_total{reason="client_lost"}`) == 1
+	})
 	bed.Await(t, "half-open connections to end", func() bool { return f.metric("a", "pharos_l4_active_connections") == 0 })
 	if n := f.metric("a", idle); n < 300 {
 		t.Errorf("%v ended for their silence, want 300", n)
 	}
+}
+
+// received is how many packets a node has received, on whatever interface.
+func (f *forwardBed) received(name string) (packets int) {
+	f.t.Helper()
+	ns := map[string]*bed.Namespace{"a": f.a, "b": f.b}[name]
+	text, err := ns.Command("cat", "/proc/net/dev").Output()
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	for line := range strings.Lines(string(text)) {
+		if _, figures, ok := strings.Cut(line, ":"); ok {
+			n, err := strconv.Atoi(strings.Fields(figures)[1])
+			if err != nil {
+				f.t.Fatal(err)
+			}
+			packets += n
+		}
+	}
+	return packets
 }
 
 // metric reads one of a node's metrics.

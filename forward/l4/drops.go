@@ -31,6 +31,8 @@ const (
 	dropIdle               // both directions silent for too long
 	dropLifetime           // open for too long
 	dropBackendGone        // its backend is out of use
+	dropClientLost         // the client does not answer any more: keep-alive, user timeout, no route
+	dropBackendLost        // the same of its backend
 	dropCut                // still open at the end of the drain
 	dropCount
 )
@@ -38,7 +40,8 @@ const (
 var dropTexts = [dropCount]string{
 	"", "max_connections", "listener_connections", "service_connections", "rate", "node_rate", "client_connections", "client_rate",
 	"local", "proxy_timeout", "proxy_invalid", "proxy_cut", "proxy_spoofed", "hello_timeout", "hello_invalid",
-	"hello_cut", "no_route", "client_gone", "queue", "no_backend", "connect_failed", "idle", "lifetime", "backend_gone", "drain",
+	"hello_cut", "no_route", "client_gone", "queue", "no_backend", "connect_failed", "idle", "lifetime", "backend_gone",
+	"client_lost", "backend_lost", "drain",
 }
 
 // String returns the reason as metrics label it.

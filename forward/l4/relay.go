@@ -264,10 +264,17 @@ func (s *shard) finish(f *flow) {
 
 // broken ends a flow of which one end has failed: the other has to see that it
 // is not the whole.
-func (s *shard) broken(f *flow, server bool, _ unix.Errno) {
-	outcome := forward.OutcomeClient
+func (s *shard) broken(f *flow, server bool, errno unix.Errno) {
+	outcome, why := forward.OutcomeClient, dropClientLost
 	if server {
-		outcome = forward.OutcomeReset
+		outcome, why = forward.OutcomeReset, dropBackendLost
+	}
+	switch errno { // of a reset the other end is told; that an end has vanished only we know
+	case unix.ETIMEDOUT, unix.EHOSTUNREACH, unix.ENETUNREACH, unix.EHOSTDOWN:
+		s.server.metrics.drop(why)
+		if server {
+			outcome = forward.OutcomeTimeout
+		}
 	}
 	f.backend.Report(outcome)
 	s.cutBoth(f)

@@ -157,17 +157,23 @@ func TestManyConnections(t *testing.T) {
 	c.Close()
 	until(t, "quiet", func() bool { return f.Stats().Active == 0 })
 	goroutines, fds := runtime.NumGoroutine(), openFiles(t)
+	bulk := make([]byte, 512<<10)
 	var wg sync.WaitGroup
 	for range 4 {
 		wg.Go(func() {
-			for range *manyConns / 4 {
+			for i := range *manyConns / 4 {
 				c, err := net.Dial("tcp", f.addr.String())
 				if err != nil {
 					t.Error(err)
 					return
 				}
-				c.Write([]byte("x"))
-				io.ReadFull(c, make([]byte, 1))
+				if i%16 == 0 { // is spliced, and broken off in the middle
+					wg.Go(func() { c.Write(bulk) })
+					io.ReadFull(c, make([]byte, len(bulk)/2))
+				} else {
+					c.Write(bulk[:1])
+					io.ReadFull(c, make([]byte, 1))
+				}
 				c.(*net.TCPConn).SetLinger(0) // no port may be waited for
 				c.Close()
 			}
