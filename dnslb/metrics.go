@@ -87,6 +87,7 @@ func (c *counters) merge(o *counters) {
 type metrics struct {
 	tcp  transport.Counters
 	open func() int
+	real func() int // threads with real-time priority
 
 	mu      sync.Mutex // guards the rest
 	live    map[*counters]struct{}
@@ -96,6 +97,7 @@ type metrics struct {
 
 	queries, responses, dropped, truncated *prometheus.Desc
 	connections, events, zoneCount, names  *prometheus.Desc
+	realTime                               *prometheus.Desc
 }
 
 func newMetrics() *metrics {
@@ -105,6 +107,7 @@ func newMetrics() *metrics {
 	return &metrics{
 		live:        make(map[*counters]struct{}),
 		open:        func() int { return 0 },
+		real:        func() int { return 0 },
 		queries:     desc("queries_total", "Messages received, by transport.", "transport"),
 		responses:   desc("responses_total", "Responses made, by response code.", "rcode"),
 		dropped:     desc("dropped_total", "Messages without a response, and responses that could not be sent.", "reason"),
@@ -112,6 +115,7 @@ func newMetrics() *metrics {
 		connections: desc("tcp_connections", "Open TCP connections."),
 		events:      desc("tcp_connections_total", "TCP connections, by what became of them.", "event"),
 		zoneCount:   desc("zones", "Zones served."),
+		realTime:    desc("realtime_threads", "UDP threads that have real-time priority at the moment."),
 		names:       desc("steered_names", "Steered names served."),
 	}
 }
@@ -161,7 +165,7 @@ func (m *metrics) setZones(zones, steered int) {
 // Describe implements prometheus.Collector.
 func (m *metrics) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
-		m.queries, m.responses, m.dropped, m.truncated, m.connections, m.events, m.zoneCount, m.names,
+		m.queries, m.responses, m.dropped, m.truncated, m.connections, m.events, m.zoneCount, m.names, m.realTime,
 	} {
 		ch <- d
 	}
@@ -189,6 +193,7 @@ func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 	}
 	counter(m.truncated, sum.truncated.Load())
 	gauge(m.connections, m.open())
+	gauge(m.realTime, m.real())
 	counter(m.events, m.tcp.Accepted.Load(), "accepted")
 	counter(m.events, m.tcp.Evicted.Load(), "evicted")
 	counter(m.events, m.tcp.Refused.Load(), "refused")

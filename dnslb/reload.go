@@ -96,6 +96,7 @@ func (c *Change) Commit() {
 			delete(have, addr)
 		}
 	}
+	s.holdSockets()
 	for _, l := range have {
 		s.stopping.Go(func() {
 			if err := l.stop(); err != nil {

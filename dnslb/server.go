@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"net/netip"
 	"runtime/debug"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -37,6 +36,7 @@ type Server struct {
 	mu        sync.Mutex // guards the rest
 	state     state
 	listeners []*listener
+	holds     int            // calls of Hold that are not released
 	stopping  sync.WaitGroup // listeners that a reload removed
 	panics    sync.Once
 }
@@ -77,6 +77,7 @@ func New(o Options) (*Server, error) {
 		return nil, fmt.Errorf("dns: %w", err)
 	}
 	s.metrics.open = s.pool.Open
+	s.metrics.real = s.RealTime
 	if err := s.open(listen, o.Shared); err != nil {
 		s.pool.Shutdown()
 		return nil, fmt.Errorf("dns: %w", err)
@@ -211,21 +212,41 @@ func (s *Server) panicked(p any) {
 }
 
 // Hold has the goroutines of the UDP sockets keep their processors, as
-// runtime.GOMAXPROCS counts them, until release is called: for a while in which the process
-// has much else to do. Each of the Threads needs one more meanwhile.
+// runtime.GOMAXPROCS counts them, until release is called, once: for a while in which the process
+// has much else to do, or they have. Each of the Threads needs one more meanwhile. Calls may overlap.
 func (s *Server) Hold() (release func()) {
+	hold := func(n int) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.holds += n
+		s.holdSockets()
+	}
+	hold(1)
+	return func() { hold(-1) }
+}
+
+// holdSockets tells the sockets whether anybody holds. mu is held.
+func (s *Server) holdSockets() {
+	for _, l := range s.listeners {
+		for _, u := range l.udp {
+			u.Hold(s.holds > 0)
+		}
+	}
+}
+
+// RealTime returns how many of the Threads go before all usual ones of the machine at the moment.
+func (s *Server) RealTime() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	listeners := slices.Clone(s.listeners)
-	hold := func(on bool) {
-		for _, l := range listeners {
-			for _, u := range l.udp {
-				u.Hold(on)
+	n := 0
+	for _, l := range s.listeners {
+		for _, u := range l.udp {
+			if u.RealTime() {
+				n++
 			}
 		}
 	}
-	hold(true)
-	return func() { hold(false) }
+	return n
 }
 
 // Threads returns the number of goroutines that serve sockets.

@@ -1,6 +1,11 @@
 package transport
 
-import "golang.org/x/sys/unix"
+import (
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
 
 // slice is the time that a thread of ours asks to have at once, in nanoseconds: the
 // least that the kernel gives.
@@ -15,28 +20,55 @@ const (
 	busyAbove    = 24
 )
 
-// A hurry has the kernel run this thread soon after something has come for it: one
-// that asks for short slices goes before those that want long ones, a compiler or a
-// garbage collector (sched_setattr(2); Linux before 6.12 does not heed it). Its
-// share of the processor is no larger, so that a flood of queries takes nothing from
-// the other tiers.
+// When a thread goes before all usual ones: while it sleeps at times, and takes less than
+// calmShare of a core, and no longer when it takes more than hogShare, or answers
+// floods queries, some 10 ms of work, without finding its socket empty.
+const (
+	realTime  = 1 // the least of real-time priorities
+	calmShare = 0.85
+	hogShare  = 0.93
+	floods    = 2048
+)
+
+// A class is how the kernel is asked to treat a thread.
+type class uint8
+
+const (
+	usual  class = iota
+	short        // short slices: soon run, and soon interrupted
+	urgent       // before all usual threads (SCHED_RR)
+)
+
+// A hurry has the kernel run this thread soon after something has come for it.
 //
-// Under load that turns round: what is ready to run takes the processor from a
+// Where it is allowed (CAP_SYS_NICE, or a limit RTPRIO) it has real-time priority: whatever else wakes, the
+// kernel's own helpers too, does not take the processor from it in the midst of a batch. A flood must not starve the
+// other tiers with it, so a thread that hardly sleeps gives that up at once, and competes as everybody does.
+//
+// Elsewhere it asks for short slices, which go before threads that want long ones, a compiler or a
+// garbage collector (sched_setattr(2); Linux before 6.12 does not heed it). Its
+// share of the processor is no larger. Under load that turns round: what is ready to run takes the processor from a
 // thread whose short slice is over, and keeps it until the kernel's next tick, up to 4 ms.
 // Then the usual slice is better, with which a thread has mostly gone to sleep before it ends.
 type hurry struct {
-	usual            *unix.SchedAttr // nil: somebody has said otherwise
-	short            bool
+	was              *unix.SchedAttr // nil: somebody has said otherwise
+	barred           bool            // from real-time priority
+	now              class
+	first            *atomic.Bool // told whether it is urgent
 	sleeps, answered int
+	looked           time.Time
+	used             time.Duration // of the processor, when looked
 }
 
-// newHurry belongs to the calling thread, which asks for short slices from now on.
-func newHurry() *hurry {
-	h := new(hurry)
+// newHurry belongs to the calling thread. first is told whether the thread goes before all usual ones.
+func newHurry(first *atomic.Bool) *hurry {
+	h := &hurry{first: first, looked: time.Now(), used: threadTime()}
 	if was, err := unix.SchedGetAttr(0, 0); err == nil && (was.Policy == unix.SCHED_NORMAL || was.Policy == unix.SCHED_BATCH) {
-		h.usual = was
+		h.was = was
 	}
-	h.set(true)
+	if h.set(urgent); h.now != urgent {
+		h.set(short)
+	}
 	return h
 }
 
@@ -46,26 +78,63 @@ func (h *hurry) sleeping(answered int) {
 	if h.sleeps++; h.sleeps < sleepsLooked {
 		return
 	}
-	switch {
-	case h.answered < quietBelow*sleepsLooked:
-		h.set(true)
-	case h.answered > busyAbove*sleepsLooked:
-		h.set(false)
-	}
+	now, used := time.Now(), threadTime()
+	h.choose(float64(used-h.used) / float64(max(1, now.Sub(h.looked))))
+	h.looked, h.used = now, used
 	h.sleeps, h.answered = 0, 0
 }
 
-// end gives the thread back as it was.
-func (h *hurry) end() { h.set(false) }
-
-func (h *hurry) set(short bool) {
-	if h.usual == nil || h.short == short {
+// choose goes by the share of a core that the thread took lately.
+func (h *hurry) choose(share float64) {
+	if !h.barred && share < calmShare {
+		h.set(urgent)
+	}
+	if h.now == urgent && share <= hogShare {
 		return
 	}
-	h.short = short
-	attr := *h.usual
-	if attr.Runtime = 0; short {
-		attr.Runtime = slice
+	switch {
+	case h.answered < quietBelow*sleepsLooked:
+		h.set(short)
+	case h.answered > busyAbove*sleepsLooked || h.now == urgent:
+		h.set(usual)
 	}
-	_ = unix.SchedSetAttr(0, &attr, 0) // it is slower without
+}
+
+// busy is told when the socket is not empty, and how many queries were answered since it was.
+func (h *hurry) busy(answered int) {
+	if h.now == urgent && answered >= floods {
+		h.set(usual)
+	}
+}
+
+// end gives the thread back as it was.
+func (h *hurry) end() { h.set(usual) }
+
+// set asks the kernel for a class. What it does not give, the thread does without.
+func (h *hurry) set(c class) {
+	if h.was == nil || h.now == c || c == urgent && h.barred {
+		return
+	}
+	attr := *h.was
+	switch attr.Runtime = 0; c {
+	case short:
+		attr.Runtime = slice
+	case urgent:
+		attr.Policy, attr.Priority, attr.Nice = unix.SCHED_RR, realTime, 0
+	}
+	if unix.SchedSetAttr(0, &attr, 0) != nil && c == urgent {
+		h.barred = true
+		return
+	}
+	h.now = c
+	h.first.Store(c == urgent)
+}
+
+// threadTime is how long the calling thread has run.
+func threadTime() time.Duration {
+	var ts unix.Timespec
+	if unix.ClockGettime(unix.CLOCK_THREAD_CPUTIME_ID, &ts) != nil {
+		return 0
+	}
+	return time.Duration(ts.Nano())
 }

@@ -52,7 +52,8 @@ type UDP struct {
 
 	stopped atomic.Bool
 	holding atomic.Bool
-	serving sync.Mutex // held by Serve
+	first   atomic.Bool // Serve's thread has real-time priority
+	serving sync.Mutex  // held by Serve
 
 	mu         sync.Mutex // guards the rest
 	closed     bool
@@ -133,11 +134,11 @@ func (u *UDP) Serve(r Responder) {
 	defer u.serving.Unlock()
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	h := newHurry()
+	h := newHurry(&u.first)
 	defer h.end()
 	b := newBatch(u.pktinfo)
 	for {
-		answered, done := u.drain(b, r)
+		answered, done := u.drain(b, r, h)
 		if done {
 			return
 		}
@@ -149,7 +150,7 @@ func (u *UDP) Serve(r Responder) {
 // drain answers until the socket is empty, or for good: then it reports done.
 // While it answers, more has mostly come, so it looks again, which costs less
 // than to sleep.
-func (u *UDP) drain(b *batch, r Responder) (answered int, done bool) {
+func (u *UDP) drain(b *batch, r Responder, h *hurry) (answered int, done bool) {
 	failures := 0
 	for !u.stopped.Load() {
 		n, errno := b.receive(u.fd)
@@ -171,6 +172,7 @@ func (u *UDP) drain(b *batch, r Responder) (answered int, done bool) {
 		}
 		b.send(u.fd, r)
 		answered += n
+		h.busy(answered)
 	}
 	return answered, true
 }
@@ -193,6 +195,10 @@ func (u *UDP) sleep() {
 // datagram need not wait until another goroutine, or a worker of the garbage collector, gives one
 // up; the caller sees to it that there is one more for each socket.
 func (u *UDP) Hold(on bool) { u.holding.Store(on) }
+
+// RealTime reports whether the thread that serves goes before all usual ones of the machine. That
+// needs a permission (hurry), and ends while queries come faster than they are answered.
+func (u *UDP) RealTime() bool { return u.first.Load() }
 
 // pause keeps a socket that fails on every read from taking a whole core.
 func (u *UDP) pause(failures int) {

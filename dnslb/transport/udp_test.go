@@ -147,7 +147,7 @@ func TestUDPAllocations(t *testing.T) {
 			for range 3 {
 				_, _ = unix.Write(client, msg)
 			}
-			u.drain(b, r)
+			u.drain(b, r, new(hurry))
 			for range 3 {
 				if n, _ := unix.Read(client, msg); n == len(msg) {
 					answers++

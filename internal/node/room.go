@@ -1,9 +1,13 @@
 package node
 
 import (
+	"context"
 	"os"
 	"runtime"
 	"sync"
+	"time"
+
+	"github.com/pharos-lb/pharos/dnslb"
 )
 
 // room is how many processors, as the runtime counts them, there are beside the
@@ -25,13 +29,81 @@ func (n *Node) makeRoom() (undo func()) {
 	if dns == nil {
 		return func() {}
 	}
-	threads := dns.Threads()
-	addProcessors(threads)
-	release := dns.Hold()
+	release := holdProcessors(dns)
 	return func() {
 		runtime.GC()
 		release()
+	}
+}
+
+// holdProcessors has the DNS threads keep their processors, and others have as many as before.
+func holdProcessors(dns *dnslb.Server) (release func()) {
+	threads := dns.Threads()
+	addProcessors(threads)
+	let := dns.Hold()
+	return func() {
+		let()
 		addProcessors(-threads)
+	}
+}
+
+// When DNS threads keep their processors for the queries' sake: from so many a second on, over roomLooked,
+// and until there have been fewer for roomLinger.
+const (
+	roomRate   = 5000
+	roomLooked = time.Second
+	roomLinger = 10 * time.Second
+)
+
+// watchRoom makes room while many queries come and their threads have real-time priority: one that had to wait for
+// a processor would wait for threads that have not. Otherwise it would gain nothing (decision 31).
+func watchRoom(ctx context.Context, dns *dnslb.Server) error {
+	k := roomKeeper{hold: func() func() { return holdProcessors(dns) }}
+	defer k.end()
+	look := time.NewTicker(roomLooked)
+	defer look.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-look.C:
+		}
+		var queries uint64
+		for _, t := range dns.Traffic() {
+			queries += t.Queries
+		}
+		k.look(queries, dns.RealTime() > 0)
+	}
+}
+
+// A roomKeeper decides when there is room.
+type roomKeeper struct {
+	hold    func() (release func())
+	release func() // nil = nobody holds
+	queries uint64 // so far
+	quiet   time.Duration
+}
+
+// look is told, every roomLooked, how many queries came so far, and whether their threads have real-time priority.
+func (k *roomKeeper) look(queries uint64, first bool) {
+	many := queries >= k.queries+uint64(roomRate*roomLooked/time.Second)
+	k.queries = queries // fewer than before: a listener is gone
+	switch {
+	case many && (first || k.release != nil): // a flood, under which they have it not, changes nothing
+		if k.quiet = 0; k.release == nil {
+			k.release = k.hold()
+		}
+	case k.release != nil:
+		if k.quiet += roomLooked; k.quiet >= roomLinger {
+			k.end()
+		}
+	}
+}
+
+func (k *roomKeeper) end() {
+	if k.release != nil {
+		k.release()
+		k.release = nil
 	}
 }
 

@@ -32,3 +32,38 @@ func TestReloadMakesRoom(t *testing.T) { // not parallel either
 		t.Errorf("%d processors after a reload, %d before", got, usual)
 	}
 }
+
+// TestRoomForQueries: DNS threads keep their processors while many queries come, and for a while after, if they have real-time priority.
+func TestRoomForQueries(t *testing.T) {
+	holds := 0
+	k := roomKeeper{hold: func() func() {
+		holds++
+		return func() { holds-- }
+	}}
+	queries := uint64(100)
+	look := func(more int, first bool, want int) {
+		t.Helper()
+		queries += uint64(more)
+		if k.look(queries, first); holds != want {
+			t.Errorf("%d more, real time %v: %d hold, want %d", more, first, holds, want)
+		}
+	}
+	look(roomRate-101, true, 0) // with the hundred before
+	look(roomRate, false, 0)
+	look(roomRate, true, 1)
+	look(roomRate, false, 1) // a flood
+	look(-1, true, 1)        // a listener is gone
+	for range roomLinger/roomLooked - 2 {
+		look(0, true, 1)
+	}
+	look(roomRate, true, 1)
+	for range roomLinger/roomLooked - 1 {
+		look(0, true, 1)
+	}
+	look(0, true, 0)
+	look(roomRate, true, 1)
+	if k.end(); holds != 0 {
+		t.Errorf("%d hold at the end", holds)
+	}
+	k.end()
+}

@@ -135,6 +135,7 @@ func (n *Node) startTiers(parts *parts) {
 	parts.start("udp", datagrams.Run)
 	parts.start("l7", seven.Run)
 	parts.start("dns", dns.Run)
+	parts.start("room", func(ctx context.Context) error { return watchRoom(ctx, dns) })
 }
 
 // takeLeash returns the BGP child that was handed over, once.
