@@ -61,7 +61,7 @@ func (s *Stapler) Failures() uint64 {
 
 // staple returns p with its response, and notes that one is wanted.
 func (s *Stapler) staple(p *pair, now time.Time) *pair {
-	if len(p.certificate.Leaf.OCSPServer) == 0 || len(p.certificate.Certificate) < 2 {
+	if len(p.certificate.Leaf.OCSPServer) == 0 {
 		return p
 	}
 	s.mu.Lock()
@@ -132,6 +132,9 @@ func (s *Stapler) Fetch(ctx context.Context, now time.Time) error {
 }
 
 func (s *Stapler) ask(ctx context.Context, p *pair, now time.Time) ([]byte, time.Time, error) {
+	if len(p.certificate.Certificate) < 2 {
+		return nil, time.Time{}, errors.New("the file has no issuer behind the certificate, and who asks must name it")
+	}
 	issuer, err := x509.ParseCertificate(p.certificate.Certificate[1])
 	if err != nil {
 		return nil, time.Time{}, err

@@ -4,12 +4,14 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/pem"
 	"io"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -88,6 +90,33 @@ func TestStaple(t *testing.T) {
 	now = now.Add(2 * time.Hour)
 	if store.Tend(now); stapled() {
 		t.Error("an answer that has run out is stapled on")
+	}
+}
+
+// TestStapleWithoutIssuer: a file without its chain cannot be asked about, which is
+// said and counted instead of passed over.
+func TestStapleWithoutIssuer(t *testing.T) {
+	ca := certtest.New(t)
+	url, _, asked := responder(t, ca)
+	c, k := ca.Write("a", certtest.Leaf{Names: []string{"a.test"}, OCSP: url})
+	whole, err := os.ReadFile(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	leaf, _ := pem.Decode(whole)
+	if err := os.WriteFile(c, pem.EncodeToMemory(leaf), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	stapler := cert.NewStapler()
+	if _, err := cert.Open([]cert.File{{Certificate: c, Key: k}}, stapler); err != nil {
+		t.Fatal(err)
+	}
+	err = stapler.Fetch(context.Background(), time.Now())
+	if err == nil || !strings.Contains(err.Error(), "no issuer") || !strings.Contains(err.Error(), c) {
+		t.Errorf("said %v", err)
+	}
+	if stapler.Failures() != 1 || asked.Load() != 0 {
+		t.Errorf("%d failures, asked %d times", stapler.Failures(), asked.Load())
 	}
 }
 
