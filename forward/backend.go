@@ -27,7 +27,9 @@ type Backend struct {
 
 	retired   atomic.Bool // not in the newest plan
 	active    atomic.Bool
-	near      atomic.Bool // in this node's availability zone
+	drained   atomic.Bool  // gone by an order
+	goneAt    atomic.Int64 // registry time since which no plan has had a place for it; 0 = the newest one has
+	near      atomic.Bool  // in this node's availability zone
 	leases    atomic.Uint64
 	connects  atomic.Uint64
 	reuses    atomic.Uint64

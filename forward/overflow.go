@@ -81,6 +81,7 @@ func (r *Registry) spill(p *pool, terms Terms, tried []*Backend) *Backend {
 		}
 		b.retired.Store(false)
 		b.active.Store(true)
+		b.depart(false, false, 0)
 		if terms.Elsewhere != nil {
 			b.setVia(terms.Elsewhere.transport(p))
 		}

@@ -54,6 +54,8 @@ type Member struct {
 	Base int
 	// Active members take new connections; the others only finish what they have.
 	Active bool
+	// Drained: an order has taken it out, which lets it finish what it has; it is not Active.
+	Drained bool
 	// Near: it is in this node's availability zone. Far is how much of what does not stay in the zone it gets, relative to
 	// the others.
 	Near bool
@@ -134,6 +136,7 @@ func (b *boardPools) Edition() (uint64, []ServicePool) {
 				Base:    pool.Backends[j].Weight,
 				Active:  j < len(site.Backends) && site.Backends[j].Active,
 				Resting: weight == 0,
+				Drained: j < len(site.Backends) && site.Backends[j].Why == steer.ReasonDrained,
 			}
 		}
 		if split := plan.Zones(i); split != nil {

@@ -149,6 +149,7 @@ func (r *Registry) refresh(have *Edition) *Edition {
 			continue
 		}
 		b.retired.Store(true)
+		b.depart(true, false, r.now())
 		b.idle.closeAll()
 		if b.inFlight.Load() == 0 {
 			delete(r.backends, id)
@@ -189,6 +190,7 @@ func (r *Registry) assemble(sp *ServicePool, listed map[identity]bool) *pool {
 		ramp := b.turn(m.Active, sp.SlowStart, now)
 		works := m.Active && !(m.Resting && working)
 		b.active.Store(works)
+		b.depart(!m.Active, m.Drained, now)
 		b.policy.Store(&p.policy)
 		b.limit.Store(p.policy.Limit.PerBackend)
 		b.setVia(sp.Transport)

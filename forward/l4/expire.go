@@ -1,6 +1,7 @@
 package l4
 
 import (
+	"cmp"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -93,7 +94,7 @@ func (s *shard) keepHouse() {
 		s.pipes.close()
 	}
 	s.pipes.used = false
-	s.server.registry.Load() // refreshes what InUse tells
+	s.server.registry.Load() // refreshes what Gone tells
 	for _, f := range s.flows {
 		if f != nil && f.phase == phaseRelaying {
 			s.judgeBackend(f)
@@ -104,19 +105,19 @@ func (s *shard) keepHouse() {
 	}
 }
 
-// judgeBackend notes whether the backend of a flow is out of use, and when the
-// flow has to end for that.
+// judgeBackend notes when a flow has to end since its backend is gone.
 func (s *shard) judgeBackend(f *flow) {
-	set := f.binding.settings.Load()
-	switch {
-	case set.BackendGone == GoneKeep || f.backend.InUse():
-		f.goneAt = 0
-	case f.goneAt == 0:
-		f.goneAt = s.now
-		if set.BackendGone == GoneDrain {
-			f.goneAt += int64(set.GoneAfter)
+	due := int64(0)
+	if gone := f.backend.GoneFor(); gone > 0 {
+		switch d := f.binding.settings.Load().departure(f.service()); d.Policy {
+		case GoneAbort:
+			due = s.now
+		case GoneDrain:
+			due = s.now + int64(max(cmp.Or(d.After, DefaultGoneAfter)-gone, 0))
 		}
-		s.sooner(f, f.goneAt)
+	}
+	if f.goneAt = due; due != 0 {
+		s.sooner(f, due)
 	}
 }
 

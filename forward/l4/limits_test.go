@@ -151,7 +151,7 @@ func TestBackendGone(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			first, second := backend(t, echo), backend(t, echo)
-			f := start(t, Options{Listeners: []Listener{{Service: "db", BackendGone: tt.policy, GoneAfter: tt.after}}}, first)
+			f := start(t, Options{Listeners: []Listener{{Service: "db", BackendGone: Departure{tt.policy, tt.after}}}}, first)
 			c := dial(t, f.addr)
 			ask(t, c, "hello")
 			f.pools.publish(second)

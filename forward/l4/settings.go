@@ -34,7 +34,7 @@ const (
 )
 
 // Gone says what becomes of a connection when its backend is down, drained or
-// no longer configured.
+// no longer configured. One that is up and asks for no new work finishes what it has.
 type Gone uint8
 
 // The policies.
@@ -43,6 +43,12 @@ const (
 	GoneDrain             // it goes on for GoneAfter and is then reset
 	GoneAbort             // it is reset
 )
+
+// A Departure is a policy with its time.
+type Departure struct {
+	Policy Gone
+	After  time.Duration // of GoneDrain; 0 means DefaultGoneAfter
+}
 
 // A Listener takes connections for one service, or for several by what TLS
 // clients say in their hello.
@@ -97,10 +103,10 @@ type Listener struct {
 	Overflow bool
 
 	Limits Limits
-	// BackendGone and GoneAfter say what becomes of connections to a backend that
-	// is out of use; GoneAfter 0 means DefaultGoneAfter.
-	BackendGone Gone
-	GoneAfter   time.Duration
+	// BackendGone says what becomes of connections to a backend that is gone, ServiceGone the same of those services that want
+	// it in another way.
+	BackendGone Departure
+	ServiceGone map[string]Departure
 }
 
 // settings is a Listener made ready for use. It is immutable; what it points to counts.
@@ -121,7 +127,7 @@ func settle(l Listener, before *settings, m *metrics) (*settings, error) {
 	if l.Service == "" && len(l.Routes) == 0 {
 		refuse("service is missing")
 	}
-	for _, d := range []time.Duration{l.Idle, l.Connect, l.Lifetime, l.Hello, l.UserTimeout, l.DeferAccept, l.GoneAfter} {
+	for _, d := range []time.Duration{l.Idle, l.Connect, l.Lifetime, l.Hello, l.UserTimeout, l.DeferAccept, l.BackendGone.After} {
 		if d < 0 {
 			refuse("durations must not be negative")
 			break
@@ -135,7 +141,6 @@ func settle(l Listener, before *settings, m *metrics) (*settings, error) {
 	l.Hello = cmp.Or(l.Hello, DefaultHello)
 	l.Backlog = cmp.Or(l.Backlog, DefaultBacklog)
 	l.KeepAlive = cmp.Or(l.KeepAlive, DefaultKeepAlive)
-	l.GoneAfter = cmp.Or(l.GoneAfter, DefaultGoneAfter)
 	set := &settings{Listener: l}
 	var err error
 	if set.routes, err = compileRoutes(l.Routes); err != nil {
@@ -155,6 +160,14 @@ func settle(l Listener, before *settings, m *metrics) (*settings, error) {
 		set.clients = newClients(&l.Limits, &m.untracked)
 	}
 	return set, errors.Join(errs...)
+}
+
+// departure is what becomes of connections of a service to a backend that is gone.
+func (s *settings) departure(service string) Departure {
+	if own, ok := s.ServiceGone[service]; ok {
+		return own
+	}
+	return s.BackendGone
 }
 
 // tryOut refuses what this process is not allowed to do, before a client finds out.

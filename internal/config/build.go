@@ -36,6 +36,8 @@ type draft struct {
 	named *steeredName
 	// listened: some listener forwards to the service.
 	listened bool
+	// carried: it is forwarded to by a tcp or udp listener.
+	carried bool
 }
 
 // A steeredName is a name with its place in the file.

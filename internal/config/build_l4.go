@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"net/netip"
 	"slices"
 	"time"
@@ -131,5 +132,19 @@ func buildLimits(at *value) Limits {
 		ClientIPv4:         get[int](at, "client_ipv4"),
 		ClientIPv6:         get[int](at, "client_ipv6"),
 		Clients:            get[int](at, "clients"),
+	}
+}
+
+// checkGone reads what becomes of what a service has open to backends that are gone, and refuses what would say nothing.
+func (b *builder) checkGone(d *draft) {
+	policy, after := d.at.entry("backend_gone"), d.at.entry("gone_after")
+	switch {
+	case !d.at.sound("backend_gone", "gone_after"):
+	case policy != nil && !d.carried:
+		b.refuseKey(policy, refuse("says nothing of a service that no tcp or udp listener forwards to: requests of http are always let end"))
+	case d.BackendGone == goneDrain:
+		d.GoneAfter = cmp.Or(d.GoneAfter, defaultGoneAfter)
+	case after != nil && !d.at.isMeant("backend_gone"):
+		b.refuseKey(after, refuse("is for backend_gone: drain"))
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"time"
 )
 
 // vipAnycast is the key beside the sites in a service's vip.
@@ -25,6 +26,7 @@ func (b *builder) buildServices() {
 		b.buildTransport(d)
 		d.Panic = get[float64](d.at, "panic")
 		b.buildOverflow(d)
+		d.BackendGone, d.GoneAfter = get[string](d.at, "backend_gone"), get[time.Duration](d.at, "gone_after")
 		d.Check = b.check(d)
 	}
 }

@@ -62,6 +62,9 @@ func (b *builder) buildListeners() {
 		}
 		b.checkUDPServices(at)
 	}
+	for _, d := range b.order {
+		b.checkGone(d)
+	}
 }
 
 func (b *builder) buildListener(at *value) {
@@ -80,6 +83,9 @@ func (b *builder) buildListener(at *value) {
 	over := overTCP
 	if udp := at.entry("udp"); udp != nil {
 		listener.UDP, over = b.buildUDP(udp, serve), overUDP
+	}
+	for _, d := range served {
+		d.carried = true
 	}
 	if http := at.entry("http"); http != nil {
 		listener.HTTP = b.buildHTTP(http, serve)

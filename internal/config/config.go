@@ -103,7 +103,11 @@ type Service struct {
 	Panic float64
 	// Overflow is where a site's work goes that its own pool has nobody for.
 	Overflow Overflow
-	Pools    []Pool // sorted by Site; never empty
+	// BackendGone is "keep", "drain" or "abort": what becomes of what its tcp and udp listeners have open to a backend that is gone, whatever
+	// those say; "" = what they say. GoneAfter is the time of drain.
+	BackendGone string
+	GoneAfter   time.Duration
+	Pools       []Pool // sorted by Site; never empty
 	// VIPs are the unicast addresses per site, sorted by Site.
 	VIPs []VIP
 	// Anycast are the addresses shared by all sites; may be empty.

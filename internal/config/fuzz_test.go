@@ -138,6 +138,7 @@ func checkConfig(t *testing.T, cfg *config.Config) {
 			must(n.Anycast || len(s.VIPs) == len(s.Pools), "steered name without VIPs", n)
 		}
 	}
+	carried := map[string]bool{}
 	for _, l := range cfg.Listeners {
 		kinds := 0
 		for _, there := range []bool{l.TCP != nil, l.UDP != nil, l.HTTP != nil} {
@@ -147,6 +148,7 @@ func checkConfig(t *testing.T, cfg *config.Config) {
 		}
 		must(kinds == 1 && l.Bind.Port > 0, "listener", l)
 		if l.UDP != nil {
+			carried[l.UDP.Service] = true
 			must(services[l.UDP.Service] != nil && l.UDP.Idle > 0 && l.UDP.Sessions > 0 && l.UDP.Responses >= -1, "listener", l)
 			must((l.UDP.GoneAfter > 0) == (l.UDP.BackendGone == "silent" || l.UDP.BackendGone == "drain"), "listener", l)
 			continue
@@ -154,7 +156,9 @@ func checkConfig(t *testing.T, cfg *config.Config) {
 		if l.TCP != nil {
 			must(services[l.TCP.Service] != nil || l.TCP.Service == "" && len(l.TCP.Routes) > 0, "listener", l)
 			must(l.TCP.Idle > 0 && l.TCP.Connect > 0 && l.TCP.Hello > 0 && l.TCP.Backlog > 0, "listener", l)
+			carried[l.TCP.Service] = true
 			for _, r := range l.TCP.Routes {
+				carried[r.Service] = true
 				must(services[r.Service] != nil, "route", r)
 			}
 			continue
@@ -182,6 +186,10 @@ func checkConfig(t *testing.T, cfg *config.Config) {
 			must(r.Limits.Requests >= 0 && r.Limits.Body >= 0, "limits", r)
 			must(r.Rewrite == config.Rewrite{} || len(r.Services()) > 0, "rewrite", r)
 		}
+	}
+	for _, s := range services {
+		must(s.BackendGone == "" || carried[s.Name], "policy of what nobody carries", s.Name)
+		must((s.GoneAfter > 0) == (s.BackendGone == "drain"), "time of drain", s.Name)
 	}
 	checkBGP(must, cfg.BGP, sites, services)
 	must(len(cfg.DNS.Listen) > 0 && cfg.DNS.UDPSize >= 512 && cfg.DNS.TCPMax > 0 && cfg.DNS.TCPIdle > 0, "dns", cfg.DNS)

@@ -1,5 +1,7 @@
 package config
 
+import "time"
+
 func serviceKeys() *shape {
 	return object(
 		with("policy", oneOrMore(policyKeys(), 1, 4), []string{"geo", "nearest"},
@@ -11,6 +13,9 @@ func serviceKeys() *shape {
 		may("eject", ejectKeys(), "Pass over backends for what becomes of their work, on this node alone. Default: nobody"),
 		may("panic", one(number("panic", 0.01, 1)),
 			"While a smaller share of a pool's backends is up, but not none, those that are down get work as well. Default: they do not"),
+		may("backend_gone", one(enum("a policy", goneKeep, goneDrain, goneAbort)),
+			"What becomes of its connections and sessions through tcp and udp listeners when their backend is down, drained or removed: keep, drain (they end after gone_after) or abort (they end). Default: what the listener says"),
+		may("gone_after", one(duration("gone_after", minGoneAfter, maxIdle, time.Millisecond)), "How long drain waits. Default: 30s"),
 		may("overflow", overflowKeys(), "Forward to the VIPs of other sites what a site's own pool has nobody for. Default: nothing"),
 		need("backends", dict(siteName(), oneOrMore(backendKeys(), 1, maxBackends), 1, maxSites),
 			"The upstream servers, by site"),

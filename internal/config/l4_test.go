@@ -39,6 +39,13 @@ func TestTCPListener(t *testing.T) {
 		},
 		BackendGone: "drain", GoneAfter: 10 * time.Second,
 	}
+	departures := make(map[string]time.Duration)
+	for _, s := range cfg.Services {
+		departures[s.Name+" "+s.BackendGone] = s.GoneAfter
+	}
+	if diff := cmp.Diff(map[string]time.Duration{"web abort": 0, "api ": 0, "cache drain": 30 * time.Second}, departures); diff != "" {
+		t.Errorf("services: -want +got:\n%s", diff)
+	}
 	for _, l := range cfg.Listeners {
 		if l.Bind.Port == 8443 {
 			if diff := cmp.Diff(want, l.TCP, same); diff != "" {

@@ -129,7 +129,7 @@ func (s *Setup) l4Listeners() []l4.Listener {
 			continue
 		}
 		for _, a := range s.addresses(l.Bind, s.Config.Served(l)) {
-			out = append(out, tcpListener(wildcard(a), l.Bind, l.TCP))
+			out = append(out, s.tcpListener(wildcard(a), l.Bind, l.TCP))
 		}
 	}
 	return out

@@ -9,7 +9,7 @@ import (
 )
 
 // tcpListener is a configured listener at one of its addresses.
-func tcpListener(at netip.AddrPort, bind config.Bind, c *config.TCPListener) l4.Listener {
+func (s *Setup) tcpListener(at netip.AddrPort, bind config.Bind, c *config.TCPListener) l4.Listener {
 	l := l4.Listener{
 		Address: at, Overflow: overflows(bind), Service: c.Service,
 		Idle: c.Idle, Connect: c.Connect, Lifetime: c.Lifetime, Hello: c.Hello,
@@ -17,7 +17,13 @@ func tcpListener(at netip.AddrPort, bind config.Bind, c *config.TCPListener) l4.
 		FastOpen: c.FastOpen, DeferAccept: c.DeferAccept,
 		AcceptProxy: c.AcceptProxy, SendProxy: proxyVersion(c.SendProxy),
 		Sources: c.Sources, Transparent: c.Transparent,
-		Limits: forwardLimits(c.Limits), BackendGone: gonePolicy(c.BackendGone), GoneAfter: c.GoneAfter,
+		Limits: forwardLimits(c.Limits), BackendGone: l4.Departure{Policy: gonePolicy(c.BackendGone), After: c.GoneAfter},
+		ServiceGone: make(map[string]l4.Departure),
+	}
+	for i := range s.Config.Services {
+		if own := &s.Config.Services[i]; own.BackendGone != "" {
+			l.ServiceGone[own.Name] = l4.Departure{Policy: gonePolicy(own.BackendGone), After: own.GoneAfter}
+		}
 	}
 	for _, r := range c.Routes {
 		l.Routes = append(l.Routes, l4.Route{SNI: r.SNI, ALPN: r.ALPN, Service: r.Service})
@@ -80,6 +86,11 @@ func (s *Setup) udpListeners() []udp.Listener {
 			u := udp.Listener{
 				Overflow: overflows(l.Bind), Address: wildcard(a), Service: l.UDP.Service, Idle: l.UDP.Idle, Responses: l.UDP.Responses, Sessions: l.UDP.Sessions,
 				Offload: l.UDP.Offload, BackendGone: udpGonePolicy(l.UDP.BackendGone), GoneAfter: l.UDP.GoneAfter,
+			}
+			for i := range s.Config.Services {
+				if own := &s.Config.Services[i]; own.Name == u.Service && own.BackendGone != "" {
+					u.BackendGone, u.GoneAfter = udpGonePolicy(own.BackendGone), own.GoneAfter
+				}
 			}
 			if q := l.UDP.QUIC; q != nil {
 				u.QUIC = &udp.QUIC{Length: q.Length, Servers: q.Servers}

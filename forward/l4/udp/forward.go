@@ -235,7 +235,7 @@ func (s *shard) beginWith(at *socket, set *Listener, k key, wanted netip.AddrPor
 	s.lookBy(s.now + int64(set.Idle))
 	if set.BackendGone.ends() {
 		s.lookBy(s.now + int64(housekeeping))
-		if !b.InUse() { // a connection ID has named it
+		if b.Gone() { // a connection ID has named it
 			at.judged.plan = 0
 		}
 	}
@@ -249,7 +249,7 @@ func (s *shard) choose(set *Listener, at *socket, k key, wanted netip.AddrPort) 
 	if wanted.IsValid() {
 		switch b := registry.ClaimAddress(set.Service, wanted); {
 		case b == nil:
-		case set.BackendGone == GoneAbort && !b.InUse():
+		case set.BackendGone == GoneAbort && b.Gone():
 			b.Done()
 		default:
 			s.server.count.byID.Add(1)

@@ -35,8 +35,8 @@ func (s *shard) forsaken(x *session, set *Listener) bool {
 	if x.waiting == 0 || set.BackendGone != GoneSilent || s.now-x.waiting < int64(set.GoneAfter) || s.stopping != 0 {
 		return false
 	}
-	s.server.registry.Load() // refreshes what InUse tells
-	return !x.backend.InUse()
+	s.server.registry.Load() // refreshes what Gone tells
+	return x.backend.Gone()
 }
 
 // elsewhere ends a session that is forsaken, and begins another one for its client. Where nobody else is left it
@@ -79,7 +79,7 @@ func (s *shard) judge(at *socket, set *Listener) int64 {
 	at.judged = judged{plan: plan, set: set, next: s.now + int64(time.Hour)}
 	for x := at.laned.oldest; x != nil; {
 		newer := x.newer
-		if !x.backend.InUse() {
+		if x.backend.Gone() {
 			s.leaveLane(x)
 		}
 		x = newer
@@ -96,7 +96,7 @@ func (s *shard) judge(at *socket, set *Listener) int64 {
 
 // judgeOne ends a session if its backend has been out of use for long enough.
 func (s *shard) judgeOne(x *session, set *Listener) {
-	if x.backend.InUse() {
+	if !x.backend.Gone() {
 		x.goneAt = 0
 		return
 	}

@@ -89,7 +89,7 @@ func (s *shard) offer(x *session, set *Listener) {
 		}
 		s.leaveLane(x)
 	}
-	if !x.backend.InUse() {
+	if x.backend.Gone() {
 		return
 	}
 	server := netip.AddrFrom16(x.key.server).Unmap()
@@ -152,7 +152,7 @@ func (s *shard) sweep(at *socket) int64 {
 			return x.lane.checked + every
 		}
 		switch {
-		case !s.refresh(x) || !set.Offload || !x.backend.InUse(): // its next datagrams are looked at one by one
+		case !s.refresh(x) || !set.Offload || x.backend.Gone(): // its next datagrams are looked at one by one
 			s.leaveLane(x)
 		case s.now-x.last >= int64(set.Idle):
 			s.end(x, forward.OutcomeServed, false)
