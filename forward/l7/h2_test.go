@@ -364,6 +364,12 @@ func TestFloods(t *testing.T) {
 			// Without indexing: a name and a value.
 			return w.WriteContinuation(1, false, append([]byte{0, 1, 'x', 100}, bytes.Repeat([]byte("y"), 100)...))
 		},
+		"empty continuation": func(w *framed, i uint32) error {
+			if i == 0 {
+				return w.WriteHeaders(http2.HeadersFrameParam{StreamID: 1})
+			}
+			return w.WriteContinuation(1, false, nil)
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := dial2(t, f.addr)

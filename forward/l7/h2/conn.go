@@ -29,13 +29,15 @@ const (
 	connWindow = 1 << 20
 	// maxFrame is the largest frame that is taken.
 	maxFrame = 16 << 10
+	// frameHeader is the length of what begins a frame.
+	frameHeader = 9
 	// maxOut is how much may wait to be written before senders wait.
 	maxOut = 64 << 10
 	// maxWindow is the largest window there can be.
 	maxWindow = 1<<31 - 1
 	// A peer may reset this many streams more than it lets end within calmFor.
 	spareResets = 100
-	// A peer may send this many frames in a row that move nothing within calmFor.
+	// A peer may send this many frames in a row that move nothing within calmFor, and half as many for one field block.
 	spareFrames = 2000
 	calmFor     = 10 * time.Second
 	// maxOwed is how many answers, to PING and the like, may wait until the peer reads.
@@ -272,7 +274,8 @@ func (c *Conn) next() (http2.Frame, error) {
 	}
 	if h.Type == http2.FrameHeaders {
 		c.in.limit()
-		defer func() { c.in.by = time.Time{} }()
+		c.in.inBlock, c.in.frames = true, 0
+		defer func() { c.in.by, c.in.inBlock = time.Time{}, false }()
 	}
 	return c.framer.ReadFrameForHeader(h)
 }

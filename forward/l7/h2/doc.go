@@ -13,7 +13,7 @@
 // A peer that makes work for nothing is told ENHANCE_YOUR_CALM and left (ErrFlood): streams
 // that are reset as fast as they are opened, floods of SETTINGS, PING, empty or PRIORITY
 // frames, answers that it does not read. Streams that are reset count as open until their handler has returned.
-// Field blocks have a limit over all CONTINUATION frames, of bytes and (Options.Head) of time.
+// Field blocks have a limit over all CONTINUATION frames, of bytes, of frames and (Options.Head) of time.
 //
 //	c := h2.New(stream, nil, h2.Options{Serve: func(s *h2.Stream) { … }})
 //	err := c.Run()

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/pharos-lb/pharos/forward"
+	"golang.org/x/net/http2"
 )
 
 // input is what the framer reads from. It holds no buffer while it waits, and
@@ -12,6 +13,9 @@ type input struct {
 	conn *Conn
 	buf  *forward.Buffer
 	by   time.Time // when what is being read has to be there; zero: it may take any time
+	// The framer reads a field block in one go, whatever number of frames it comes in.
+	inBlock bool
+	frames  int // of this block, at most; see Read
 }
 
 // limit bounds what is read from now on, until by is zero again.
@@ -23,6 +27,13 @@ func (in *input) limit() {
 
 func (in *input) Read(p []byte) (int, error) {
 	c := in.conn
+	// A frame's header is asked for in one piece first; a payload that is as long, or what is left of
+	// one, may count as well, which makes two of one frame at most.
+	if in.inBlock && len(p) == frameHeader {
+		if in.frames++; in.frames > spareFrames {
+			return 0, http2.ConnectionError(http2.ErrCodeEnhanceYourCalm)
+		}
+	}
 	for in.buf == nil {
 		switch {
 		case !in.by.IsZero():

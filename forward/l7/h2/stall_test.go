@@ -197,6 +197,45 @@ func TestUnreadAnswers(t *testing.T) {
 	}
 }
 
+// TestFieldBlockOfNothing: a field block that never ends, of frames without a byte, is a flood, a backend's too, which has
+// no time for its head. One in many frames that ends is none.
+func TestFieldBlockOfNothing(t *testing.T) {
+	for name, client := range map[string]bool{"of a client": false, "of a backend": true} {
+		t.Run(name, func(t *testing.T) {
+			s := newStubborn(t, Options{Client: client})
+			s.WriteHeaders(http2.HeadersFrameParam{StreamID: 1})
+			for range 2 * spareFrames {
+				if s.WriteContinuation(1, false, nil) != nil {
+					break
+				}
+			}
+			select {
+			case err := <-s.ended:
+				s.ended <- err
+				if !errors.Is(err, ErrFlood) {
+					t.Errorf("it ended with %v, want %v", err, ErrFlood)
+				}
+			case <-time.After(stubbornPatience):
+				t.Error("it reads on")
+			}
+		})
+	}
+	t.Run("that ends", func(t *testing.T) {
+		s := newStubborn(t, Options{Client: true})
+		s.block.Reset()
+		s.enc.WriteField(hpack.HeaderField{Name: ":status", Value: "103"})
+		for range 3 { // blocks, each of which begins the count anew
+			s.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: s.block.Bytes()})
+			for range spareFrames/2 - 2 {
+				s.WriteContinuation(1, false, nil)
+			}
+			s.WriteContinuation(1, true, nil)
+		}
+		s.WritePing(false, [8]byte{1})
+		s.await(http2.FramePing, 0)
+	})
+}
+
 // TestCreditIsSaid: the window of bytes that nobody will read is given back at once, since it may be all that the peer
 // waits for.
 func TestCreditIsSaid(t *testing.T) {
