@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -14,6 +15,9 @@ import (
 	"github.com/pharos-lb/pharos/forward/l7/cert"
 )
 
+// tellEvery is how often the log says of one backend that there is no TLS with it.
+const tellEvery = time.Minute
+
 // A carrier makes the connections to backends that are more than TCP: it shakes hands, and has
 // those of HTTP/2, which many requests share. It is the Server's forward.Carrier.
 type carrier struct {
@@ -21,8 +25,9 @@ type carrier struct {
 
 	files atomic.Pointer[fileSet] // of every transport in force, and of a change that is prepared
 
-	mu     sync.Mutex // guards peers
+	mu     sync.Mutex // guards what follows
 	peers  map[*forward.Backend]*peers
+	told   map[*forward.Backend]time.Time // when the log was last told what is wrong with it
 	ended  bool
 	reader sync.WaitGroup // one for each connection
 }
@@ -35,7 +40,7 @@ func filesOf(t forward.Transport) cert.BackendFiles {
 }
 
 func newCarrier(s *Server) *carrier {
-	c := &carrier{server: s, peers: make(map[*forward.Backend]*peers)}
+	c := &carrier{server: s, peers: make(map[*forward.Backend]*peers), told: make(map[*forward.Backend]time.Time)}
 	c.files.Store(&fileSet{})
 	return c
 }
@@ -136,10 +141,30 @@ func (c *carrier) Secure(ctx context.Context, b *forward.Backend, via *forward.V
 	}
 	if err != nil {
 		_ = plain.Close()
+		c.tell(b, err)
 		return nil, fmt.Errorf("TLS: %w", err)
 	}
 	stream.ForgetDeadlines()
 	return stream, nil
+}
+
+// tell logs why no TLS came about with b, which a check of its own kind may never notice and a client is not told;
+// once a minute, since each request may find it out anew.
+func (c *carrier) tell(b *forward.Backend, err error) {
+	if errors.Is(err, context.Canceled) {
+		return // who wanted it has gone
+	}
+	now := time.Now()
+	c.mu.Lock()
+	last, told := c.told[b]
+	quiet := told && now.Sub(last) < tellEvery
+	if !quiet {
+		c.told[b] = now
+	}
+	c.mu.Unlock()
+	if !quiet {
+		c.server.opts.Log.Warn("no TLS with a backend", "backend", b.Address(), "error", err)
+	}
 }
 
 // sweep leaves connections whose backend is out of use or spoken to in another way now, and those that
@@ -153,6 +178,7 @@ func (c *carrier) sweep(now time.Time) {
 			old = append(old, ps)
 		}
 	}
+	maps.DeleteFunc(c.told, func(b *forward.Backend, last time.Time) bool { return !b.InUse() || now.Sub(last) >= tellEvery })
 	c.mu.Unlock()
 	for _, ps := range old {
 		ps.retire()

@@ -2,6 +2,7 @@ package l7
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -96,6 +97,7 @@ func (w *work) unavailable(service string, err error) fault {
 // unavailable is the fault for a service that no connection could be had for.
 func unavailable(service string, err error) fault {
 	var failure net.Error // a dial reports its time limit as one of several errors
+	var unproven *tls.CertificateVerificationError
 	switch {
 	case errors.Is(err, forward.ErrNoPlan):
 		return fault{status: 503, text: fmt.Sprintf("nothing decided yet for service %q", service)}
@@ -112,6 +114,8 @@ func unavailable(service string, err error) fault {
 			status: 504, text: fmt.Sprintf("no backend of service %q could be connected to in time", service),
 			grpc: grpcUnavailable, // nobody has begun anything
 		}
+	case errors.As(err, &unproven):
+		return fault{status: 502, text: fmt.Sprintf("no backend of service %q could be verified", service)}
 	default:
 		return fault{status: 502, text: fmt.Sprintf("no backend of service %q could be connected to", service)}
 	}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/netip"
@@ -203,6 +204,7 @@ func TestBackendTLS(t *testing.T) {
 	old := plain.Clone()
 	old.MaxVersion = tls.VersionTLS12
 	expired := serverTLS(ca, certtest.Leaf{NotAfter: time.Now().Add(-time.Hour)})
+	const unproven = `502 no backend of service "web" could be verified`
 	for _, tt := range []struct {
 		name      string
 		config    *tls.Config
@@ -211,11 +213,11 @@ func TestBackendTLS(t *testing.T) {
 	}{
 		{"by address", plain, forward.Transport{CA: ca.PEM}, "200 |"},
 		{"by name", named, forward.Transport{CA: ca.PEM, Name: "web.test"}, "200 web.test|"},
-		{"wrong name", named, forward.Transport{CA: ca.PEM, Name: "other.test"}, "502"},
-		{"no name", named, forward.Transport{CA: ca.PEM}, "502"},
-		{"another authority", plain, forward.Transport{CA: other.PEM}, "502"},
-		{"the system's authorities", plain, forward.Transport{}, "502"},
-		{"expired", expired, forward.Transport{CA: ca.PEM}, "502"},
+		{"wrong name", named, forward.Transport{CA: ca.PEM, Name: "other.test"}, unproven},
+		{"no name", named, forward.Transport{CA: ca.PEM}, unproven},
+		{"another authority", plain, forward.Transport{CA: other.PEM}, unproven},
+		{"the system's authorities", plain, forward.Transport{}, unproven},
+		{"expired", expired, forward.Transport{CA: ca.PEM}, unproven},
 		{"not verified", expired, forward.Transport{Insecure: true}, "200 |"},
 		{"not verified, with a name", named, forward.Transport{Insecure: true, Name: "x.test"}, "200 x.test|"},
 		{"client certificate", mutual, forward.Transport{CA: ca.PEM, Certificate: ours, Key: key}, "200 |pharos"},
@@ -229,16 +231,34 @@ func TestBackendTLS(t *testing.T) {
 				backend := protocolBackend(t, p, tt.config, handler)
 				f := startVia(t, tt.transport, Options{}, backend.addr)
 				res, err := client(t).Get("http://" + f.addr + "/")
-				got := fmt.Sprint(res.StatusCode, " ", slurp(t, res, err))
+				got := strings.TrimSpace(fmt.Sprint(res.StatusCode, " ", slurp(t, res, err)))
 				if got != tt.want && !(tt.want == "502" && strings.HasPrefix(got, "502 ")) {
 					t.Errorf("got %q, want %q", got, tt.want)
 				}
-				if bad, good := f.told.counts(); tt.want == "502" && (bad == 0 || good > 0) || tt.want != "502" && bad > 0 {
+				failed := strings.HasPrefix(tt.want, "502")
+				if bad, good := f.told.counts(); failed && (bad == 0 || good > 0) || !failed && bad > 0 {
 					t.Errorf("%d failures and %d successes were told", bad, good)
 				}
 				f.stop()
 			})
 		}
+	}
+}
+
+// TestUnprovenIsLogged: why there is no TLS with a backend is in the log, once for many requests.
+func TestUnprovenIsLogged(t *testing.T) {
+	ca := certtest.New(t)
+	backend := protocolBackend(t, forward.HTTP1TLS, serverTLS(ca, certtest.Leaf{}), func(http.ResponseWriter, *http.Request) {})
+	var log bytes.Buffer
+	f := startVia(t, forward.Transport{Protocol: forward.HTTP1TLS, CA: ca.PEM, Name: "other.test"},
+		Options{Log: slog.New(slog.NewTextHandler(&log, nil))}, backend.addr)
+	for range 3 {
+		res, err := client(t).Get("http://" + f.addr + "/")
+		slurp(t, res, err)
+	}
+	f.stop()
+	if said := log.String(); strings.Count(said, "no TLS with a backend") != 1 || !strings.Contains(said, "other.test") {
+		t.Errorf("the log says %q", said)
 	}
 }
 
