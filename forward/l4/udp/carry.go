@@ -191,6 +191,7 @@ func (s *shard) adoptOne(a *adopted) bool {
 	at.binding.active.Add(1)
 	at.sessions[x.key] = x
 	at.used.push(x)
+	at.gather(x)
 	s.sessions++
 	s.server.count.carried.Add(1)
 	return true

@@ -5,7 +5,6 @@ import (
 	"net"
 	"net/netip"
 	"slices"
-	"sync"
 	"testing"
 	"time"
 
@@ -17,23 +16,8 @@ import (
 // whoAsks answers every datagram with its own word and where it came from.
 func whoAsks(t *testing.T, word string) netip.AddrPort {
 	t.Helper()
-	c, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
-	if err != nil {
-		t.Fatal(err)
-	}
-	var wg sync.WaitGroup
-	wg.Go(func() {
-		buf := make([]byte, 1500)
-		for {
-			_, from, err := c.ReadFromUDPAddrPort(buf)
-			if err != nil {
-				return
-			}
-			c.WriteToUDPAddrPort([]byte(word+from.String()), from)
-		}
-	})
-	t.Cleanup(func() { c.Close(); wg.Wait() })
-	return c.LocalAddr().(*net.UDPAddr).AddrPort()
+	address, _ := answering(t, nil, func(_ []byte, from netip.AddrPort) [][]byte { return [][]byte{[]byte(word + from.String())} })
+	return address
 }
 
 // TestCarry: a session goes on in another process, with its backend and the port that this knows it by, also

@@ -231,13 +231,11 @@ func (s *shard) beginWith(at *socket, set *Listener, k key, wanted netip.AddrPor
 	s.server.count.sessions.Add(1)
 	at.sessions[k] = x
 	at.used.push(x)
+	at.gather(x)
 	s.sessions++
 	s.lookBy(s.now + int64(set.Idle))
 	if set.BackendGone.ends() {
 		s.lookBy(s.now + int64(housekeeping))
-		if b.Gone() { // a connection ID has named it
-			at.judged.plan = 0
-		}
 	}
 	return x
 }
@@ -249,11 +247,11 @@ func (s *shard) choose(set *Listener, at *socket, k key, wanted netip.AddrPort) 
 	if wanted.IsValid() {
 		switch b := registry.ClaimAddress(set.Service, wanted); {
 		case b == nil:
-		case set.BackendGone == GoneAbort && b.Gone():
-			b.Done()
-		default:
+		case set.led(b):
 			s.server.count.byID.Add(1)
 			return b
+		default:
+			b.Done()
 		}
 	}
 	client := netip.AddrPortFrom(netip.AddrFrom16(k.client).Unmap(), k.port)

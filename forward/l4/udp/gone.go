@@ -65,59 +65,102 @@ func (s *shard) elsewhere(x *session, set *Listener, wanted netip.AddrPort) *ses
 	return fresh
 }
 
-// judge looks at the sessions of an address after the plan has changed. Those that the kernel carries to a backend that is out of use
-// are given back to their sockets, and all of them end that have to by the policy. It says when to look again.
+// led reports whether a connection ID leads to a backend. Servers give them out, so the connection is there already and only its
+// client's address is new: who merely drains keeps it. One that is down gets nothing that is new to this node, unless its sessions are
+// kept in any case.
+func (l *Listener) led(b *forward.Backend) bool {
+	gone := b.GoneFor()
+	switch {
+	case gone == 0 || l.BackendGone == GoneKeep:
+		return true
+	case !b.Drained():
+		return false
+	case l.BackendGone == GoneDrain:
+		return gone < l.GoneAfter
+	}
+	return l.BackendGone != GoneAbort
+}
+
+// endTurn is how many sessions end, or go back to their sockets, before datagrams get their turn.
+const endTurn = 64
+
+// judge looks for backends of an address's sessions that are gone. Those that the kernel carries to one are given back to their
+// sockets, and all of them end that have to by the policy. It says when to look again.
 func (s *shard) judge(at *socket, set *Listener) int64 {
 	if !set.BackendGone.ends() && at.laned.oldest == nil {
 		return s.now + int64(time.Hour)
 	}
-	again := s.now + int64(housekeeping)
-	plan := s.server.registry.Load().Version()
-	if plan == at.judged.plan && set == at.judged.set && s.now < at.judged.next {
-		return min(again, at.judged.next)
-	}
-	at.judged = judged{plan: plan, set: set, next: s.now + int64(time.Hour)}
-	for x := at.laned.oldest; x != nil; {
-		newer := x.newer
-		if x.backend.Gone() {
-			s.leaveLane(x)
+	s.server.registry.Load() // refreshes what Gone tells
+	next, turn := s.now+int64(housekeeping), endTurn
+	for _, c := range at.crowds {
+		gone := c.backend.GoneFor()
+		if gone == 0 {
+			continue
 		}
-		x = newer
-	}
-	if set.BackendGone.ends() {
-		for x := at.used.oldest; x != nil; {
-			newer := x.newer
-			s.judgeOne(x, set)
-			x = newer
+		for ; c.laned != nil; turn-- {
+			if turn == 0 {
+				return s.now
+			}
+			s.leaveLane(c.laned)
+		}
+		if wait := set.GoneAfter - gone; set.BackendGone == GoneDrain && wait > 0 {
+			next = min(next, s.now+int64(wait))
+			continue
+		}
+		for ; set.BackendGone.ends() && c.carried != nil; turn-- {
+			if turn == 0 {
+				return s.now
+			}
+			s.server.count.gone.Add(1)
+			s.end(c.carried, forward.OutcomeClient, false)
 		}
 	}
-	return min(again, at.judged.next)
+	return next
 }
 
-// judgeOne ends a session if its backend has been out of use for long enough.
-func (s *shard) judgeOne(x *session, set *Listener) {
-	if !x.backend.Gone() {
-		x.goneAt = 0
-		return
-	}
-	if x.goneAt == 0 {
-		x.goneAt = s.now
-	}
-	due := x.goneAt
-	if set.BackendGone == GoneDrain {
-		due += int64(set.GoneAfter)
-	}
-	if s.now < due {
-		x.at.judged.next = min(x.at.judged.next, due)
-		return
-	}
-	s.server.count.gone.Add(1)
-	s.end(x, forward.OutcomeClient, false)
+// A crowd is the sessions of an address that have one backend: they leave together, and nobody looks through the others for them.
+type crowd struct {
+	backend        *forward.Backend
+	carried, laned *session // by sockets, by the kernel: the first of each
 }
 
-// judged says what the sessions of an address were last looked at by.
-type judged struct {
-	plan uint64
-	set  *Listener
-	next int64 // when the first that is to end is due
+// gather puts a session, which sockets carry, among those of its backend.
+func (at *socket) gather(x *session) {
+	c := at.crowds[x.backend]
+	if c == nil {
+		c = &crowd{backend: x.backend}
+		at.crowds[x.backend] = c
+	}
+	x.crowd = c
+	c.move(x, nil, &c.carried)
+}
+
+// scatter takes a session, which sockets carry, from among those of its backend.
+func (at *socket) scatter(x *session) {
+	c := x.crowd
+	if c.move(x, &c.carried, nil); c.carried == nil && c.laned == nil {
+		delete(at.crowds, c.backend)
+	}
+	x.crowd = nil
+}
+
+// move takes a session from one list to another; nil = none.
+func (c *crowd) move(x *session, from, to **session) {
+	if from != nil {
+		if x.before != nil {
+			x.before.after = x.after
+		} else {
+			*from = x.after
+		}
+		if x.after != nil {
+			x.after.before = x.before
+		}
+	}
+	x.before, x.after = nil, nil
+	if to != nil {
+		if x.after = *to; x.after != nil {
+			x.after.before = x
+		}
+		*to = x
+	}
 }

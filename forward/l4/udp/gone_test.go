@@ -3,7 +3,6 @@ package udp
 import (
 	"net"
 	"net/netip"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -11,12 +10,17 @@ import (
 	"github.com/pharos-lb/pharos/forward"
 )
 
-// publishOut is publish with a backend that gets nothing new.
+// publishOut is publish with a backend that is down.
 func (f *fakePools) publishOut(out netip.AddrPort, members ...netip.AddrPort) {
+	f.publishWith(forward.Member{Address: out, Weight: 1}, members...)
+}
+
+// publishWith is publish with a backend in a state of its own.
+func (f *fakePools) publishWith(out forward.Member, members ...netip.AddrPort) {
 	f.publish(members...)
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.pools[0].Members = append(f.pools[0].Members, forward.Member{Address: out, Weight: 1})
+	f.pools[0].Members = append(f.pools[0].Members, out)
 }
 
 // A mutable backend answers with a word and what it was asked, until it is mute.
@@ -28,26 +32,14 @@ type mutable struct {
 
 func mutableBackend(t *testing.T, word string) *mutable {
 	t.Helper()
-	c, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
-	if err != nil {
-		t.Fatal(err)
-	}
-	m := &mutable{address: c.LocalAddr().(*net.UDPAddr).AddrPort()}
-	var wg sync.WaitGroup
-	wg.Go(func() {
-		buf := make([]byte, 65536)
-		for {
-			n, from, err := c.ReadFromUDPAddrPort(buf)
-			if err != nil {
-				return
-			}
-			m.heard.Add(1)
-			if !m.mute.Load() {
-				c.WriteToUDPAddrPort(append([]byte(word), buf[:n]...), from)
-			}
+	m := new(mutable)
+	m.address, _ = answering(t, nil, func(data []byte, _ netip.AddrPort) [][]byte {
+		m.heard.Add(1)
+		if m.mute.Load() {
+			return nil
 		}
+		return [][]byte{append([]byte(word), data...)}
 	})
-	t.Cleanup(func() { c.Close(); wg.Wait() })
 	return m
 }
 
@@ -170,26 +162,37 @@ func TestGoneGathered(t *testing.T) {
 	}
 }
 
-// TestQUICElsewhere: packets whose connection ID names a server that cannot be had go to another one, all of a client's as one
-// session, so that its answers come back (a stateless reset, say).
+// TestQUICElsewhere: packets whose connection ID names a server that cannot be had, or is down, go to another one, all of a client's as
+// one session, so that its answers come back (a stateless reset, say). One that merely drains is led to: the connection
+// is there already, and the client only has another address.
 func TestQUICElsewhere(t *testing.T) {
 	packet := append([]byte{0x40, 9, 1}, make([]byte, 20)...) // a short header, of server 1
+	const unset, drained, down, resting = 0, 1, 2, 3
 	for _, tt := range []struct {
 		name   string
 		policy Gone
-		out    bool // it is configured, and gets nothing new
+		after  time.Duration
+		state  int // of server 1
 		want   byte
 	}{
-		{"not of this site", GoneSilent, false, 'b'},
-		{"drained", GoneSilent, true, 'a'},
-		{"aborted", GoneAbort, true, 'b'},
+		{"not of this site", GoneSilent, 0, unset, 'b'},
+		{"drained", GoneSilent, 0, drained, 'a'},
+		{"drained, drain", GoneDrain, 0, drained, 'a'},
+		{"drained, drain is over", GoneDrain, time.Nanosecond, drained, 'b'},
+		{"drained, keep", GoneKeep, 0, drained, 'a'},
+		{"drained, abort", GoneAbort, 0, drained, 'b'},
+		{"down", GoneSilent, 0, down, 'b'},
+		{"down, drain", GoneDrain, 0, down, 'b'},
+		{"down, keep", GoneKeep, 0, down, 'a'},
+		{"down, abort", GoneAbort, 0, down, 'b'},
+		{"asks for nothing, abort", GoneAbort, 0, resting, 'a'},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			a, b := backend(t, "a", 1), backend(t, "b", 1)
 			q := &QUIC{Length: 8, Servers: map[string]netip.AddrPort{"\x01": a, "\x02": b}}
-			f := start(t, Listener{Responses: AnyResponses, QUIC: q, BackendGone: tt.policy}, b)
-			if tt.out {
-				f.pools.publishOut(a, b)
+			f := start(t, Listener{Responses: AnyResponses, QUIC: q, BackendGone: tt.policy, GoneAfter: tt.after}, b)
+			if tt.state != unset {
+				f.pools.publishWith(forward.Member{Address: a, Weight: 1, Active: tt.state == resting, Resting: tt.state == resting, Drained: tt.state == drained}, b)
 			}
 			c := dial(t, f.addr)
 			for range 20 {

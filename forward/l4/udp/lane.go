@@ -108,6 +108,7 @@ func (s *shard) offer(x *session, set *Listener) {
 	x.lane, x.waiting = &laned{session: own, generation: generation, checked: s.now}, 0
 	x.at.used.unlink(x)
 	x.at.laned.push(x)
+	x.crowd.move(x, &x.crowd.carried, &x.crowd.laned)
 	s.lookBy(s.now + min(int64(sweepEvery(set.Idle)), int64(housekeeping)))
 }
 
@@ -128,6 +129,7 @@ func (s *shard) leaveLane(x *session) {
 		lane.Leave(x.lane.session)
 	}
 	x.at.laned.unlink(x)
+	x.crowd.move(x, &x.crowd.laned, &x.crowd.carried)
 	x.lane, x.last = nil, s.now
 	x.at.used.push(x)
 }

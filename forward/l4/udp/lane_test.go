@@ -19,24 +19,9 @@ import (
 // backendAt answers every datagram with a word, where it came from and what it was.
 func backendAt(t *testing.T, word, at string) (address netip.AddrPort, stop func()) {
 	t.Helper()
-	c, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.MustParseAddrPort(at)))
-	if err != nil {
-		t.Fatal(err)
-	}
-	var wg sync.WaitGroup
-	wg.Go(func() {
-		buf := make([]byte, 65536)
-		for {
-			n, from, err := c.ReadFromUDPAddrPort(buf)
-			if err != nil {
-				return
-			}
-			c.WriteToUDPAddrPort(append([]byte(word+" "+unmapped(from).String()+" "), buf[:n]...), from)
-		}
+	return answering(t, net.UDPAddrFromAddrPort(netip.MustParseAddrPort(at)), func(data []byte, from netip.AddrPort) [][]byte {
+		return [][]byte{append([]byte(word+" "+unmapped(from).String()+" "), data...)}
 	})
-	stop = sync.OnceFunc(func() { c.Close(); wg.Wait() })
-	t.Cleanup(stop)
-	return unmapped(c.LocalAddr().(*net.UDPAddr).AddrPort()), stop
 }
 
 // lane is a listener that wants it.

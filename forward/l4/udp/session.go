@@ -21,12 +21,13 @@ type session struct {
 	asked    int // datagrams of the client
 	replies  int
 	waiting  int64          // since when a datagram has had no answer; 0 = none, or the kernel carries it
-	goneAt   int64          // since when its backend is known to be out of use; 0 = it is not
 	sought   netip.AddrPort // the backend that a connection ID has named, whether it could be had or not
 	lane     *laned         // nil = its socket carries it
 	tryAgain int64          // before that it is not entered into the lane
 
-	newer, older *session // in one of socket's orders
+	newer, older  *session // in one of socket's orders
+	crowd         *crowd
+	before, after *session // in one of crowd's lists
 }
 
 // A key tells the sessions of a socket apart.
@@ -45,7 +46,7 @@ type socket struct {
 	sessions map[key]*session
 	used     order // those that sockets carry, by last use
 	laned    order // those that the kernel carries, by when they were looked at
-	judged   judged
+	crowds   map[*forward.Backend]*crowd
 }
 
 // An order is sessions in a row.
@@ -112,6 +113,7 @@ func (s *shard) used(x *session) {
 func (s *shard) end(x *session, outcome forward.Outcome, rest bool) {
 	s.leaveLane(x) // before its socket can be another one's
 	x.at.used.unlink(x)
+	x.at.scatter(x)
 	delete(x.at.sessions, x.key)
 	s.sessions--
 	x.upstream.session = nil

@@ -127,7 +127,8 @@ func (s *shard) patience() time.Duration {
 	return time.Duration(max(next-s.now, 0))
 }
 
-// expire ends the sessions that have been silent for too long, and says when to look again.
+// expire ends the sessions that have been silent for too long and those of backends that are gone, some at a time, and says when to
+// look again.
 func (s *shard) expire() {
 	next := s.now + int64(time.Hour)
 	if s.away {
@@ -136,7 +137,7 @@ func (s *shard) expire() {
 	}
 	for _, at := range s.sockets {
 		idle := int64(at.binding.settings.Load().Idle)
-		for at.used.oldest != nil && s.now-at.used.oldest.last >= idle {
+		for n := 0; n < endTurn && at.used.oldest != nil && s.now-at.used.oldest.last >= idle; n++ {
 			s.end(at.used.oldest, forward.OutcomeServed, false)
 		}
 		if at.used.oldest != nil {
@@ -160,7 +161,7 @@ func (s *shard) lookBy(when int64) {
 
 // listen takes over a socket.
 func (s *shard) listen(fd int32, b *binding) {
-	at := &socket{fd: fd, binding: b, sessions: make(map[key]*session)}
+	at := &socket{fd: fd, binding: b, sessions: make(map[key]*session), crowds: make(map[*forward.Backend]*crowd)}
 	s.sockets = append(s.sockets, at)
 	s.handle(fd).socket = at
 	_ = unix.SetsockoptInt(int(fd), unix.IPPROTO_UDP, unix.UDP_GRO, 1) // without it datagrams come one by one

@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -45,10 +46,13 @@ func (f *fakePools) publish(members ...netip.AddrPort) {
 	f.pools = []forward.ServicePool{pool}
 }
 
-// backend answers every datagram with a word and what it was, copies times.
-func backend(t *testing.T, word string, copies int) netip.AddrPort {
+// answering is a backend at an address: for every datagram it sends what answer makes of it, each of them; nil = at a free port of 127.0.0.1.
+func answering(t *testing.T, at *net.UDPAddr, answer func(data []byte, from netip.AddrPort) [][]byte) (address netip.AddrPort, stop func()) {
 	t.Helper()
-	c, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if at == nil {
+		at = &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)}
+	}
+	c, err := net.ListenUDP("udp", at)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -60,13 +64,23 @@ func backend(t *testing.T, word string, copies int) netip.AddrPort {
 			if err != nil {
 				return
 			}
-			for range copies {
-				c.WriteToUDPAddrPort(append([]byte(word), buf[:n]...), from)
+			for _, b := range answer(buf[:n], from) {
+				c.WriteToUDPAddrPort(b, from)
 			}
 		}
 	})
-	t.Cleanup(func() { c.Close(); wg.Wait() })
-	return c.LocalAddr().(*net.UDPAddr).AddrPort()
+	stop = sync.OnceFunc(func() { c.Close(); wg.Wait() })
+	t.Cleanup(stop)
+	return unmapped(c.LocalAddr().(*net.UDPAddr).AddrPort()), stop
+}
+
+// backend answers every datagram with a word and what it was, copies times.
+func backend(t *testing.T, word string, copies int) netip.AddrPort {
+	t.Helper()
+	address, _ := answering(t, nil, func(data []byte, _ netip.AddrPort) [][]byte {
+		return slices.Repeat([][]byte{append([]byte(word), data...)}, copies)
+	})
+	return address
 }
 
 type fixture struct {
