@@ -94,15 +94,27 @@ func (s *shard) keepHouse() {
 		s.pipes.close()
 	}
 	s.pipes.used = false
-	s.server.registry.Load() // refreshes what Gone tells
-	for _, f := range s.flows {
+	if plan := s.server.registry.Load().Version(); plan != s.judged { // Load refreshes what Gone tells
+		s.judged, s.unjudged = plan, 0
+	}
+	s.judge()
+}
+
+const (
+	// judgeTurn is how many flows are asked for their backend, and endTurn how many timers looked at, before others get their turn.
+	judgeTurn = 1024
+	endTurn   = 64
+)
+
+// judge looks at the backends of some of the flows that the newest plan has not been held against.
+func (s *shard) judge() {
+	last := min(s.unjudged+judgeTurn, len(s.flows))
+	for _, f := range s.flows[min(s.unjudged, last):last] {
 		if f != nil && f.phase == phaseRelaying {
 			s.judgeBackend(f)
 		}
 	}
-	for len(s.timers) > 0 && s.timers[0].when <= s.now {
-		s.look(s.timers[0])
-	}
+	s.unjudged = last
 }
 
 // judgeBackend notes when a flow has to end since its backend is gone.
@@ -123,6 +135,7 @@ func (s *shard) judgeBackend(f *flow) {
 
 // lookAtAll has every timer look again: settings have changed. What is open when the first limit of a service comes counts for it.
 func (s *shard) lookAtAll() {
+	s.unjudged = 0
 	counts := s.server.services.on.Load()
 	for _, f := range s.flows {
 		if f != nil && counts && !f.counted && f.phase != phaseGreeting {

@@ -3,7 +3,9 @@ package l4
 import (
 	"crypto/tls"
 	"io"
+	"maps"
 	"net/netip"
+	"slices"
 	"testing"
 	"time"
 
@@ -83,4 +85,102 @@ func TestServiceGone(t *testing.T) {
 			t.Errorf("%d flows are left, want that of the service that keeps its own", len(flows))
 		}
 	})
+}
+
+// crowded is a shard that nobody runs, with so many connections to ten backends.
+func crowded(tb testing.TB, connections int, policy Gone) (*shard, *fakePools) {
+	tb.Helper()
+	pools := &fakePools{}
+	var members []netip.AddrPort
+	for i := range 10 {
+		members = append(members, netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 1, 0, byte(i)}), 9))
+	}
+	pools.publish(members...)
+	registry, err := forward.New(forward.Options{Pools: pools})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	listener := Listener{Address: netip.MustParseAddrPort("127.0.0.1:0"), Service: "db", Idle: time.Hour, BackendGone: Departure{Policy: policy}}
+	server, err := New(Options{Registry: registry, Shards: 1, Listeners: []Listener{listener}})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() { server.Close() })
+	s, edition := server.shards[0], registry.Load()
+	s.now = server.now()
+	for range connections {
+		f := s.take()
+		f.binding, f.set = server.bindings[0], server.bindings[0].settings.Load()
+		f.client.fd, f.server.fd = -1, -1
+		if f.backend, err = edition.Claim("db", forward.Flow{}, nil); err != nil {
+			tb.Fatal(err)
+		}
+		f.phase, f.born, f.last, f.settled = phaseRelaying, s.now, s.now, true
+		s.timers.push(f, s.now+int64(time.Hour))
+	}
+	return s, pools
+}
+
+// BenchmarkKeepHouse is what a change of the plan that concerns none of a shard's 100,000 connections costs it, in all its turns.
+func BenchmarkKeepHouse(b *testing.B) {
+	s, pools := crowded(b, 100_000, GoneAbort)
+	members := pools.pools[0].Members
+	for b.Loop() {
+		pools.mu.Lock()
+		pools.version++
+		pools.pools = []forward.ServicePool{{Service: "db", Members: members}}
+		pools.mu.Unlock()
+		for s.keepHouse(); s.unjudged < len(s.flows); {
+			s.judge()
+		}
+	}
+}
+
+// TestGoneInTurns: the connections of a backend that is gone end some at a time, without a pause, and no others do; so does one that was
+// opened to it while it went.
+func TestGoneInTurns(t *testing.T) {
+	const all = 3000
+	s, pools := crowded(t, all, GoneAbort)
+	count := func() map[*forward.Backend]int {
+		out := make(map[*forward.Backend]int)
+		for _, f := range s.flows {
+			if f != nil {
+				out[f.backend]++
+			}
+		}
+		return out
+	}
+	late := s.flows[0]
+	late.phase = phaseConnecting // the walk passes it over
+	gone, before := late.backend, count()
+	pools.mu.Lock()
+	pools.version++
+	members := slices.Clone(pools.pools[0].Members)
+	members[slices.IndexFunc(members, func(m forward.Member) bool { return m.Address == gone.Address() })].Active = false
+	pools.pools = []forward.ServicePool{{Service: "db", Members: members}}
+	pools.mu.Unlock()
+	turns := 0
+	for s.keepHouse(); ; turns++ {
+		was, judged := count()[gone], s.unjudged
+		s.expire()
+		if ended := was - count()[gone]; ended > endTurn || s.unjudged-judged > judgeTurn {
+			t.Fatalf("%d ended and %d were judged in one turn", ended, s.unjudged-judged)
+		}
+		if count()[gone] == 1 && s.unjudged == len(s.flows) {
+			break
+		}
+		if s.patience() != 0 {
+			t.Fatalf("%d are left and %d judged, and the next turn is in %s", count()[gone], s.unjudged, s.patience())
+		}
+	}
+	if turns < before[gone]/endTurn {
+		t.Errorf("%d turns for %d", turns, before[gone])
+	}
+	late.client.readable = false
+	s.connected(late)
+	s.expire()
+	delete(before, gone)
+	if now := count(); !maps.Equal(before, now) {
+		t.Errorf("others: %v before, %v after", before, now)
+	}
 }

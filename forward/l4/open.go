@@ -133,6 +133,9 @@ func (s *shard) take() *flow {
 		s.freeSlots = s.freeSlots[:n-1]
 	} else {
 		slot = uint32(len(s.flows))
+		if s.unjudged == len(s.flows) {
+			s.unjudged++
+		}
 		s.flows = append(s.flows, nil)
 		s.rounds = append(s.rounds, 0)
 	}
@@ -331,6 +334,9 @@ func (s *shard) connected(f *flow) {
 	f.phase, f.began, f.last = phaseRelaying, s.now, s.now
 	f.tried = nil
 	f.server.writable = true
+	if f.backend.Gone() { // while it was waited for
+		s.judgeBackend(f)
+	}
 	if version := f.proxyVersion(); version != ProxyNone {
 		f.server.out = s.proxyHeader(f, version)
 	}

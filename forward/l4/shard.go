@@ -41,10 +41,12 @@ type shard struct {
 	ready      []waiting
 	spareReady []waiting
 	listeners  map[int32]*listening
-	leaving    bool  // some of listeners have an end
-	stopping   bool  // ends with its last flow
-	cutting    bool  // takes no flow any more
-	keepTime   int64 // next housekeeping; 0 = nothing to keep
+	leaving    bool   // some of listeners have an end
+	stopping   bool   // ends with its last flow
+	cutting    bool   // takes no flow any more
+	keepTime   int64  // next housekeeping; 0 = nothing to keep
+	judged     uint64 // the plan that flows were, or are being, held against
+	unjudged   int    // the first slot that has not been since
 }
 
 // A waiting flow has more to move; round tells whether it still is the same.
@@ -100,7 +102,7 @@ func (s *shard) finished() bool {
 
 // patience is how long it is to the next timer; negative = for ever.
 func (s *shard) patience() time.Duration {
-	if len(s.ready) > 0 {
+	if len(s.ready) > 0 || s.unjudged < len(s.flows) {
 		return 0
 	}
 	next := int64(-1)
@@ -208,7 +210,7 @@ func (s *shard) again(f *flow) {
 
 // expire looks at the flows whose time has come.
 func (s *shard) expire() {
-	for len(s.timers) > 0 && s.timers[0].when <= s.now {
+	for n := 0; n < endTurn && len(s.timers) > 0 && s.timers[0].when <= s.now; n++ {
 		s.look(s.timers[0])
 	}
 	if s.leaving {
@@ -216,6 +218,8 @@ func (s *shard) expire() {
 	}
 	if s.keepTime != 0 && s.now >= s.keepTime {
 		s.keepHouse()
+	} else if s.unjudged < len(s.flows) {
+		s.judge()
 	}
 }
 
