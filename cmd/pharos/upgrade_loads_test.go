@@ -34,11 +34,12 @@ type secureRig struct {
 	ticketKey         string
 	rpc               netip.AddrPort // a backend that speaks gRPC
 	https, udp, oneUp int            // ports of the node
+	laned             int            // one whose sessions the kernel carries, where it can
 }
 
 func newSecureRig(t *testing.T) secureRig {
 	t.Helper()
-	s := secureRig{ca: certtest.New(t), rpc: rpcBackend(t), https: porttest.Free(t), udp: porttest.Free(t), oneUp: porttest.Free(t)}
+	s := secureRig{ca: certtest.New(t), rpc: rpcBackend(t), https: porttest.Free(t), udp: porttest.Free(t), oneUp: porttest.Free(t), laned: porttest.Free(t)}
 	s.certificate, s.key = s.ca.Write("node", certtest.Leaf{Names: []string{"a.test"}})
 	s.ticketKey = s.key + ".tickets"
 	if err := os.WriteFile(s.ticketKey, []byte("a secret of session tickets"), 0o600); err != nil {
@@ -59,7 +60,8 @@ func (s *secureRig) listeners() string {
     http: {http3: true, routes: [{path: /test.Echo, service: rpc}, {service: web}]}
   - {bind: "127.0.0.1:%d", udp: {service: echo}}
   - {bind: "127.0.0.1:%d", udp: {service: echo, responses: 1}}
-`, s.https, s.certificate, s.key, s.ticketKey, s.udp, s.oneUp)
+  - {bind: "127.0.0.1:%d", udp: {service: echo, offload: kernel}}
+`, s.https, s.certificate, s.key, s.ticketKey, s.udp, s.oneUp, s.laned)
 }
 
 // rpcBackend serves one method of gRPC, a stream both ways that echoes.
@@ -278,13 +280,13 @@ func (s *secureRig) calls(t *testing.T) *load {
 }
 
 // session is one flow of datagrams that goes on and on, several of them under way at any time: each has to come back, once.
-func (s *secureRig) session(t *testing.T) *load {
+func (s *secureRig) session(t *testing.T, name string, port int) *load {
 	t.Helper()
 	const (
 		every    = 2 * time.Millisecond
 		patience = 2 * time.Second
 	)
-	conn, err := net.Dial("udp", fmt.Sprintf("127.0.0.1:%d", s.udp))
+	conn, err := net.Dial("udp", fmt.Sprintf("127.0.0.1:%d", port))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -292,7 +294,7 @@ func (s *secureRig) session(t *testing.T) *load {
 	sent := map[uint64]time.Time{} // and not back
 	next, oldest := uint64(0), uint64(0)
 	buffer := make([]byte, 64)
-	return &load{name: "UDP session", once: func() error {
+	return &load{name: name, once: func() error {
 		begin := time.Now()
 		sent[next] = begin
 		if _, err := conn.Write(binary.BigEndian.AppendUint64(nil, next)); err != nil {
@@ -349,6 +351,6 @@ func (s *secureRig) all(t *testing.T) []*load {
 		s.requests(t, "HTTP/2 kept", 2, false, s.http2), s.requests(t, "HTTP/2 anew", 2, true, s.http2),
 		s.requests(t, "HTTP/3 kept", 3, false, s.http3(nil)), s.requests(t, "HTTP/3 anew", 3, true, s.http3(nil)),
 		s.requests(t, "HTTP/3 resumed", 3, true, s.http3(cache)),
-		s.heldRPC(t), s.calls(t), s.session(t), s.datagrams(),
+		s.heldRPC(t), s.calls(t), s.session(t, "UDP session", s.udp), s.session(t, "UDP session offloaded", s.laned), s.datagrams(),
 	}
 }

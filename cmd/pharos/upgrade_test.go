@@ -512,6 +512,14 @@ func TestUpgradeLosesNothing(t *testing.T) {
 		r.within(20*time.Second, "the new process serves", func() bool { return r.ready() == nil })
 	}
 	time.Sleep(pause)
+	if r.metric("pharos_udp_offload_available") == "1" {
+		r.within(30*time.Second, "the newest process has the kernel carry its session", func() bool { return r.metric("pharos_udp_offloaded_sessions") == "1" })
+	} else if os.Getenv("CI") == "true" {
+		t.Error("the kernel carries no UDP sessions here, and in CI nothing is skipped")
+	}
+	if carried, err := strconv.Atoi(r.metric("pharos_udp_carried_sessions_total")); err != nil || carried < 2*upgrades {
+		t.Errorf("%d UDP sessions were carried over %d upgrades, want 2 each time: %v", carried, upgrades, err)
+	}
 	if n := len(r.processes()); n != upgrades+1 && n != 2 {
 		t.Logf("%d processes: those that a held connection was opened in, and the newest", n)
 	}
