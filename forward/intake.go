@@ -12,6 +12,8 @@ type Intake struct {
 	start time.Time // immutable
 	most  atomic.Int64
 	rate  atomic.Pointer[Meter]
+
+	sessions atomic.Pointer[Meter]
 }
 
 // Set says how many connections there may be at a time, of each engine (0 means DefaultMaxConns), and how
@@ -21,6 +23,19 @@ func (i *Intake) Set(connections, rate int) {
 	if have := i.rate.Load(); have.Rate() != rate {
 		i.rate.Store(NewMeter(rate))
 	}
+}
+
+// SetSessions says how many new UDP sessions a second there may be in all, with a burst of one second (0 = any number).
+func (i *Intake) SetSessions(rate int) {
+	if have := i.sessions.Load(); have.Rate() != rate {
+		i.sessions.Store(NewMeter(rate))
+	}
+}
+
+// TakeSession reports whether one more UDP session may begin now.
+func (i *Intake) TakeSession() bool {
+	m := i.sessions.Load()
+	return m == nil || m.Take(int64(time.Since(i.start)))
 }
 
 // Connections returns how many there may be.

@@ -61,7 +61,7 @@ func build(r *reading, top *value) *Config {
 	b.buildDNS()
 	b.buildListeners()
 	limits := b.top.section("limits")
-	b.cfg.Limits = Intake{Connections: get[int](limits, "connections"), Rate: get[int](limits, "rate")}
+	b.cfg.Limits = Intake{Connections: get[int](limits, "connections"), Rate: get[int](limits, "rate"), SessionRate: get[int](limits, "session_rate")}
 	b.buildBGP()
 	b.buildDrain()
 	b.buildAdmin()

@@ -243,6 +243,7 @@ type Name struct {
 type Intake struct {
 	Connections int // of tcp listeners, and as many of http ones; default 16384
 	Rate        int // new ones a second; 0 = any number
+	SessionRate int // new UDP sessions a second; 0 = any number
 }
 
 // DNS is where and how DNS is answered.

@@ -210,7 +210,7 @@ func TestEverything(t *testing.T) {
 		}, web.Balance},
 		{"panic", 0.4, web.Panic},
 		{"overflow", config.Overflow{On: true, To: []string{"sin", "fra"}}, web.Overflow},
-		{"limits", config.Intake{Connections: 1000, Rate: 50}, cfg.Limits},
+		{"limits", config.Intake{Connections: 1000, Rate: 50, SessionRate: 70}, cfg.Limits},
 		{"min_sites", 2, web.MinSites},
 		{"pools", []config.Pool{
 			{Site: "fra", Backends: []config.Backend{{Address: addrPort("10.0.1.10:8080"), Weight: 1}, {Address: addrPort("10.0.1.11:8080"), Weight: 3}}},

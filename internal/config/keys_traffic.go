@@ -16,5 +16,6 @@ func intakeKeys() *shape {
 		with("connections", one(integer("connections", 1, maxConnections)), defaultConnections,
 			"How many client connections there may be, over all tcp listeners, as many over all http listeners, and as many over HTTP/3"),
 		may("rate", one(integer("rate", 1, maxConnections)), "How many new connections a second are taken, by tcp, http and HTTP/3 together, with a burst of one second"),
+		may("session_rate", one(integer("session_rate", 1, maxConnections)), "How many new UDP sessions a second are taken over all udp listeners, with a burst of one second. Default: any number"),
 	)
 }

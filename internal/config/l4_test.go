@@ -80,6 +80,12 @@ func TestUDPListener(t *testing.T) {
 		{Service: "log", Idle: 30 * time.Second, Responses: -1, Sessions: 16384, BackendGone: "silent", GoneAfter: 500 * time.Millisecond},
 		{Service: "log", Idle: 30 * time.Second, Responses: -1, Sessions: 16384, BackendGone: "abort"},
 	}
+	for i, l := range want {
+		l.Limits = config.Limits{ClientIPv4: 32, ClientIPv6: 64, Clients: 65536}
+		if i == len(want)-1 {
+			l.Limits = config.Limits{Rate: 3, ClientRate: 5, ClientIPv4: 24, ClientIPv6: 56, Clients: 100}
+		}
+	}
 	if diff := cmp.Diff(want, got, same); diff != "" {
 		t.Errorf("-want +got:\n%s", diff)
 	}

@@ -26,8 +26,9 @@ type UDPListener struct {
 	Idle      time.Duration // a session silent for so long ends; default 30s
 	Responses int           // answers to a datagram; -1 = any number
 	Sessions  int
-	QUIC      *QUIC // nil = sessions by addresses alone
-	Offload   bool  // the kernel carries sessions where it can
+	Limits    Limits // no connections, no service_connections, no client_connections
+	QUIC      *QUIC  // nil = sessions by addresses alone
+	Offload   bool   // the kernel carries sessions where it can
 
 	BackendGone string        // "silent", "keep", "drain" or "abort"
 	GoneAfter   time.Duration // of silent and drain
@@ -45,6 +46,13 @@ func udpKeys() *shape {
 		with("idle", one(duration("idle", minIdle, maxIdle, time.Millisecond)), defaultUDPIdle, "When a session that is silent ends"),
 		may("responses", one(integer("responses", 0, maxResponses)), "How many answers a datagram gets, after which its session ends: 1 for DNS, 0 for syslog. Default: any number"),
 		with("sessions", one(integer("sessions", 1, maxUDPSessions)), defaultUDPSessions, "How many sessions there may be; the oldest gives way"),
+		may("limits", object(
+			may("rate", one(integer("rate", 1, maxConnections)), "How many new sessions a second are taken, with a burst of one second"),
+			may("client_rate", one(integer("client_rate", 1, maxConnections)), "How many new sessions a second one client may begin, with a burst of one second"),
+			with("client_ipv4", one(integer("client_ipv4", 8, 32)), 32, "How many bits of an IPv4 address make a client"),
+			with("client_ipv6", one(integer("client_ipv6", 16, 128)), 64, "How many bits of an IPv6 address make a client"),
+			with("clients", one(integer("clients", 64, maxClients)), defaultClients, "How many clients are remembered; one that there is no room for is served and not counted"),
+		), "How fast sessions may begin"),
 		with("offload", one(enum("a lane", offloadNone, offloadKernel)), offloadNone, "kernel: the kernel carries sessions that prove to be worth it, past firewall and sockets; needs Linux 6.6, CAP_BPF and CAP_NET_ADMIN, and sockets carry them where it cannot"),
 		may("backend_gone", one(enum("a policy", goneSilent, goneKeep, goneDrain, goneAbort)), "What becomes of sessions of a backend that is down, drained or removed: silent (one ends when a datagram has had no answer for gone_after, once there is another backend), keep, drain (all end after gone_after) or abort (all end). Default: silent"),
 		may("gone_after", one(duration("gone_after", minGoneAfter, maxIdle, time.Millisecond)), "How long silent and drain wait. Default: 2s for silent, 30s for drain"),
@@ -77,6 +85,7 @@ func (b *builder) buildUDP(at *value, serve func(string) string) *UDPListener {
 	if at.given("responses") {
 		l.Responses = get[int](at, "responses")
 	}
+	l.Limits = buildSessionLimits(at.section("limits"))
 	b.buildUDPGone(l, at)
 	quic := at.entry("quic")
 	if l.Offload && (l.Responses >= 0 || quic != nil) {
@@ -104,6 +113,13 @@ func (b *builder) buildUDP(at *value, serve func(string) string) *UDPListener {
 		l.QUIC.Servers[id] = get[netip.AddrPort](item, "address")
 	}
 	return l
+}
+
+func buildSessionLimits(at *value) Limits {
+	return Limits{
+		Rate: get[int](at, "rate"), ClientRate: get[int](at, "client_rate"),
+		ClientIPv4: get[int](at, "client_ipv4"), ClientIPv6: get[int](at, "client_ipv6"), Clients: get[int](at, "clients"),
+	}
 }
 
 // buildUDPGone reads what becomes of sessions of backends that are out of use.

@@ -45,6 +45,7 @@ func (n *Node) openForwarding(s *Setup) error {
 // setIntake bounds what all listeners take.
 func (n *Node) setIntake(s *Setup) {
 	n.backends.Intake().Set(s.Config.Limits.Connections, s.Config.Limits.Rate)
+	n.backends.Intake().SetSessions(s.Config.Limits.SessionRate)
 }
 
 // openDNS binds the DNS sockets.

@@ -85,6 +85,10 @@ func (s *Setup) udpListeners() []udp.Listener {
 		for _, a := range s.addresses(l.Bind, s.Config.Served(l)) {
 			u := udp.Listener{
 				Overflow: overflows(l.Bind), Address: wildcard(a), Service: l.UDP.Service, Idle: l.UDP.Idle, Responses: l.UDP.Responses, Sessions: l.UDP.Sessions,
+				Limits: udp.Limits{
+					Rate: l.UDP.Limits.Rate, ClientRate: l.UDP.Limits.ClientRate, ClientBits4: l.UDP.Limits.ClientIPv4,
+					ClientBits6: l.UDP.Limits.ClientIPv6, Table: l.UDP.Limits.Clients,
+				},
 				Offload: l.UDP.Offload, BackendGone: udpGonePolicy(l.UDP.BackendGone), GoneAfter: l.UDP.GoneAfter,
 			}
 			for i := range s.Config.Services {

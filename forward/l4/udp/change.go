@@ -65,6 +65,9 @@ func (s *Server) Prepare(listeners []Listener) (*Change, error) {
 				continue
 			}
 			p.binding, p.fresh = b, true
+			l.meter(nil, &s.count)
+		} else {
+			l.meter(p.binding.settings.Load(), &s.count)
 		}
 		c.next = append(c.next, p)
 	}
@@ -84,8 +87,8 @@ func (l *Listener) settle() error {
 		return errors.New("listen on UDP: address is missing")
 	case l.Service == "":
 		return fmt.Errorf("UDP listener %s: service is missing", l.Address)
-	case l.Idle < 0 || l.Sessions < 0 || l.Responses < AnyResponses || l.GoneAfter < 0:
-		return fmt.Errorf("UDP listener %s: idle, sessions, responses and the time that gone backends have must not be negative", l.Address)
+	case l.Idle < 0 || l.Sessions < 0 || l.Responses < AnyResponses || l.GoneAfter < 0 || l.Limits.Rate < 0 || l.Limits.ClientRate < 0:
+		return fmt.Errorf("UDP listener %s: idle, sessions, responses, limits and the time that gone backends have must not be negative", l.Address)
 	}
 	if l.Offload && (l.Responses != AnyResponses || l.QUIC != nil) {
 		return fmt.Errorf("UDP listener %s: offload goes neither with responses nor with quic, which look at every datagram", l.Address)

@@ -197,6 +197,9 @@ func (s *shard) begin(at *socket, set *Listener, k key, wanted netip.AddrPort) *
 		s.server.count.lost.Add(1)
 		return nil
 	}
+	if !s.admit(set, k) {
+		return nil
+	}
 	// A shard that has none to give up takes one all the same, or its clients would never be served
 	// while others have them all.
 	if at.binding.active.Add(1) > int64(set.Sessions) && len(at.sessions) > 0 {

@@ -12,7 +12,8 @@ type counters struct {
 	received, answered, sessions, byID atomic.Uint64
 	evicted, noBackend, refused, lost  atomic.Uint64
 	opened, reused, stray, carried     atomic.Uint64
-	gone                               atomic.Uint64
+	gone, rate, clientRate, nodeRate   atomic.Uint64
+	untracked                          atomic.Uint64
 }
 
 // Stats is a Server at one moment.
@@ -28,6 +29,9 @@ type Stats struct {
 	Evicted, NoBackend, Refused, Lost, Stray uint64
 	// Gone counts sessions that ended because their backend was out of use.
 	Gone uint64
+	// Rate and ClientRate count datagrams that would have begun a session too many for Limits, NodeRate for all listeners together, Untracked those of clients that there was no
+	// room for.
+	Rate, ClientRate, NodeRate, Untracked uint64
 	// Opened counts sockets to backends, Reused sessions that have taken over one that another had.
 	Opened, Reused uint64
 	// Carried counts sessions of the process that this one has replaced.
@@ -47,6 +51,7 @@ func (s *Server) Stats() Stats {
 		Received: c.received.Load(), Answered: c.answered.Load(), Sessions: c.sessions.Load(), ByID: c.byID.Load(),
 		Evicted: c.evicted.Load(), NoBackend: c.noBackend.Load(), Refused: c.refused.Load(), Lost: c.lost.Load(),
 		Opened: c.opened.Load(), Reused: c.reused.Load(), Stray: c.stray.Load(), Gone: c.gone.Load(),
+		Rate: c.rate.Load(), ClientRate: c.clientRate.Load(), NodeRate: c.nodeRate.Load(), Untracked: c.untracked.Load(),
 		Carried: c.carried.Load(), LaneWanted: s.laneWanted, Lane: s.lanePast,
 	}
 	if lane := s.lane.Load(); lane != nil {
@@ -85,6 +90,7 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	send(desc("evicted_sessions_total", "UDP sessions that gave way to newer ones."), counter, s.Evicted)
 	send(desc("gone_sessions_total", "UDP sessions that ended because their backend was out of use."), counter, s.Gone)
 	send(desc("carried_sessions_total", "UDP sessions that were begun in a process that this one has replaced."), counter, s.Carried)
+	send(desc("untracked_clients_total", "Datagrams that began a session of a client that limits.clients had no room for."), counter, s.Untracked)
 	sockets := desc("backend_sockets_total", "Sockets that sessions have taken to backends: opened, or reused after another session.", "how")
 	send(sockets, counter, s.Opened, "opened")
 	send(sockets, counter, s.Reused, "reused")
@@ -92,6 +98,9 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	dropped := desc("dropped_datagrams_total", "Datagrams dropped, by reason.", "reason")
 	send(dropped, counter, s.NoBackend, "no_backend")
 	send(dropped, counter, s.Refused, "refused")
+	send(dropped, counter, s.Rate, "rate")
+	send(dropped, counter, s.ClientRate, "client_rate")
+	send(dropped, counter, s.NodeRate, "node_rate")
 	send(dropped, counter, s.Lost, "lost")
 	send(dropped, counter, s.Stray, "stray")
 }

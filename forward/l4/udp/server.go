@@ -53,9 +53,14 @@ type Listener struct {
 	// default.
 	BackendGone Gone
 	GoneAfter   time.Duration
+	// Limits bound how fast sessions begin.
+	Limits Limits
 	// Offload has the kernel carry sessions that prove to be worth it, where it can (package offload). Neither with
 	// Responses nor with QUIC, which want to see every datagram.
 	Offload bool
+
+	rate    *forward.Meter // of Limits, as clients below; nil = no limit
+	clients *forward.Clients
 }
 
 // Options are what a Server needs.

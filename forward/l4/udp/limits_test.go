@@ -1,0 +1,87 @@
+package udp
+
+import (
+	"net/netip"
+	"testing"
+)
+
+// TestLimits: sessions beyond a rate do not begin and are counted, by whose rate it was; what belongs to one that is there goes on, and a
+// reload that changes something else forgets nothing.
+func TestLimits(t *testing.T) {
+	for _, tt := range []struct {
+		name         string
+		limits       Limits
+		rate, client uint64
+	}{
+		{"rate", Limits{Rate: 3}, 1, 0},
+		{"client_rate", Limits{ClientRate: 3}, 0, 1},
+		{"client_rate by prefix", Limits{ClientRate: 3, ClientBits4: 8}, 0, 2},
+		{"none", Limits{}, 0, 0},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			s, at, _ := crowded(t, Listener{Limits: tt.limits}, 0, nothing)
+			set := at.binding.settings.Load()
+			begin := func(client string, port uint16) bool {
+				k := key{client: netip.MustParseAddr(client).As16(), port: port}
+				return s.admit(set, k)
+			}
+			for port := range uint16(3) {
+				if !begin("127.0.0.1", port+1) {
+					t.Fatalf("session %d of 3 is not taken", port+1)
+				}
+			}
+			limited := tt.rate+tt.client > 0
+			if begin("127.0.0.1", 4) == limited {
+				t.Errorf("the fourth at once: limited %v", !limited)
+			}
+			if tt.limits.ClientRate > 0 {
+				if got, prefix := begin("127.9.9.9", 1), tt.limits.ClientBits4 == 8; got == prefix {
+					t.Errorf("another client: taken %v", got)
+				}
+			}
+			if st := s.server.Stats(); st.Rate != tt.rate || st.ClientRate != tt.client {
+				t.Errorf("counted %d and %d, want %d and %d", st.Rate, st.ClientRate, tt.rate, tt.client)
+			}
+			next := Listener{Address: set.Address, Service: "dns", Responses: 1, Limits: tt.limits}
+			change, err := s.server.Prepare([]Listener{next})
+			if err != nil {
+				t.Fatal(err)
+			}
+			change.Commit()
+			if set = at.binding.settings.Load(); begin("127.0.0.1", 5) == limited {
+				t.Errorf("after a reload: limited %v", !limited)
+			}
+			s.server.registry.Intake().SetSessions(1)
+			s.now += 1_000_000_000
+			if !begin("127.0.0.1", 6) {
+				t.Error("a second later: not taken")
+			}
+			taken := 0
+			for port := range uint16(1000) { // by the node's clock
+				s.now += 1_000_000_000
+				if begin("127.8.8.8", port) {
+					taken++
+				}
+			}
+			if n := s.server.Stats().NodeRate; n == 0 || n+uint64(taken) != 1000 {
+				t.Errorf("one a second at this node: %d taken, %d counted", taken, n)
+			}
+		})
+	}
+}
+
+// TestLimitedSession: the datagram that would begin a session too many is dropped, those of a session that is there are not.
+func TestLimitedSession(t *testing.T) {
+	f := start(t, Listener{Responses: AnyResponses, Limits: Limits{Rate: 1}}, backend(t, "", 1))
+	first := dial(t, f.addr)
+	ask(t, first, "x")
+	second := dial(t, f.addr)
+	second.Write([]byte("x"))
+	for range 20 {
+		ask(t, first, "y")
+	}
+	until(t, "all are taken", func() bool { return f.Stats().Received == 22 })
+	if s := f.Stats(); s.Rate+s.Sessions != 2 || s.Active != int64(s.Sessions) {
+		t.Errorf("got %+v", s)
+	}
+}
