@@ -58,6 +58,34 @@ func (e *Edition) forwarded(service string, flow Flow) bool {
 	return among(p.fleet, from)
 }
 
+// While a pool still works, other sites have at most as many leases as this, or as spillTimes those of the pool.
+const (
+	spillMost  = 256
+	spillTimes = 4
+)
+
+// maySpill reports whether more may go to other sites. Two sites that are both full would hand everything on to each other, over and
+// over, where one cannot tell that the other is of the fleet: its address is translated, or it is another one than the topology
+// says. A pool that does nothing itself is no one's second choice, so what comes there has not been handed on. registry.mu is held.
+func (r *Registry) maySpill(p *pool, port uint16) bool {
+	if len(p.active) == 0 {
+		return true
+	}
+	away, own := int64(0), int64(0)
+	for _, addr := range p.overflow {
+		if b := r.backends[identity{p.service, netip.AddrPortFrom(addr, port)}]; b != nil && b.elsewhere {
+			away += b.inFlight.Load()
+		}
+	}
+	if away < spillMost {
+		return true
+	}
+	for _, b := range p.active {
+		own += b.inFlight.Load()
+	}
+	return away < spillTimes*own
+}
+
 // spill begins a lease of another site's VIP for work that the pool has nobody for: the
 // most preferred that has not been tried and has not just refused a connection, else the most preferred
 // that has not been tried. It returns nil if there is none.
@@ -67,6 +95,9 @@ func (r *Registry) spill(p *pool, terms Terms, tried []*Backend) *Backend {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if !r.maySpill(p, terms.Overflow) {
+		return nil
+	}
 	var fallback *Backend
 	for _, addr := range p.overflow {
 		id := identity{p.service, netip.AddrPortFrom(addr, terms.Overflow)}

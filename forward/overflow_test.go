@@ -101,3 +101,48 @@ func TestIntake(t *testing.T) {
 		t.Errorf("%d of 100 taken, want 5; %d connections", taken, in.Connections())
 	}
 }
+
+// TestOverflowIsBounded: while a pool works, no more goes elsewhere than is in proportion, lest two full sites that do not know each other's
+// addresses hand on to each other without end; where it does not, all does.
+func TestOverflowIsBounded(t *testing.T) {
+	pools := &fakePools{}
+	publish := func(active bool, limit int64) {
+		pools.publish(ServicePool{
+			Service: "web", Overflow: []netip.Addr{netip.MustParseAddr("198.51.100.3"), netip.MustParseAddr("198.51.100.4")},
+			Policy:  Policy{Limit: Limit{PerBackend: limit}},
+			Members: []Member{{Address: netip.MustParseAddrPort("10.0.0.1:80"), Weight: 1, Active: active}},
+		})
+	}
+	r, err := New(Options{Pools: pools})
+	if err != nil {
+		t.Fatal(err)
+	}
+	fill := func(most int) (own, away int) {
+		for range most {
+			b, err := r.Load().Claim("web", Flow{Client: netip.MustParseAddrPort("203.0.113.9:4711"), Overflow: 5432}, nil)
+			switch {
+			case err != nil && !Limited(err):
+				t.Fatal(err)
+			case err != nil:
+				return own, away
+			case b.Elsewhere():
+				away++
+			default:
+				own++
+			}
+		}
+		return own, away
+	}
+	publish(true, 10)
+	if own, away := fill(10_000); own != 10 || away != spillMost {
+		t.Errorf("%d and %d elsewhere, want 10 and %d", own, away, spillMost)
+	}
+	publish(true, 100)
+	if own, away := fill(10_000); own != 90 || away != 100*spillTimes-spillMost {
+		t.Errorf("%d more and %d more elsewhere, want 90 and %d", own, away, 100*spillTimes-spillMost)
+	}
+	publish(false, 100)
+	if own, away := fill(1000); own != 0 || away != 1000 {
+		t.Errorf("the pool is down: %d and %d elsewhere, want all 1000", own, away)
+	}
+}
