@@ -56,6 +56,7 @@ frontend behind
 		t.Fatal(err)
 	}
 	haproxy := exec.Command(path, "-db", "-f", file)
+	haproxy.Stdout, haproxy.Stderr = t.Output(), t.Output()
 	if err := haproxy.Start(); err != nil {
 		t.Fatal(err)
 	}

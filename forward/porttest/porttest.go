@@ -1,5 +1,5 @@
 // Package porttest finds ports for tests whose servers have to be told theirs, and cannot take any and say which.
-// Tests of package l7 and of the whole program call it; nothing else does.
+// Tests of the forwarding tiers and of the whole program call it; nothing else does.
 package porttest
 
 import (
