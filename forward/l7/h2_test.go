@@ -3,17 +3,20 @@ package l7
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"crypto/tls"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"net/netip"
 	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/pharos-lb/pharos/forward"
 	"github.com/pharos-lb/pharos/forward/l7/certtest"
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
@@ -481,6 +484,55 @@ func TestDrain2(t *testing.T) {
 		t.Errorf("then %s", got)
 	}
 	<-stopped
+}
+
+// TestHandedOver2: a client that goes on while another process has the sockets is told to go there, and loses nothing that is on its
+// way; one that does not heed that is refused in the end.
+func TestHandedOver2(t *testing.T) {
+	backend := webBackend(t, func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "done") })
+	f := start(t, Options{}, backend)
+	ctx, cancel := context.WithCancelCause(context.Background())
+	old, err := New(Options{Registry: f.registry, Listeners: []Listener{{Routes: anyRoute, Address: netip.MustParseAddrPort("127.0.0.1:0")}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	addr, done := old.Addrs()[0].String(), make(chan error, 1)
+	go func() { done <- old.Run(ctx) }()
+	w := dial2(t, addr)
+	id := uint32(1)
+	ask := func(want ...string) {
+		t.Helper()
+		w.open(id, true, get2...)
+		id += 2
+		for _, want := range want {
+			if got := w.next(); got != want {
+				t.Fatalf("stream %d: got %s, want %s", id-2, got, want)
+			}
+		}
+	}
+	ask("200")
+	cancel(forward.HandedOver{Limit: time.Minute})
+	until(t, "the sockets are given up", func() bool { return len(old.Addrs()) == 0 })
+	ask("GOAWAY NO_ERROR", "200")
+	ask("200") // was on its way
+	for begun := time.Now(); ; {
+		w.open(id, true, get2...)
+		id += 2
+		if got := w.next(); got == "GOAWAY NO_ERROR" {
+			break
+		} else if got != "200" || time.Since(begun) > 10*farewell2 {
+			t.Fatalf("got %s after %v", got, time.Since(begun))
+		}
+	}
+	if got := w.next(); got != "200" {
+		t.Errorf("the last request got %s", got)
+	}
+	if got := w.next(); got != "closed" {
+		t.Errorf("then %s", got)
+	}
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
 }
 
 // TestWebSocket2 carries a WebSocket over HTTP/2 to a backend that knows HTTP/1 only.

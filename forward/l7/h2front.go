@@ -38,7 +38,8 @@ type front2 struct {
 	ctx    context.Context
 	ends   *ends
 	open   sync.WaitGroup
-	left   bool // it has been said that no more streams are taken
+	left   bool      // it has been said that no more streams are taken
+	warned time.Time // when it was said that none are wanted
 }
 
 // serveHTTP2 is the HTTP/2 engine. The connection's goroutine reads frames; each
@@ -87,9 +88,26 @@ func (f *front2) waited() error {
 	return nil
 }
 
+// farewell2 is how long streams are still taken that were on their way when a client was told to go elsewhere.
+const farewell2 = 2 * time.Second
+
+// usher tells a client that goes on here while another process has the sockets to go there. Nothing that it has sent is refused.
+func (f *front2) usher() {
+	switch {
+	case f.warned.IsZero():
+		f.warned = time.Now()
+		f.h2.Warn()
+	case time.Since(f.warned) > farewell2:
+		f.leave()
+	}
+}
+
 // serve hands a stream to a goroutine.
 func (f *front2) serve(s *h2.Stream) {
 	f.open.Add(1)
+	if !f.left && f.conn.Draining() {
+		f.usher()
+	}
 	select {
 	case f.server.streams <- job{f, s}:
 	default:

@@ -121,6 +121,7 @@ type Conn struct {
 	greeted  bool      // the peer has sent SETTINGS
 	gone     bool      // the peer has said GOAWAY
 	leaving  bool      // we have
+	warned   bool      // we have said that we shall
 	err      error     // why it has ended
 	sendWin  int64
 	recvWin  int64 // what the peer may still send
@@ -369,10 +370,29 @@ func (c *Conn) fail(code http2.ErrCode, why string) error {
 
 func (c *Conn) goAwayLocked(code http2.ErrCode) {
 	c.leaving = true
-	last := c.last
+	c.sayGoAwayLocked(c.last, code)
+}
+
+// sayGoAwayLocked says that streams after last are not looked at. c.mu is held.
+func (c *Conn) sayGoAwayLocked(last uint32, code http2.ErrCode) {
 	c.out = appendFrame(c.out, http2.FrameGoAway, 0, 0, 8)
 	c.out = append(c.out, byte(last>>24), byte(last>>16), byte(last>>8), byte(last))
 	c.out = append(c.out, byte(code>>24), byte(code>>16), byte(code>>8), byte(code))
+}
+
+// Warn says that no more streams are wanted and goes on to take them, since some are on their way (GOAWAY of a stream that there
+// cannot be; RFC 9113, 6.8). Who heeds it ends the connection when nothing is open; Leave ends it in any case.
+func (c *Conn) Warn() {
+	c.mu.Lock()
+	says := !c.opts.Client && !c.leaving && !c.warned && c.err == nil
+	if says {
+		c.warned = true
+		c.sayGoAwayLocked(maxWindow, http2.ErrCodeNo)
+	}
+	c.mu.Unlock()
+	if says {
+		c.kick()
+	}
 }
 
 // Leave says GOAWAY: open streams end in order, and then the connection; the goroutine of Run may call it, or anybody
