@@ -4,6 +4,7 @@ import (
 	"net"
 	"net/netip"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 )
@@ -77,4 +78,50 @@ func TestDiscardUnbinds(t *testing.T) {
 		t.Errorf("%s is still bound after Discard", addr)
 	}
 	change.Discard() // does nothing any more
+}
+
+// TestHoldTellsOfAdded: while somebody holds there is a processor more for each thread, also of addresses that a reload adds
+// or removes, and for each only once; otherwise none.
+func TestHoldTellsOfAdded(t *testing.T) {
+	var room atomic.Int64
+	s := start(t, Options{Room: func(more int) { room.Add(int64(more)) }})
+	at := func(when string, want int) {
+		t.Helper()
+		if got := int(room.Load()); got != want {
+			t.Errorf("%s: %d more, want %d", when, got, want)
+		}
+	}
+	listen := func(listen ...string) {
+		t.Helper()
+		addrs := []netip.AddrPort{loopback}
+		for _, a := range listen {
+			addrs = append(addrs, netip.MustParseAddrPort(a))
+		}
+		change, err := s.Prepare(addrs, Tunables{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		change.Commit()
+	}
+	at("nobody holds", 0)
+	first := s.Hold()
+	at("held", s.Threads())
+	before := s.Threads()
+	listen("127.0.0.3:0", "127.0.0.4:0", "127.0.0.5:0")
+	if s.Threads() <= before {
+		t.Fatalf("%d threads for more addresses, %d before", s.Threads(), before)
+	}
+	at("addresses added", s.Threads())
+	second := s.Hold()
+	at("held twice", s.Threads())
+	first()
+	at("one of two released", s.Threads())
+	listen("127.0.0.3:0")
+	at("addresses removed", s.Threads())
+	second()
+	at("released", 0)
+	listen()
+	at("a reload that nobody holds", 0)
+	defer func() { at("released again", 0) }()
+	defer s.Hold()()
 }

@@ -34,6 +34,9 @@ type Options struct {
 	Log *slog.Logger
 	// Registerer gets the metrics; nil = none.
 	Registerer prometheus.Registerer
+	// Room is told how many more, or fewer, of the runtime's processors threads keep for themselves (Server.Hold), more
+	// before they do. It must not call the server; nil = nobody is told.
+	Room func(more int)
 }
 
 // Tunables are the options that a reload changes without new sockets. The zero

@@ -37,6 +37,8 @@ type Server struct {
 	state     state
 	listeners []*listener
 	holds     int            // calls of Hold that are not released
+	held      int            // what room was told so far
+	room      func(more int) // nil = nobody is told
 	stopping  sync.WaitGroup // listeners that a reload removed
 	panics    sync.Once
 }
@@ -67,6 +69,7 @@ func New(o Options) (*Server, error) {
 		log:      o.Log,
 		registry: o.Registerer,
 		metrics:  newMetrics(),
+		room:     o.Room,
 	}
 	s.tunables.Store(&o.Tunables)
 	s.zones.Store(serve(new(zone.Set), s.board))
@@ -213,7 +216,8 @@ func (s *Server) panicked(p any) {
 
 // Hold has the goroutines of the UDP sockets keep their processors, as
 // runtime.GOMAXPROCS counts them, until release is called, once: for a while in which the process
-// has much else to do, or they have. Each of the Threads needs one more meanwhile. Calls may overlap.
+// has much else to do, or they have. Calls may overlap. Options.Room is told of one more for each of the Threads, also of
+// those that a reload adds meanwhile.
 func (s *Server) Hold() (release func()) {
 	hold := func(n int) {
 		s.mu.Lock()
@@ -225,12 +229,24 @@ func (s *Server) Hold() (release func()) {
 	return func() { hold(-1) }
 }
 
-// holdSockets tells the sockets whether anybody holds. mu is held.
+// holdSockets tells the sockets whether anybody holds, with room for each of them before it keeps its own. mu is held.
 func (s *Server) holdSockets() {
+	want := 0
+	if s.holds > 0 {
+		want = s.threads()
+	}
+	more := want - s.held
+	s.held = want
+	if more > 0 && s.room != nil {
+		s.room(more)
+	}
 	for _, l := range s.listeners {
 		for _, u := range l.udp {
 			u.Hold(s.holds > 0)
 		}
+	}
+	if more < 0 && s.room != nil {
+		s.room(more)
 	}
 }
 
@@ -253,6 +269,10 @@ func (s *Server) RealTime() int {
 func (s *Server) Threads() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	return s.threads()
+}
+
+func (s *Server) threads() int {
 	return s.sockets * (len(s.listeners) + 1) // for TCP as many as for one address
 }
 

@@ -29,21 +29,10 @@ func (n *Node) makeRoom() (undo func()) {
 	if dns == nil {
 		return func() {}
 	}
-	release := holdProcessors(dns)
+	release := dns.Hold()
 	return func() {
 		runtime.GC()
 		release()
-	}
-}
-
-// holdProcessors has the DNS threads keep their processors, and others have as many as before.
-func holdProcessors(dns *dnslb.Server) (release func()) {
-	threads := dns.Threads()
-	addProcessors(threads)
-	let := dns.Hold()
-	return func() {
-		let()
-		addProcessors(-threads)
 	}
 }
 
@@ -58,7 +47,7 @@ const (
 // watchRoom makes room while many queries come and their threads have real-time priority: one that had to wait for
 // a processor would wait for threads that have not. Otherwise it would gain nothing (decision 31).
 func watchRoom(ctx context.Context, dns *dnslb.Server) error {
-	k := roomKeeper{hold: func() func() { return holdProcessors(dns) }}
+	k := roomKeeper{hold: dns.Hold}
 	defer k.end()
 	look := time.NewTicker(roomLooked)
 	defer look.Stop()
@@ -107,6 +96,7 @@ func (k *roomKeeper) end() {
 	}
 }
 
+// addProcessors is told by DNS servers (dnslb.Options.Room) how many more of their threads keep theirs.
 func addProcessors(n int) {
 	room.Lock()
 	defer room.Unlock()

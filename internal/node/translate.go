@@ -90,7 +90,7 @@ func (n *Node) forwardOptions(s *Setup) forward.Options {
 func (n *Node) dnsOptions(s *Setup) dnslb.Options {
 	return dnslb.Options{
 		Listen: s.dnsAddresses(), Board: &n.board, Shared: s.Config.DNS.Shared, Tunables: s.dnsTunables(),
-		Log: n.log, Registerer: n.registry,
+		Log: n.log, Registerer: n.registry, Room: addProcessors,
 	}
 }
 
