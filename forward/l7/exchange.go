@@ -85,6 +85,8 @@ func (w *work) exchange(ctx context.Context, service string) bool {
 	case t == troubleNone:
 	case whole.Err() != nil:
 		t = troubleClient // we have cut it: nothing is to be said about the backend
+	case (t == troubleReset || t == troubleSilent) && w.down.gone():
+		t = troubleClient // its end interrupts whatever is under way, which looks as if the backend failed
 	case w.isLate():
 		t = troubleLate
 	}

@@ -486,6 +486,32 @@ func TestDrain2(t *testing.T) {
 	<-stopped
 }
 
+// TestResetsAreTheClients: requests that clients take back at once say nothing about the backend.
+func TestResetsAreTheClients(t *testing.T) {
+	f := start(t, Options{}, webBackend(t, func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }))
+	w := dial2(t, f.addr)
+	for id := uint32(1); id < 60; id += 2 {
+		w.open(id, true, get2...)
+		w.WriteRSTStream(id, http2.ErrCodeCancel)
+	}
+	until(t, "the requests are seen, and nothing is under way", func() bool {
+		leases := uint64(0)
+		for _, b := range f.registry.Snapshot() {
+			if leases += b.Leases; b.InFlight != 0 {
+				return false
+			}
+		}
+		return leases > 0
+	})
+	for _, b := range f.registry.Snapshot() {
+		for outcome, n := range b.Outcomes {
+			if n > 0 && forward.Outcome(outcome) != forward.OutcomeClient {
+				t.Errorf("%v of %v, want none", n, forward.Outcome(outcome))
+			}
+		}
+	}
+}
+
 // TestHandedOver2: a client that goes on while another process has the sockets is told to go there, and loses nothing that is on its
 // way; one that does not heed that is refused in the end.
 func TestHandedOver2(t *testing.T) {
