@@ -264,7 +264,11 @@ func TestReadersAgree(t *testing.T) {
 				continue
 			}
 			// A reader that answers before it has the body, or ends the connection, leaves less to compare.
-			if n := min(len(got), len(want)); n == 0 || !slices.Equal(got[:n], want[:n]) {
+			from := 0
+			if target == "*" && strings.HasPrefix(request, "OPTIONS ") {
+				from = 1 // net/http answers it by itself, and HAProxy has no URI for it: what follows must be the same
+			}
+			if n := min(len(got), len(want)); n == 0 || !slices.Equal(got[from:n], want[from:n]) {
 				t.Errorf("%q\n%s understood %q\n%s understood %q", request, all[i].name, got, all[len(all)-1].name, want)
 			}
 		}
@@ -273,6 +277,8 @@ func TestReadersAgree(t *testing.T) {
 	for _, target := range oddTargets {
 		check("GET "+target+" HTTP/1.1\r\nHost: a.test\r\n\r\n", target)
 	}
+	check("OPTIONS * HTTP/1.1\r\nHost: a.test\r\n\r\n", "*")
+	check("OPTIONS * HTTP/1.0\r\nHost: a.test\r\nContent-Length: 3\r\n\r\nabc", "*")
 	for _, framing := range oddFraming {
 		check("POST / HTTP/1.1\r\nHost: a.test\r\n"+framing, "/")
 		check(fine+framing, "/")

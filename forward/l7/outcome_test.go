@@ -2,6 +2,7 @@ package l7
 
 import (
 	"bufio"
+	"bytes"
 	"io"
 	"net"
 	"net/http"
@@ -9,6 +10,9 @@ import (
 	"slices"
 	"sync"
 	"testing"
+
+	"github.com/pharos-lb/pharos/forward"
+	"golang.org/x/net/http2"
 )
 
 // told is what the registry was told of its backends, in order.
@@ -115,4 +119,57 @@ func TestOutcomeOfAnUpgrade(t *testing.T) {
 	if !slices.Equal(f.told.all, []bool{true}) {
 		t.Errorf("told %v, want one true", f.told.all)
 	}
+}
+
+// TestOutcomeOfAClientThatLeaves: a client that resets its stream says nothing about the backend, at whatever moment it does; counted
+// against the backend, a stranger could have it ejected.
+func TestOutcomeOfAClientThatLeaves(t *testing.T) {
+	const streams = 60 // fewer than are a flood
+	serve := func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/begun" {
+			w.Write([]byte("abc"))
+			w.(http.Flusher).Flush()
+		}
+		<-r.Context().Done()
+	}
+	for _, p := range []forward.Protocol{forward.HTTP1, forward.H2C} {
+		for _, path := range []string{"/at-once", "/begun"} {
+			t.Run(p.String()+path, func(t *testing.T) {
+				f := startVia(t, forward.Transport{Protocol: p}, Options{}, protocolBackend(t, p, nil, serve).addr)
+				c := dial2(t, f.addr)
+				var both bytes.Buffer // the head and its reset come as one
+				if path == "/at-once" {
+					c.Framer = http2.NewFramer(&both, c)
+				}
+				fields := []string{":method", "GET", ":scheme", "http", ":path", path, ":authority", "a.test"}
+				for id := uint32(1); id < 2*streams; id += 2 {
+					c.open(id, true, fields...)
+					if path == "/begun" {
+						if got := c.next(); got != "200" {
+							t.Fatalf("got %s, want 200", got)
+						}
+					}
+					c.WriteRSTStream(id, http2.ErrCodeCancel)
+					both.WriteTo(c)
+				}
+				until(t, "every outcome is told", func() bool { return concluded(f) == streams })
+				o := f.registry.Snapshot()[1].Outcomes
+				if o[forward.OutcomeClient] != streams {
+					t.Errorf("got %v, want %d of the client", o, streams)
+				}
+			})
+		}
+	}
+}
+
+// concluded is how many outcomes there are, when nothing is under way.
+func concluded(f *fixture) (n uint64) {
+	s := f.registry.Snapshot()[1]
+	if s.InFlight != 0 {
+		return 0
+	}
+	for _, o := range s.Outcomes {
+		n += o
+	}
+	return n
 }
