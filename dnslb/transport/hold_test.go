@@ -51,7 +51,7 @@ func TestHurry(t *testing.T) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	before := threadAttr(t)
-	h := &hurry{first: new(atomic.Bool), was: before, barred: true}
+	h := &hurry{ask: askKernel, first: new(atomic.Bool), was: before, barred: true}
 	h.set(short)
 	if during := threadAttr(t).Runtime; during == before.Runtime {
 		t.Skip("this kernel has no slices to ask for: Linux 6.12 has")
@@ -75,18 +75,26 @@ func TestHurry(t *testing.T) {
 	}
 }
 
+// A kernel notes what it was asked for; it may refuse real-time priority.
+type kernel struct {
+	refuses bool
+	asked   unix.SchedAttr
+}
+
+func (k *kernel) ask(attr *unix.SchedAttr) error {
+	if k.refuses && attr.Policy == unix.SCHED_RR {
+		return unix.EPERM
+	}
+	k.asked = *attr
+	return nil
+}
+
 // TestHurryFirst: a thread goes before all others only while it takes little of its core and finds its socket empty.
 func TestHurryFirst(t *testing.T) {
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
-	before := threadAttr(t)
-	first := new(atomic.Bool)
-	h := newHurry(first)
-	if h.barred {
-		t.Skip("real-time priority is not allowed here")
-	}
+	first, k, was := new(atomic.Bool), new(kernel), unix.SchedAttr{Nice: 3}
+	h := &hurry{ask: k.ask, was: &was, first: first}
 	for i, step := range []struct {
-		share    float64 // of a core; 0 = floods queries without a sleep
+		share    float64 // of a core; 0 = more than flood queries without a sleep
 		answered int     // between two sleeps
 		want     class
 	}{
@@ -108,79 +116,73 @@ func TestHurryFirst(t *testing.T) {
 		} else {
 			h.busy(step.answered)
 		}
-		attr := threadAttr(t)
-		real := attr.Policy == unix.SCHED_RR && attr.Priority == realTime
+		real := k.asked.Policy == unix.SCHED_RR && k.asked.Priority == realTime
 		if h.now != step.want || real != (step.want == urgent) || first.Load() != real {
 			t.Errorf("step %d: class %d, want %d; real time %v, said %v", i, h.now, step.want, real, first.Load())
 		}
 	}
-	h.end()
+	if h.end(); k.asked != was || first.Load() {
+		t.Errorf("%+v before, %+v after; real time %v", was, k.asked, first.Load())
+	}
+}
+
+// TestHurryBarred: a thread that may not go before all others asks once, and for short slices instead; the kernel of this
+// machine, whatever it allows, leaves none as it was not.
+func TestHurryBarred(t *testing.T) {
+	k := &kernel{refuses: true}
+	h := &hurry{ask: k.ask, was: new(unix.SchedAttr), first: new(atomic.Bool)}
+	h.answered = sleepsLooked
+	if h.choose(0.01); h.now != short || !h.barred || h.first.Load() || k.asked.Runtime != slice {
+		t.Errorf("class %d, barred %v, asked for %+v", h.now, h.barred, k.asked)
+	}
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	before := threadAttr(t)
+	newHurry(new(atomic.Bool)).end()
 	if after := threadAttr(t); *after != *before {
 		t.Errorf("%+v before, %+v after", before, after)
 	}
 }
 
-// A refill sends the next query before it answers one, so that the socket it serves is never empty.
+// A refill sends the next query before it answers one, so that the socket it serves is not empty until it has sent all.
 type refill struct {
 	echo
-	conn  *net.UDPConn
-	left  int
-	first func() bool
-	had   atomic.Bool // real-time priority, at the last but one
+	conn *net.UDPConn
+	left int
 }
 
-func (r *refill) Respond(dst, msg []byte, _ netip.AddrPort, _ bool) []byte {
+func (r *refill) Respond(_, msg []byte, _ netip.AddrPort, _ bool) []byte {
 	if r.left--; r.left > 0 {
 		_, _ = r.conn.Write(msg)
-		r.had.Store(r.first())
-		return nil
 	}
-	return append(dst, msg...)
+	return nil
 }
 
-// TestFloodIsNotFirst: a thread whose socket is never empty loses its priority, and has it again once it sleeps.
+// TestFloodIsNotFirst: a thread whose socket is never empty loses its priority, and one that finds it empty before that does not.
 func TestFloodIsNotFirst(t *testing.T) {
-	sockets, err := ListenUDP(netip.MustParseAddrPort("127.0.0.1:0"), 1)
+	u, err := ListenUDP(netip.MustParseAddrPort("127.0.0.1:0"), 1)
 	if err != nil {
 		t.Fatal(err)
 	}
-	u := sockets[0]
-	defer u.Close()
-	r := &refill{conn: asker(t, u.Local()), left: floods + 2*batchWidth, first: u.RealTime}
-	done := make(chan struct{})
-	go func() { defer close(done); u.Serve(r) }()
-	defer func() { u.Stop(); <-done }()
-	ask := func() {
-		t.Helper()
-		in := make([]byte, 8)
-		if _, err := r.conn.Write([]byte("ok")); err != nil {
-			t.Fatal(err)
+	defer u[0].Close()
+	for queries, want := range map[int]class{floods - 1: urgent, floods: usual} {
+		h := &hurry{ask: new(kernel).ask, was: new(unix.SchedAttr), first: new(atomic.Bool)}
+		until := time.Now().Add(20 * time.Second)
+		for answered := 0; answered != queries; { // the kernel may be late with one, so that the socket is empty all the same
+			if time.Now().After(until) {
+				t.Fatalf("%d in a row: last %d", queries, answered)
+			}
+			h.set(urgent)
+			r := &refill{conn: asker(t, u[0].Local()), left: queries}
+			if _, err := r.conn.Write([]byte("ok")); err != nil {
+				t.Fatal(err)
+			}
+			answered, _ = u[0].drain(newBatch(false), r, h)
 		}
-		if _, err := r.conn.Read(in); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if ask(); barred() {
-		t.Skip("real-time priority is not allowed here")
-	}
-	if r.had.Load() {
-		t.Error("the thread went first in a flood")
-	}
-	for range 100 * sleepsLooked {
-		if ask(); u.RealTime() {
-			return
+		if h.now != want {
+			t.Errorf("%d answered without a sleep: class %d, want %d", queries, h.now, want)
 		}
 	}
-	t.Error("after the flood the thread does not go first again")
-}
-
-// barred reports whether a thread of ours may not have real-time priority.
-func barred() bool {
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
-	h := newHurry(new(atomic.Bool))
-	defer h.end()
-	return h.barred
 }
 
 func threadAttr(t *testing.T) *unix.SchedAttr {

@@ -51,8 +51,9 @@ const (
 // thread whose short slice is over, and keeps it until the kernel's next tick, up to 4 ms.
 // Then the usual slice is better, with which a thread has mostly gone to sleep before it ends.
 type hurry struct {
-	was              *unix.SchedAttr // nil: somebody has said otherwise
-	barred           bool            // from real-time priority
+	ask              func(*unix.SchedAttr) error // the kernel, for this thread
+	was              *unix.SchedAttr             // nil: somebody has said otherwise
+	barred           bool                        // from real-time priority
 	now              class
 	first            *atomic.Bool // told whether it is urgent
 	sleeps, answered int
@@ -62,7 +63,7 @@ type hurry struct {
 
 // newHurry belongs to the calling thread. first is told whether the thread goes before all usual ones.
 func newHurry(first *atomic.Bool) *hurry {
-	h := &hurry{first: first, looked: time.Now(), used: threadTime()}
+	h := &hurry{ask: askKernel, first: first, looked: time.Now(), used: threadTime()}
 	if was, err := unix.SchedGetAttr(0, 0); err == nil && (was.Policy == unix.SCHED_NORMAL || was.Policy == unix.SCHED_BATCH) {
 		h.was = was
 	}
@@ -122,13 +123,15 @@ func (h *hurry) set(c class) {
 	case urgent:
 		attr.Policy, attr.Priority, attr.Nice = unix.SCHED_RR, realTime, 0
 	}
-	if unix.SchedSetAttr(0, &attr, 0) != nil && c == urgent {
-		h.barred = true
+	if h.ask(&attr) != nil { // then it stays as it is, and may be asked again
+		h.barred = h.barred || c == urgent
 		return
 	}
 	h.now = c
 	h.first.Store(c == urgent)
 }
+
+func askKernel(attr *unix.SchedAttr) error { return unix.SchedSetAttr(0, attr, 0) }
 
 // threadTime is how long the calling thread has run.
 func threadTime() time.Duration {

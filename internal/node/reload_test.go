@@ -311,3 +311,26 @@ bgp:
 		return slices.Equal(r.board.Load().Facts.Doors, []health.Status{health.StatusUp, health.StatusUp})
 	})
 }
+
+// TestSessionRate: what a node may take of UDP sessions reaches those who count them, at the start and with a reload.
+func TestSessionRate(t *testing.T) {
+	t.Parallel()
+	base := at("127.9.93.", strings.ReplaceAll(oneSite, "WAIT", "300ms"))
+	r := startServing(t, base+"limits: {session_rate: 1}\n")
+	taken := func() (n int) {
+		for n < 1000 && r.backends.Intake().TakeSession() {
+			n++
+		}
+		return n
+	}
+	if n := taken(); n == 1000 {
+		t.Error("limited to one a second: 1000 are taken")
+	}
+	write(t, r.file, base)
+	if _, err := r.Reload(t.Context(), admin.Allowed{}); err != nil {
+		t.Fatal(err)
+	}
+	if n := taken(); n != 1000 {
+		t.Errorf("without a limit %d are taken", n)
+	}
+}

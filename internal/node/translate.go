@@ -123,13 +123,14 @@ func (s *Setup) dnsAddresses() []netip.AddrPort {
 
 func (s *Setup) l4Listeners() []l4.Listener {
 	var out []l4.Listener
+	gone := s.departures()
 	for i := range s.Config.Listeners {
 		l := &s.Config.Listeners[i]
 		if l.TCP == nil {
 			continue
 		}
 		for _, a := range s.addresses(l.Bind, s.Config.Served(l)) {
-			out = append(out, s.tcpListener(wildcard(a), l.Bind, l.TCP))
+			out = append(out, tcpListener(wildcard(a), l.Bind, l.TCP, gone))
 		}
 	}
 	return out

@@ -8,8 +8,8 @@ import (
 	"github.com/pharos-lb/pharos/internal/config"
 )
 
-// tcpListener is a configured listener at one of its addresses.
-func (s *Setup) tcpListener(at netip.AddrPort, bind config.Bind, c *config.TCPListener) l4.Listener {
+// tcpListener is a configured listener at one of its addresses; gone is what services say of backends that are gone.
+func tcpListener(at netip.AddrPort, bind config.Bind, c *config.TCPListener, gone map[string]l4.Departure) l4.Listener {
 	l := l4.Listener{
 		Address: at, Overflow: overflows(bind), Service: c.Service,
 		Idle: c.Idle, Connect: c.Connect, Lifetime: c.Lifetime, Hello: c.Hello,
@@ -18,12 +18,7 @@ func (s *Setup) tcpListener(at netip.AddrPort, bind config.Bind, c *config.TCPLi
 		AcceptProxy: c.AcceptProxy, SendProxy: proxyVersion(c.SendProxy),
 		Sources: c.Sources, Transparent: c.Transparent,
 		Limits: forwardLimits(c.Limits), BackendGone: l4.Departure{Policy: gonePolicy(c.BackendGone), After: c.GoneAfter},
-		ServiceGone: make(map[string]l4.Departure),
-	}
-	for i := range s.Config.Services {
-		if own := &s.Config.Services[i]; own.BackendGone != "" {
-			l.ServiceGone[own.Name] = l4.Departure{Policy: gonePolicy(own.BackendGone), After: own.GoneAfter}
-		}
+		ServiceGone: gone,
 	}
 	for _, r := range c.Routes {
 		l.Routes = append(l.Routes, l4.Route{SNI: r.SNI, ALPN: r.ALPN, Service: r.Service})
@@ -75,8 +70,29 @@ func udpGonePolicy(word string) udp.Gone {
 	return udp.GoneSilent
 }
 
+// leaving are the services that say themselves what becomes of work whose backend is gone.
+func (s *Setup) leaving() map[string]*config.Service {
+	out := make(map[string]*config.Service)
+	for i := range s.Config.Services {
+		if own := &s.Config.Services[i]; own.BackendGone != "" {
+			out[own.Name] = own
+		}
+	}
+	return out
+}
+
+// departures are what leaving say, for TCP.
+func (s *Setup) departures() map[string]l4.Departure {
+	out := make(map[string]l4.Departure)
+	for name, own := range s.leaving() {
+		out[name] = l4.Departure{Policy: gonePolicy(own.BackendGone), After: own.GoneAfter}
+	}
+	return out
+}
+
 func (s *Setup) udpListeners() []udp.Listener {
 	var out []udp.Listener
+	leaving := s.leaving()
 	for i := range s.Config.Listeners {
 		l := &s.Config.Listeners[i]
 		if l.UDP == nil {
@@ -91,10 +107,8 @@ func (s *Setup) udpListeners() []udp.Listener {
 				},
 				Offload: l.UDP.Offload, BackendGone: udpGonePolicy(l.UDP.BackendGone), GoneAfter: l.UDP.GoneAfter,
 			}
-			for i := range s.Config.Services {
-				if own := &s.Config.Services[i]; own.Name == u.Service && own.BackendGone != "" {
-					u.BackendGone, u.GoneAfter = udpGonePolicy(own.BackendGone), own.GoneAfter
-				}
+			if own := leaving[u.Service]; own != nil {
+				u.BackendGone, u.GoneAfter = udpGonePolicy(own.BackendGone), own.GoneAfter
 			}
 			if q := l.UDP.QUIC; q != nil {
 				u.QUIC = &udp.QUIC{Length: q.Length, Servers: q.Servers}

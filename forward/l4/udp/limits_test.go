@@ -3,6 +3,8 @@ package udp
 import (
 	"net/netip"
 	"testing"
+
+	"github.com/prometheus/client_golang/prometheus"
 )
 
 // TestLimits: sessions beyond a rate do not begin and are counted, by whose rate it was; what belongs to one that is there goes on, and a
@@ -41,6 +43,11 @@ func TestLimits(t *testing.T) {
 			}
 			if st := s.server.Stats(); st.Rate != tt.rate || st.ClientRate != tt.client {
 				t.Errorf("counted %d and %d, want %d and %d", st.Rate, st.ClientRate, tt.rate, tt.client)
+			}
+			for reason, want := range map[string]uint64{"rate": tt.rate, "client_rate": tt.client} {
+				if got := droppedFor(t, s.server, reason); got != float64(want) {
+					t.Errorf("metrics: %v dropped for %s, want %d", got, reason, want)
+				}
 			}
 			next := Listener{Address: set.Address, Service: "dns", Responses: 1, Limits: tt.limits}
 			change, err := s.server.Prepare([]Listener{next})
@@ -85,4 +92,24 @@ func TestLimitedSession(t *testing.T) {
 	if s := f.Stats(); s.Rate == 0 || s.Rate+s.Sessions != 51 || s.Active != int64(s.Sessions) {
 		t.Errorf("got %+v", s)
 	}
+}
+
+// droppedFor is what the metrics say of datagrams that were dropped for a reason.
+func droppedFor(t *testing.T, s *Server, reason string) float64 {
+	t.Helper()
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(collector{s})
+	families, err := registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range families {
+		for _, m := range f.Metric {
+			if f.GetName() == "pharos_udp_dropped_datagrams_total" && m.Label[0].GetValue() == reason {
+				return m.GetCounter().GetValue()
+			}
+		}
+	}
+	t.Fatalf("no series for %s", reason)
+	return 0
 }
