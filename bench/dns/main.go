@@ -158,7 +158,7 @@ func watchAll(results []*result) (*rig.Watch, error) {
 // playAll plays one workload to all servers, one after the other.
 func playAll(results []*result, w *workload, queries int) error {
 	for _, r := range results {
-		if err := r.play(w, queries); err != nil {
+		if err := again(func() error { return r.play(w, queries) }); err != nil {
 			return fmt.Errorf("%s, %s: %w", r.peer.name, w.name, err)
 		}
 	}
@@ -170,4 +170,17 @@ func playAll(results []*result, w *workload, queries int) error {
 		}
 	}
 	return nil
+}
+
+// plays is how often a play that fails is tried: a machine that stands still for seconds ends one too, and need not end the run.
+const plays = 3
+
+func again(play func() error) (err error) {
+	for range plays {
+		if err = play(); err == nil {
+			return nil
+		}
+		fmt.Fprintf(os.Stderr, "once more: %v\n", err)
+	}
+	return err
 }
