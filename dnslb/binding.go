@@ -69,7 +69,9 @@ func (s *serving) last(service string) *steer.Plan {
 type bindings struct {
 	serving *serving // what names belongs to
 	plan    *steer.Plan
-	epoch   uint64 // of plan; entries of other epochs are stale
+	epoch   uint32 // of plan; entries of other epochs are stale
+	// older are the plans before that some names of this epoch are answered from, at most maxEras.
+	older []*steer.Plan
 	// names are by zone.Steered.Index, in pages that are made when a name of them is
 	// asked for: nobody waits until there is room for a million names.
 	names [][]binding
@@ -78,14 +80,13 @@ type bindings struct {
 // bindingPage is how many names a page has.
 const bindingPage = 128
 
-// A binding is one steered name in one plan.
+// A binding is one steered name in one plan. It is small, as each query reads another one.
 type binding struct {
-	epoch   uint64
-	service int // index in Topology.Services; −1 if no plan has had the service
+	epoch   uint32 // the same number comes again after four billion plans, which takes decades
+	service int32  // index in Topology.Services; −1 if no plan has had the service
 	ttl     uint32
 	anycast bool
-	// older is the plan to answer from where the newest does not know the service.
-	older *steer.Plan
+	older   uint8 // bindings.older[older-1] is the plan to answer from where the newest does not know the service; 0 = the newest
 }
 
 // begin readies the bindings for a query to the zones.
@@ -101,6 +102,7 @@ func (b *bindings) of(name int, plan *steer.Plan, board *steer.Board) (*binding,
 	if b.plan != plan {
 		b.plan = plan
 		b.epoch++
+		b.older = b.older[:0]
 		b.serving.note(board)
 	}
 	if b.names == nil {
@@ -114,10 +116,19 @@ func (b *bindings) of(name int, plan *steer.Plan, board *steer.Board) (*binding,
 	if bound.epoch != b.epoch {
 		bound.renew(b, b.serving.zones.SteeredName(name), plan)
 	}
-	if bound.older != nil {
-		return bound, bound.older
+	if bound.older > 0 {
+		return bound, b.older[bound.older-1]
 	}
 	return bound, plan
+}
+
+// touch has the processor fetch what of will read for a name, if there is anything yet.
+// What it returns means nothing.
+func (b *bindings) touch(s *serving, name int) uint32 {
+	if b.serving != s || b.names == nil || b.names[name/bindingPage] == nil {
+		return 0
+	}
+	return b.names[name/bindingPage][name%bindingPage].epoch
 }
 
 // renew binds a name to a plan, or to the last one that knew its service.
@@ -125,9 +136,19 @@ func (bound *binding) renew(b *bindings, name *zone.Steered, plan *steer.Plan) {
 	*bound = binding{epoch: b.epoch, service: -1, ttl: name.TTL, anycast: name.Anycast}
 	if !bound.bind(name, plan) {
 		if older := b.serving.last(name.Service); older != nil && bound.bind(name, older) {
-			bound.older = older
+			bound.older = b.remember(older)
 		}
 	}
+}
+
+// remember returns the place of a plan in older, counted from 1.
+func (b *bindings) remember(plan *steer.Plan) uint8 {
+	at := slices.Index(b.older, plan)
+	if at < 0 {
+		at = len(b.older)
+		b.older = append(b.older, plan)
+	}
+	return uint8(at + 1)
 }
 
 // bind looks the name up in a plan. It reports whether the plan has its service.
@@ -136,7 +157,7 @@ func (bound *binding) bind(name *zone.Steered, plan *steer.Plan) bool {
 	if !ok || i >= len(plan.Topology.Services) {
 		return false
 	}
-	bound.service = i
+	bound.service = int32(i)
 	// The plan shortens TTLs while something is down. It may be older than the
 	// zones; then it speaks of this name only if it means the same service.
 	if configured, ok := plan.Topology.Name(name.FQDN); ok && configured.Service == name.Service {

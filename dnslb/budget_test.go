@@ -8,6 +8,7 @@ import (
 
 	"github.com/miekg/dns"
 
+	"github.com/pharos-lb/pharos/dnslb/transport"
 	"github.com/pharos-lb/pharos/dnslb/wire"
 	"github.com/pharos-lb/pharos/dnslb/zone"
 )
@@ -71,6 +72,9 @@ func BenchmarkLookup(b *testing.B) {
 
 // largeNames is more than the caches hold.
 const largeNames = 100_000
+
+// largeName is the ith of them.
+func largeName(i int) string { return fmt.Sprintf("n%d.large.test.", i) }
 
 // lookingUp looks up names in no order.
 func lookingUp(tb testing.TB, set *zone.Set, names int, there bool) func() {
@@ -151,12 +155,27 @@ func TestPartsAllocateNothing(t *testing.T) {
 	set := largeSet(t, names)
 	for name, part := range map[string]func(){
 		"parse": parsing(t), "look up": lookingUp(t, set, names, true), "look up what is missing": lookingUp(t, set, names, false),
-		"assemble": assembling(t), "geo": locating(t),
+		"assemble": assembling(t), "geo": locating(t), "see a batch ahead": seeing(t),
 	} {
 		if n := testing.AllocsPerRun(1000, part); n != 0 {
 			t.Errorf("%s: %v allocations", name, n)
 		}
 	}
+}
+
+// seeing looks at a batch of steered queries ahead.
+func seeing(tb testing.TB) func() {
+	s := detached(tb, Tunables{ECS: true})
+	msg, err := withSubnet(query("www.example.com.", "A"), "46.4.0.0/24").Pack()
+	if err != nil {
+		tb.Fatal(err)
+	}
+	msgs := make([][]byte, transport.BatchWidth)
+	for i := range msgs {
+		msgs[i] = append([]byte(nil), msg...)
+	}
+	s.Respond(s.out[:0], msg, client, false) // so that there is a plan and a binding to look at
+	return func() { s.Prefetch(msgs) }
 }
 
 func largeSet(tb testing.TB, names int) *zone.Set {

@@ -14,9 +14,12 @@ import (
 // had not looked. Both give the same octets to the same query: TestLanesAgree.
 type express struct {
 	off bool // for tests: every query goes the general way
-	q   wire.Brief
+	q   *wire.Brief
 	hit zone.Hit
 	tally
+
+	one   wire.Brief // of a query that Prefetch has not seen
+	ahead ahead
 }
 
 // A tally counts for one goroutine between two calls of Flush, so that a query
@@ -47,7 +50,7 @@ func (r *responder) Flush() {
 func (r *responder) fast(dst, msg []byte, client netip.AddrPort, tcp bool) []byte {
 	e := &r.express
 	set := r.server.tunables.Load()
-	if e.off || client.Port() == 0 || !e.q.Parse(msg, set.ECS) {
+	if e.off || client.Port() == 0 || !e.parse(msg, set) {
 		return nil
 	}
 	serving := r.server.zones.Load()
@@ -156,7 +159,7 @@ func (r *responder) fastSteered(dst, msg []byte, client netip.Addr, serving *ser
 			if tailored {
 				client = e.q.ECS.Addr
 			}
-			addrs, scope = locate(plan, service, bound.service, ipv6, client, tailored, uint32(random>>32))
+			addrs, scope = locate(plan, service, int(bound.service), ipv6, client, tailored, uint32(random>>32))
 		}
 	}
 	data := 4

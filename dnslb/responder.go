@@ -312,7 +312,7 @@ func (r *responder) steered(n *zone.Node, start wire.Mark) {
 			r.b.Rewind(r.first)
 			return
 		}
-		addrs = r.pick(plan, service, bound.service, ipv6, uint32(random>>32))
+		addrs = r.pick(plan, service, int(bound.service), ipv6, uint32(random>>32))
 	}
 	if len(addrs) == 0 {
 		r.reply.Scope = 0

@@ -183,6 +183,7 @@ func checkWorld(t *rapid.T, w world, f family) {
 		if want := w.place(addr); place != want {
 			t.Fatalf("Place(%s) = %+v, want %+v", addr, place, want)
 		}
+		table.Prefetch([]netip.Addr{addr, {}, addr}) // which any address may be given
 		class, scope := table.Lookup(addr)
 		if want := classOf(w.place(addr)); class != want {
 			t.Fatalf("Lookup(%s) = class %d, want %d", addr, class, want)
@@ -442,9 +443,11 @@ func TestOverlay(t *testing.T) {
 func TestLookupAllocates(t *testing.T) {
 	_, table := threeSites(t)
 	four, six := netip.MustParseAddr("81.2.69.142"), netip.MustParseAddr("2a00:1450:4001::1")
+	both := []netip.Addr{four, six}
 	if n := testing.AllocsPerRun(100, func() {
 		table.Lookup(four)
 		table.Lookup(six)
+		table.Prefetch(both)
 	}); n != 0 {
 		t.Errorf("Lookup allocates %v times", n)
 	}

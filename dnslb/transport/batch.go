@@ -11,7 +11,7 @@ import (
 // Sizes of a batch. Queries are not a power of two apart: their first lines
 // would compete for the same few places of the processor's cache.
 const (
-	batchWidth  = 32
+	BatchWidth  = 32
 	queryStride = queryBuffer + 192
 	replySpace  = 4 * replyBuffer // replies are packed: this holds a batch of usual ones
 )
@@ -20,12 +20,13 @@ const (
 // It belongs to one goroutine and allocates nothing after newBatch. It must not
 // move, as the kernel gets pointers into it.
 type batch struct {
-	received, replies [batchWidth]unix.Mmsghdr
-	into, from        [batchWidth]unix.Iovec
-	clients           [batchWidth]unix.RawSockaddrInet6 // of either family
-	control           [batchWidth][controlSpace]byte
+	received, replies [BatchWidth]unix.Mmsghdr
+	into, from        [BatchWidth]unix.Iovec
+	clients           [BatchWidth]unix.RawSockaddrInet6 // of either family
+	control           [BatchWidth][controlSpace]byte
 	in, out           []byte
 	filled            int // entries of received that the kernel has written to
+	queries           [BatchWidth][]byte
 	pending, used     int // replies to be sent, octets of out that they take
 	source            bool
 
@@ -37,10 +38,10 @@ type batch struct {
 // query was sent to.
 func newBatch(source bool) *batch {
 	b := &batch{
-		in:       make([]byte, batchWidth*queryStride),
+		in:       make([]byte, BatchWidth*queryStride),
 		out:      make([]byte, replySpace),
 		source:   source,
-		filled:   batchWidth,
+		filled:   BatchWidth,
 		transmit: sendmmsg,
 	}
 	for i := range b.received {
@@ -57,7 +58,7 @@ func newBatch(source bool) *batch {
 	return b
 }
 
-// receive takes what the socket holds, at most batchWidth datagrams, without
+// receive takes what the socket holds, at most BatchWidth datagrams, without
 // waiting.
 func (b *batch) receive(fd int) (int, unix.Errno) {
 	for i := range b.received[:b.filled] { // it has replaced the room that there is by what it took
@@ -69,12 +70,29 @@ func (b *batch) receive(fd int) (int, unix.Errno) {
 	}
 	b.filled = 0
 	n, _, errno := unix.RawSyscall6(unix.SYS_RECVMMSG, uintptr(fd), uintptr(unsafe.Pointer(&b.received[0])),
-		batchWidth, unix.MSG_DONTWAIT, 0, 0)
+		BatchWidth, unix.MSG_DONTWAIT, 0, 0)
 	if errno != 0 {
 		return 0, errno
 	}
 	b.filled = int(n)
 	return b.filled, 0
+}
+
+// prefetch shows r the first n datagrams, if it wants to see them.
+func (b *batch) prefetch(n int, r Responder) {
+	p, ok := r.(Prefetcher)
+	if !ok {
+		return
+	}
+	for i := range n {
+		b.queries[i] = b.query(i)
+	}
+	p.Prefetch(b.queries[:n])
+}
+
+// query is the ith datagram.
+func (b *batch) query(i int) []byte {
+	return b.in[i*queryStride:][:min(b.received[i].Len, queryBuffer)]
 }
 
 // answer makes the reply to the ith datagram. There must be room.
@@ -84,8 +102,7 @@ func (b *batch) answer(i int, r Responder) {
 	if !ok {
 		return
 	}
-	query := b.in[i*queryStride:][:min(m.Len, queryBuffer)]
-	reply := r.Respond(b.out[b.used:b.used:b.used+replyBuffer], query, client, false)
+	reply := r.Respond(b.out[b.used:b.used:b.used+replyBuffer], b.query(i), client, false)
 	if len(reply) == 0 {
 		return
 	}

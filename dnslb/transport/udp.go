@@ -42,6 +42,10 @@ type Responder interface {
 	Flush()
 }
 
+// A Prefetcher is a Responder that wants to see a batch of messages, at most BatchWidth, before
+// it answers them one by one, in this order and from the same memory. Some may never come.
+type Prefetcher interface{ Prefetch(msgs [][]byte) }
+
 // A UDP is one bound socket.
 type UDP struct {
 	// Immutable.
@@ -164,6 +168,7 @@ func (u *UDP) drain(b *batch, r Responder, h *hurry) (answered int, done bool) {
 			u.pause(failures)
 			continue
 		}
+		b.prefetch(n, r)
 		for i := range n {
 			if !b.room() {
 				b.send(u.fd, r)

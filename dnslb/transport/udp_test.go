@@ -75,7 +75,7 @@ func TestUDP(t *testing.T) {
 			u := serveUDP(t, tt.listen, new(tally))
 			for _, ip := range tt.ask {
 				conn := asker(t, netip.AddrPortFrom(netip.MustParseAddr(ip), u.Local().Port()))
-				const burst = 3*batchWidth + 1
+				const burst = 3*BatchWidth + 1
 				for i := range burst {
 					if _, err := conn.Write(bytes.Repeat([]byte{byte(i)}, 1+i)); err != nil {
 						t.Fatal(err)
@@ -285,6 +285,47 @@ func TestIdleCPU(t *testing.T) {
 	}
 }
 
+// A seer is an echo that remembers what it was shown, and whether that is what came.
+type seer struct {
+	tally
+	shown           [][]byte
+	batches, others atomic.Int64
+}
+
+func (s *seer) Prefetch(msgs [][]byte) {
+	s.batches.Add(1)
+	s.shown = append(s.shown[:0], msgs...)
+}
+
+func (s *seer) Respond(dst, msg []byte, client netip.AddrPort, tcp bool) []byte {
+	if len(s.shown) == 0 || len(s.shown[0]) != len(msg) || &s.shown[0][0] != &msg[0] {
+		s.others.Add(1)
+	} else {
+		s.shown = s.shown[1:]
+	}
+	return s.tally.Respond(dst, msg, client, tcp)
+}
+
+// TestPrefetch: a batch is shown before it is answered: the same messages in the same order and memory.
+func TestPrefetch(t *testing.T) {
+	s := new(seer)
+	conn := asker(t, serveUDP(t, "127.0.0.1:0", s).Local())
+	const messages = 5 * BatchWidth
+	for i := range messages {
+		if _, err := conn.Write(make([]byte, 1+i)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i := range messages {
+		if n, err := conn.Read(make([]byte, 1024)); err != nil || n != 1+i {
+			t.Fatalf("answer %d: %d octets, %v", i, n, err)
+		}
+	}
+	if others := s.others.Load(); others != 0 || s.batches.Load() == 0 {
+		t.Errorf("%d messages were not shown, in %d batches", others, s.batches.Load())
+	}
+}
+
 // TestFlood: with one processor and a flood that it cannot keep up with, other
 // goroutines run, connections are answered, and Stop ends it.
 func TestFlood(t *testing.T) {
@@ -316,7 +357,7 @@ func TestFlood(t *testing.T) {
 			t.Fatal("a connection was not answered")
 		}
 	}
-	if n := r.answered.Load() - before; n < 20*batchWidth {
+	if n := r.answered.Load() - before; n < 20*BatchWidth {
 		t.Errorf("only %d datagrams answered meanwhile: not a flood", n)
 	}
 }
@@ -341,7 +382,7 @@ func flood(to netip.AddrPort) {
 		b.from[i].SetLen(len(msg))
 	}
 	for end := time.Now().Add(time.Minute); time.Now().Before(end); {
-		b.transmit(fd, &b.replies[0], batchWidth)
+		b.transmit(fd, &b.replies[0], BatchWidth)
 	}
 	os.Exit(0)
 }

@@ -441,3 +441,43 @@ func TestBadSignatures(t *testing.T) {
 		}
 	}
 }
+
+// TestPrefetch: what is said ahead of a name that is there is right; an empty set is no trouble.
+func TestPrefetch(t *testing.T) {
+	set, err := Compile([]Spec{{Name: "example.com.", Master: head + "mail A 192.0.2.1\n", MasterFile: "z", Steered: []Steered{
+		{FQDN: "www.example.com.", Service: "web", TTL: 30}, {FQDN: "ftp.example.com.", Service: "web", TTL: 30},
+	}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	empty, err := Compile(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, there := range map[string]bool{"mail.example.com.": true, "www.example.com.": true, "ftp.example.com.": true, "example.com.": true, "a.b.c.d.nowhere.": false} {
+		packed := make([]byte, 64)
+		n, err := dns.PackDomainName(name, packed, 0, nil, false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var folded wire.Folded
+		folded.Set(packed[:n], 0)
+		var hit Hit
+		set.Express(&folded, wire.TypeA, &hit)
+		want := uint32(0)
+		if there && hit.Steered >= 0 {
+			want = uint32(hit.Steered) + 1
+		}
+		got := []uint32{set.Hash(&folded)}
+		set.Prefetch(got)
+		if there && got[0] != want {
+			t.Errorf("%s: %d, want %d", name, got[0], want)
+		}
+		for _, none := range []*Set{empty, new(Set)} {
+			got[0] = none.Hash(&folded)
+			if none.Prefetch(got); got[0] != 0 {
+				t.Errorf("%s in nothing: %d", name, got[0])
+			}
+		}
+	}
+}
