@@ -214,7 +214,7 @@ func (s *Server) panicked(p any) {
 	})
 }
 
-// Hold has the goroutines of the UDP sockets keep their processors, as
+// Hold has the goroutines of the sockets keep their processors, as
 // runtime.GOMAXPROCS counts them, until release is called, once: for a while in which the process
 // has much else to do, or they have. Calls may overlap. Options.Room is told of one more for each of the Threads, also of
 // those that a reload adds meanwhile.
@@ -245,6 +245,7 @@ func (s *Server) holdSockets() {
 			u.Hold(s.holds > 0)
 		}
 	}
+	s.pool.Hold(s.holds > 0)
 	if more < 0 && s.room != nil {
 		s.room(more)
 	}

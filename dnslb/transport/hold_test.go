@@ -4,6 +4,7 @@ import (
 	"net"
 	"net/netip"
 	"runtime"
+	"runtime/metrics"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -43,6 +44,48 @@ func TestHold(t *testing.T) {
 	asks()
 	u.Hold(true) // and ends so
 	asks()
+}
+
+// TestHoldIsHeededAtOnce: what sleeps already keeps its processor, or gives it up, without anything coming for it, over TCP too.
+func TestHoldIsHeededAtOnce(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(0))
+	runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + 3) // the sockets'
+	before := told()
+	u := serveUDP(t, "127.0.0.1:0", echo{})
+	pool, _, _ := serve(t, Limits{Connections: 1, Idle: time.Minute}, echo{}) // two streams
+	is := func(what string, want int) {
+		t.Helper()
+		for by := time.Now().Add(10 * time.Second); told() != before+want; runtime.Gosched() {
+			if time.Now().After(by) {
+				t.Fatalf("%s: the scheduler knows of %d sleeps, want %d", what, told()-before, want)
+			}
+		}
+	}
+	is("nobody holds", 3)
+	u.Hold(true)
+	is("UDP holds", 2)
+	pool.Hold(true)
+	is("both hold", 0)
+	u.Hold(false)
+	is("TCP holds", 1)
+	pool.Hold(false)
+	is("nobody holds any more", 3)
+	wake := []unix.PollFd{{Fd: int32(u.wake), Events: unix.POLLIN}}
+	for by := time.Now().Add(10 * time.Second); ; runtime.Gosched() {
+		if n, err := unix.Poll(wake, 0); n == 0 && err == nil {
+			break
+		}
+		if time.Now().After(by) {
+			t.Fatal("what woke the socket wakes it for ever")
+		}
+	}
+}
+
+// told returns how many goroutines are in system calls that the scheduler was told of.
+func told() int {
+	s := []metrics.Sample{{Name: "/sched/goroutines/not-in-go:goroutines"}}
+	metrics.Read(s)
+	return int(s[0].Value.Uint64())
 }
 
 // TestHurry: a thread that may not go before all others asks for short slices while it mostly sleeps, not

@@ -42,8 +42,9 @@ type Pool struct {
 	streams  []*stream
 	start    time.Time
 
-	limits atomic.Pointer[Limits]
-	wg     sync.WaitGroup // the streams' goroutines
+	limits  atomic.Pointer[Limits]
+	holding atomic.Bool
+	wg      sync.WaitGroup // the streams' goroutines
 
 	mu       sync.Mutex // guards the rest, and what connections and streams say that it does
 	running  bool
@@ -73,6 +74,16 @@ func (p *Pool) SetLimits(l Limits) {
 	p.limits.Store(&l)
 	for _, s := range p.streams {
 		s.do(func() {}) // it looks when to wake next
+	}
+}
+
+// Hold says whether the streams keep a processor each while they wait, as UDP.Hold does.
+func (p *Pool) Hold(on bool) {
+	if p.holding.Swap(on) == on {
+		return
+	}
+	for _, s := range p.streams {
+		s.do(func() {}) // it waits anew
 	}
 }
 

@@ -103,17 +103,34 @@ func (s *stream) do(f func()) bool {
 func (s *stream) run() {
 	defer s.free()
 	for !s.finished() {
-		n, _, errno := unix.Syscall6(unix.SYS_EPOLL_PWAIT, uintptr(s.epoll), uintptr(unsafe.Pointer(&s.events[0])),
-			eventBatch, uintptr(s.patience()), 0, 0)
+		n := s.sleep()
 		s.now = s.pool.now()
-		if errno != 0 { // interrupted
-			n = 0
-		}
 		for i := range s.events[:n] {
 			s.handle(s.events[i].Fd, s.events[i].Events)
 		}
 		s.expire()
 	}
+}
+
+// sleep waits for events and returns how many there are. See UDP.sleep for what the scheduler is told.
+func (s *stream) sleep() int {
+	var n uintptr
+	var errno unix.Errno
+	patience := s.patience()
+	if s.pool.holding.Load() {
+		if most := int(holdWait / time.Millisecond); patience < 0 || patience > most {
+			patience = most
+		}
+		n, _, errno = unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(s.epoll), uintptr(unsafe.Pointer(&s.events[0])),
+			eventBatch, uintptr(patience), 0, 0)
+	} else {
+		n, _, errno = unix.Syscall6(unix.SYS_EPOLL_PWAIT, uintptr(s.epoll), uintptr(unsafe.Pointer(&s.events[0])),
+			eventBatch, uintptr(patience), 0, 0)
+	}
+	if errno != 0 { // interrupted
+		return 0
+	}
+	return int(n)
 }
 
 // finished reports whether nothing is left to do, after which no command is taken.

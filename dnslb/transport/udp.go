@@ -187,19 +187,31 @@ func (u *UDP) drain(b *batch, r Responder, h *hurry) (answered int, done bool) {
 // otherwise. What came of it drain sees.
 func (u *UDP) sleep() {
 	fds := [2]unix.PollFd{{Fd: int32(u.fd), Events: unix.POLLIN}, {Fd: int32(u.wake), Events: unix.POLLIN}}
-	if !u.holding.Load() {
+	if u.holding.Load() {
+		// The scheduler can still stop it: its signal ends the call.
+		limit := unix.NsecToTimespec(int64(holdWait))
+		_, _, _ = unix.RawSyscall6(unix.SYS_PPOLL, uintptr(unsafe.Pointer(&fds[0])), uintptr(len(fds)), uintptr(unsafe.Pointer(&limit)), 0, 0, 0)
+	} else {
 		_, _, _ = unix.Syscall6(unix.SYS_PPOLL, uintptr(unsafe.Pointer(&fds[0])), uintptr(len(fds)), 0, 0, 0, 0)
-		return
 	}
-	// The scheduler can still stop it: its signal ends the call.
-	limit := unix.NsecToTimespec(int64(holdWait))
-	_, _, _ = unix.RawSyscall6(unix.SYS_PPOLL, uintptr(unsafe.Pointer(&fds[0])), uintptr(len(fds)), uintptr(unsafe.Pointer(&limit)), 0, 0, 0)
+	if fds[1].Revents != 0 {
+		var count [8]byte
+		_, _ = unix.Read(u.wake, count[:]) // empties it
+	}
 }
 
 // Hold says whether Serve keeps its processor (one of runtime.GOMAXPROCS) while it sleeps. Then a
 // datagram need not wait until another goroutine, or a worker of the garbage collector, gives one
-// up; the caller sees to it that there is one more for each socket.
-func (u *UDP) Hold(on bool) { u.holding.Store(on) }
+// up; the caller sees to it that there is one more for each socket. A sleep under way ends, and the next is of the new kind:
+// of an idle socket it might last for hours.
+func (u *UDP) Hold(on bool) {
+	if u.holding.Swap(on) == on {
+		return
+	}
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.rouse()
+}
 
 // RealTime reports whether the thread that serves goes before all usual ones of the machine. That
 // needs a permission (hurry), and ends while queries come faster than they are answered.
@@ -223,6 +235,11 @@ func (u *UDP) Stop() {
 // stop sets stopped and wakes Serve. mu is held.
 func (u *UDP) stop() {
 	u.stopped.Store(true)
+	u.rouse()
+}
+
+// rouse ends Serve's sleep. mu is held.
+func (u *UDP) rouse() {
 	if !u.closed {
 		_, _ = unix.Write(u.wake, []byte{7: 1}) // fails only when it is full of wake-ups
 	}

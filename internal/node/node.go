@@ -320,7 +320,7 @@ func (n *Node) begin(ctx context.Context, setup *Setup, parts *parts) error {
 		return n.takeOver(ctx, setup, parts)
 	}
 	parts.start("dns", n.dns.Run)
-	parts.start("room", func(ctx context.Context) error { return watchRoom(ctx, n.dns) })
+	parts.start("room", func(ctx context.Context) error { return watchRoom(ctx, n.dns, n.l7, n.l4, n.udp) })
 	n.decider.setReady(ctx, true)
 	speaker, err := n.prepareSpeaker(setup)
 	if err != nil {

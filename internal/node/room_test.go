@@ -33,18 +33,23 @@ func TestReloadMakesRoom(t *testing.T) { // not parallel either
 	}
 }
 
+// A held counts what holds.
+type held int
+
+func (h *held) hold() (release func()) {
+	*h++
+	return func() { *h-- }
+}
+
 // TestRoomForQueries: DNS threads keep their processors while many queries come, and for a while after, if they have real-time priority.
 func TestRoomForQueries(t *testing.T) {
-	holds := 0
-	k := roomKeeper{hold: func() func() {
-		holds++
-		return func() { holds-- }
-	}}
-	queries := uint64(100)
-	look := func(more int, first bool, want int) {
+	var holds held
+	k := newRoomKeeper(holds.hold)
+	queries := 100
+	look := func(more int, first bool, want held) {
 		t.Helper()
-		queries += uint64(more)
-		if k.look(queries, first); holds != want {
+		queries += more
+		if k.look(roomCounts{queries: uint64(queries)}, first); holds != want {
 			t.Errorf("%d more, real time %v: %d hold, want %d", more, first, holds, want)
 		}
 	}
@@ -66,4 +71,43 @@ func TestRoomForQueries(t *testing.T) {
 		t.Errorf("%d hold at the end", holds)
 	}
 	k.end()
+}
+
+// TestRoomForRequests: they keep them while many requests come too, and for a while after, unless L4 is busy, whose loops
+// would keep a processor of the usual ones each time they wait: then no longer, and not before it has been idle for as long.
+func TestRoomForRequests(t *testing.T) {
+	const loops = 3
+	var holds held
+	k := newRoomKeeper(holds.hold)
+	now := roomCounts{loops: loops}
+	look := func(requests, waits int, want held) {
+		t.Helper()
+		now.requests += uint64(requests)
+		now.waits += uint64(waits)
+		if k.look(now, false); holds != want {
+			t.Errorf("%d requests, %d waits: %d hold, want %d", requests, waits, holds, want)
+		}
+	}
+	const idle, busy = loops * roomWaits, loops*roomWaits + 1
+	look(roomRequests-1, 0, 0)
+	look(roomRequests, idle, 1)
+	for range roomLinger/roomLooked - 1 {
+		look(0, idle, 1)
+	}
+	look(0, idle, 0)
+	look(roomRequests, 0, 1)
+	look(roomRequests, busy, 0)
+	for range roomLinger/roomLooked - 1 {
+		look(roomRequests, idle, 0)
+	}
+	look(roomRequests, idle, 1)
+	now.queries += roomRate
+	if k.look(now, true); holds != 2 {
+		t.Errorf("with many queries too: %d hold, want 2", holds)
+	}
+	now.queries += roomRate
+	look(roomRequests, busy, 1) // the queries' sake is not the requests'
+	if k.end(); holds != 0 {
+		t.Errorf("%d hold at the end", holds)
+	}
 }

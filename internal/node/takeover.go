@@ -135,7 +135,7 @@ func (n *Node) startTiers(parts *parts) {
 	parts.start("udp", datagrams.Run)
 	parts.start("l7", seven.Run)
 	parts.start("dns", dns.Run)
-	parts.start("room", func(ctx context.Context) error { return watchRoom(ctx, dns) })
+	parts.start("room", func(ctx context.Context) error { return watchRoom(ctx, dns, seven, four, datagrams) })
 }
 
 // takeLeash returns the BGP child that was handed over, once.

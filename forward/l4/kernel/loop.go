@@ -2,6 +2,7 @@ package kernel
 
 import (
 	"sync"
+	"sync/atomic"
 	"time"
 	"unsafe"
 
@@ -20,6 +21,8 @@ type Loop struct {
 
 	// Owned by the goroutine that waits.
 	events [batch]unix.EpollEvent
+
+	waits atomic.Uint64
 
 	mu       sync.Mutex // guards the rest
 	commands []func()
@@ -121,6 +124,7 @@ func (l *Loop) Wait(patience time.Duration) []unix.EpollEvent {
 		if patience > 0 {
 			ms = int(min((patience+time.Millisecond-1)/time.Millisecond, 1<<30))
 		}
+		l.waits.Add(1)
 		n, _, errno = unix.Syscall6(unix.SYS_EPOLL_PWAIT, uintptr(l.epoll), uintptr(unsafe.Pointer(&l.events[0])), batch, uintptr(ms), 0, 0)
 	}
 	if errno != 0 {
@@ -128,3 +132,7 @@ func (l *Loop) Wait(patience time.Duration) []unix.EpollEvent {
 	}
 	return l.events[:n]
 }
+
+// Waits returns how often Wait had to wait so far. Any goroutine may call it. The scheduler learns of each, and leaves the
+// processor to it until the runtime's monitor looks.
+func (l *Loop) Waits() uint64 { return l.waits.Load() }

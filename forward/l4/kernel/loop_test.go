@@ -66,6 +66,9 @@ func TestWait(t *testing.T) {
 			t.Fatalf("%d events of nothing", n)
 		}
 	}
+	if n := l.Waits(); n != 2 {
+		t.Errorf("%d waits, want 2: one had no patience", n)
+	}
 	if _, err := unix.Write(pair[1], []byte{1}); err != nil {
 		t.Fatal(err)
 	}

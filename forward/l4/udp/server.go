@@ -260,6 +260,16 @@ func (s *Server) Traffic() []forward.Traffic {
 	return out
 }
 
+// Waits returns how often the loops had to wait for events so far, and how many loops there are.
+func (s *Server) Waits() (waits uint64, loops int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, sh := range s.shards {
+		waits += sh.Waits()
+	}
+	return waits, len(s.shards)
+}
+
 // Addrs returns the bound addresses in the order of the listeners.
 func (s *Server) Addrs() []netip.AddrPort {
 	s.mu.Lock()
