@@ -44,7 +44,7 @@ func (s *idleStack) put(c idleConn, shard uint32) {
 		_ = c.stream.Close()
 		return
 	}
-	c.stream.ForgetDeadlines()
+	c.stream.Recover()
 	sh := &s.shards[int(shard)%len(s.shards)]
 	sh.mu.Lock()
 	sh.conns = append(sh.conns, c)

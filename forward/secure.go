@@ -40,7 +40,7 @@ var (
 func Secure(plain *Stream, wrap func(net.Conn) *tls.Conn) (*Stream, *tls.Conn) {
 	r := &records{Conn: plain.conn, under: plain}
 	conn := wrap(r)
-	r.over = &Stream{conn: conn, records: r}
+	r.over = &Stream{born: plain.born, conn: conn, records: r}
 	return r.over, conn
 }
 

@@ -73,6 +73,7 @@ func (b *Buffer) Fill(r io.Reader) (int, error) {
 // without these savings.
 type Stream struct {
 	// Immutable.
+	born time.Time
 	conn net.Conn
 	tcp  *net.TCPConn // nil when conn is not plain TCP
 	raw  syscall.RawConn
@@ -84,6 +85,7 @@ type Stream struct {
 	receive  func(fd uintptr) bool
 	received *Buffer
 	err      error
+	asking   []byte // what receive is to write first
 	peek     func(fd uintptr)
 	peeked   peeked
 
@@ -98,7 +100,7 @@ type Stream struct {
 
 // NewStream wraps conn, which the Stream then owns.
 func NewStream(conn net.Conn) *Stream {
-	s := &Stream{conn: conn}
+	s := &Stream{born: time.Now(), conn: conn}
 	tcp, ok := conn.(*net.TCPConn)
 	if !ok {
 		return s
@@ -129,6 +131,10 @@ func (s *Stream) Receive() (*Buffer, error) {
 		}
 		return b, nil
 	}
+	return s.receiveRaw()
+}
+
+func (s *Stream) receiveRaw() (*Buffer, error) {
 	s.received, s.err = nil, nil
 	err := s.raw.Read(s.receive)
 	b := s.received
@@ -139,8 +145,35 @@ func (s *Stream) Receive() (*Buffer, error) {
 	return b, err
 }
 
-// receiveFD is one try to read; false means to wait until readable.
+// Ask writes all of p and then is Receive; sent reports whether p was written. It is for a peer that says nothing unless it is
+// asked: where it can, it does not try to read before something has come.
+//
+// What came just before and was not read, an end too, is seen with what comes next only, or by the next Receive.
+func (s *Stream) Ask(p []byte) (b *Buffer, sent bool, err error) {
+	if s.raw == nil {
+		if _, err := s.Write(p); err != nil {
+			return nil, false, err
+		}
+		b, err = s.Receive()
+		return b, true, err
+	}
+	s.asking = p
+	b, err = s.receiveRaw()
+	sent = s.asking == nil
+	s.asking = nil
+	return b, sent, err
+}
+
+// receiveFD is one try to read; false means to wait until readable. What is written here is answered after the wait has been
+// prepared, so that the answer ends it.
 func (s *Stream) receiveFD(fd uintptr) bool {
+	if len(s.asking) > 0 {
+		if _, s.err = s.conn.Write(s.asking); s.err != nil {
+			return true
+		}
+		s.asking = nil
+		return false
+	}
 	b := NewBuffer()
 	for {
 		n, err := syscall.Read(int(fd), b.Data[:])
@@ -278,7 +311,7 @@ func (s *Stream) Roomy() bool {
 // deadline that is at most an eighth of d short of that is left as it is,
 // because setting one costs as much as a small read.
 func (s *Stream) ReadWithin(d time.Duration) {
-	if by, ok := renew(s.readBy, d); ok {
+	if by, ok := s.renew(s.readBy, d); ok {
 		s.setRead(by)
 	}
 }
@@ -292,7 +325,7 @@ func (s *Stream) ReadUntil(by time.Time) {
 
 // WriteWithin is ReadWithin for writes.
 func (s *Stream) WriteWithin(d time.Duration) {
-	if by, ok := renew(s.writeBy, d); ok {
+	if by, ok := s.renew(s.writeBy, d); ok {
 		s.setWrite(by, d)
 	}
 }
@@ -322,8 +355,9 @@ func (s *Stream) limitWrite(by time.Time) {
 	}
 }
 
-func renew(have time.Time, d time.Duration) (time.Time, bool) {
-	now := time.Now()
+// renew returns when d from now is, and whether that is worth a new deadline.
+func (s *Stream) renew(have time.Time, d time.Duration) (time.Time, bool) {
+	now := s.born.Add(time.Since(s.born)) // reads one clock where time.Now reads two
 	if left := have.Sub(now); left <= d && left > d-d/8 {
 		return have, false
 	}
@@ -337,6 +371,14 @@ func (s *Stream) ForgetDeadlines() {
 	s.ForgetRead()
 	s.stopWrite.Store(false)
 	s.writeBy = time.Time{}
+}
+
+// Recover makes a Stream whose reads or writes were interrupted usable again, as ForgetDeadlines does; the deadlines of one
+// that was not are left to be renewed, which they need not be if it is soon used again.
+func (s *Stream) Recover() {
+	if s.stopRead.Load() || s.stopWrite.Load() {
+		s.ForgetDeadlines()
+	}
 }
 
 // ForgetRead is ForgetDeadlines for reads alone, while another goroutine may write.

@@ -14,17 +14,20 @@ type upstream1 struct {
 	back   *forward.Buffer // what the backend has sent
 	head   int             // length of the final head, at the front of back
 	chunks chunkReader
+	unsent bool // the request is in work.out and goes when the answer is waited for
 
 	// Owned by the pump.
 	piece []byte // what flush is to write
 	out   []byte
 }
 
-// send writes the head and the body as one.
+// send writes the head and the body as one. Where there is nothing more to send, that is left to fill.
 func (u *upstream1) send(w *work) trouble {
 	w.out = appendRequest(w.out[:0], &w.req, w.ends.to, w.upgrade)
-	if w.pump == nil && len(w.body) > 0 {
+	if w.pump == nil {
 		w.out = append(w.out, w.body...)
+		u.unsent = true
+		return troubleNone
 	}
 	u.stream.WriteWithin(w.set.times.Response)
 	if _, err := u.stream.Write(w.out); err != nil {
@@ -71,7 +74,7 @@ func (u *upstream1) answer(w *work) trouble {
 	}
 }
 
-// fill reads more of the answer's head.
+// fill reads more of the answer's head, and asks for it first if that has not been done.
 func (u *upstream1) fill(w *work) trouble {
 	if u.back != nil && u.back.W == forward.BufferSize {
 		u.back.Compact()
@@ -86,9 +89,17 @@ func (u *upstream1) fill(w *work) trouble {
 			return w.pump.broken()
 		}
 		var err error
-		if u.back == nil {
+		switch {
+		case u.unsent:
+			u.unsent = false
+			u.stream.WriteWithin(w.set.times.Response)
+			var sent bool
+			if u.back, sent, err = u.stream.Ask(w.out); !sent {
+				return backendTrouble(err)
+			}
+		case u.back == nil:
 			u.back, err = u.stream.Receive()
-		} else {
+		default:
 			_, err = u.back.Fill(u.stream)
 		}
 		if err == nil {
