@@ -7,6 +7,7 @@ import (
 	"runtime/metrics"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -167,6 +168,33 @@ func TestHurryFirst(t *testing.T) {
 	if h.end(); k.asked != was || first.Load() {
 		t.Errorf("%+v before, %+v after; real time %v", was, k.asked, first.Load())
 	}
+}
+
+// TestHurryDear: a few queries that take long are a flood too, counted from when the socket was empty.
+func TestHurryDear(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := &hurry{ask: new(kernel).ask, was: new(unix.SchedAttr), first: new(atomic.Bool)}
+		h.set(urgent)
+		const some = BatchWidth
+		for i, step := range []struct {
+			after    time.Duration
+			answered int
+			want     class
+		}{
+			{0, some, urgent},
+			{time.Hour, 2 * some, urgent}, // the first batch itself does not count
+			{floodTime, 3 * some, urgent},
+			{time.Hour, some, urgent}, // empty in between
+			{0, 2 * some, urgent},
+			{floodTime - 1, 3 * some, urgent},
+			{2, 4 * some, usual},
+		} {
+			time.Sleep(step.after)
+			if h.busy(step.answered); h.now != step.want {
+				t.Errorf("step %d: class %d, want %d", i, h.now, step.want)
+			}
+		}
+	})
 }
 
 // TestHurryBarred: a thread that may not go before all others asks once, and for short slices instead; the kernel of this

@@ -22,12 +22,13 @@ const (
 
 // When a thread goes before all usual ones: while it sleeps at times, and takes less than
 // calmShare of a core, and no longer when it takes more than hogShare, or answers
-// floods queries, some 10 ms of work, without finding its socket empty.
+// floods queries, some 10 ms of work, or dear ones for floodTime, without finding its socket empty.
 const (
 	realTime  = 1 // the least of real-time priorities
 	calmShare = 0.85
 	hogShare  = 0.93
 	floods    = 2048
+	floodTime = 50 * time.Millisecond
 )
 
 // A class is how the kernel is asked to treat a thread.
@@ -57,6 +58,7 @@ type hurry struct {
 	now              class
 	first            *atomic.Bool // told whether it is urgent
 	sleeps, answered int
+	began            time.Time // after the first batch since the socket was empty, if there was a second
 	looked           time.Time
 	used             time.Duration // of the processor, when looked
 }
@@ -103,8 +105,13 @@ func (h *hurry) choose(share float64) {
 
 // busy is told when the socket is not empty, and how many queries were answered since it was.
 func (h *hurry) busy(answered int) {
-	if h.now == urgent && answered >= floods {
+	switch {
+	case h.now != urgent || answered <= BatchWidth:
+		h.began = time.Time{}
+	case answered >= floods || !h.began.IsZero() && time.Since(h.began) > floodTime:
 		h.set(usual)
+	case h.began.IsZero():
+		h.began = time.Now()
 	}
 }
 
