@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"encoding/binary"
 	"encoding/gob"
 	"errors"
@@ -30,9 +31,11 @@ const probePriority = 2
 
 // A sight is one run of probe.
 type sight struct {
-	Latencies []float64 // µs, of the queries that were answered
+	// Latencies are from when a query was sent to when the kernel had its answer for the probe, µs, of those that were answered: when the probe took it does not count.
+	Latencies []float64
 	Asked     int
-	Late      float64   // µs; the longest that a query was sent after it was due, for which no server is to blame
+	Unsure    int       // queries that are left out: the probe stood still while it sent them
+	Late      float64   // µs; the longest that a query was sent after it was due, or an answer taken after it came, for which no server is to blame
 	Start     time.Time // of the probe
 	Seen      time.Duration
 	lasted    time.Duration // from when the server was told to when it answered the new serial
@@ -126,7 +129,17 @@ func watchZone(addr netip.AddrPort, serial uint32) error {
 	if err := p.run(addr); err != nil {
 		return err
 	}
-	return gob.NewEncoder(os.Stdout).Encode(sight{Latencies: p.latencies, Asked: p.asked, Late: p.late, Start: p.start, Seen: p.seen})
+	return gob.NewEncoder(os.Stdout).Encode(sight{Latencies: p.latencies, Asked: p.asked, Unsure: p.unsure, Late: p.late, Start: p.start, Seen: p.seen})
+}
+
+// sure is how long sending may take; one that took longer was interrupted, before or after the query was on its way.
+const sure = 100 * time.Microsecond
+
+// realTime is the clock that the kernel stamps packets by, in ns.
+func realTime() int64 {
+	var now unix.Timespec
+	_ = unix.ClockGettime(unix.CLOCK_REALTIME, &now) // there is always this one
+	return now.Nano()
 }
 
 // A prober is one run of probe.
@@ -135,6 +148,7 @@ type prober struct {
 	serial    uint32
 	latencies []float64 // µs
 	asked     int
+	unsure    int
 	late      float64 // µs
 	start     time.Time
 	seen      time.Duration // when the serial was answered; 0 = not yet
@@ -147,6 +161,9 @@ func (p *prober) run(addr netip.AddrPort) error {
 		return err
 	}
 	defer unix.Close(u.fd)
+	if err := u.stamp(); err != nil {
+		return err
+	}
 	p.u = u
 	if _, err := os.Stdout.Write([]byte{'!'}); err != nil {
 		return err
@@ -169,10 +186,15 @@ func (p *prober) run(addr netip.AddrPort) error {
 		}
 		p.late = max(p.late, float64(int64(now)-due)/1e3)
 		// One whose server begins anew hears that nobody is there: those queries are lost.
-		if err := u.send(1, func(int) int64 { return 1 + int64(time.Since(p.start)) }); err != nil && !errors.Is(err, unix.ECONNREFUSED) {
+		id := u.next
+		if err := u.send(1, func(int) int64 { return realTime() }); err != nil && !errors.Is(err, unix.ECONNREFUSED) {
 			return err
 		}
-		p.asked++
+		if p.asked++; realTime()-u.sent[id] > int64(sure) {
+			u.sent[id] = 0
+			p.asked--
+			p.unsure++
+		}
 	}
 	for end := time.Since(p.start) + time.Second; len(p.latencies) < p.asked && time.Since(p.start) < end; { // the last ones are on their way
 		if err := p.receiveUntil(int64(time.Since(p.start) + 10*time.Millisecond)); err != nil {
@@ -185,8 +207,11 @@ func (p *prober) run(addr netip.AddrPort) error {
 // receiveUntil takes answers until a time after the start.
 func (p *prober) receiveUntil(due int64) error {
 	for {
-		_, err := p.u.receive(func(at int64) {
-			p.latencies = append(p.latencies, float64(1+int64(time.Since(p.start))-at)/1e3)
+		_, err := p.u.receive(func(sent int64) {
+			now := realTime()
+			came := cmp.Or(p.u.arrived, now)
+			p.late = max(p.late, float64(now-came)/1e3)
+			p.latencies = append(p.latencies, max(0, float64(came-sent)/1e3))
 		})
 		if err != nil && !errors.Is(err, unix.ECONNREFUSED) {
 			return err

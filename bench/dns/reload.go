@@ -59,7 +59,7 @@ func command(args ...string) (time.Time, error) {
 type watched struct {
 	p50, p99, p9999, most rig.Figures
 	late                  rig.Figures // the longest that the probe itself was late
-	lost                  rig.Figures // queries
+	lost, unsure          rig.Figures // queries
 }
 
 // add takes one run, of which at least one query was answered.
@@ -67,6 +67,7 @@ func (w *watched) add(seen sight) {
 	latencies := seen.Latencies
 	slices.Sort(latencies)
 	w.lost.Add(float64(seen.Asked - len(latencies)))
+	w.unsure.Add(float64(seen.Unsure))
 	w.late.Add(seen.Late)
 	at := func(share float64) float64 {
 		return latencies[min(int(float64(len(latencies))*share), len(latencies)-1)]
@@ -166,16 +167,16 @@ func writeZone(dir string, serial uint32, records int) error {
 
 func reportReloads(o options, results []*result, watch *rig.Watch, idle, busy map[string]*watched, took map[string]*rig.Figures, missing []string) (string, error) {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s, over loopback; server and probe on all cores. %s\n%d records, %d reloads each; a query every %v. Medians of the rounds, in brackets the least and the largest; µs. Late is how long the probe itself did not run at most; what its queries wait is counted from when they were sent.\n\n",
+	fmt.Fprintf(&b, "%s, over loopback; server and probe on all cores. %s\n%d records, %d reloads each; a query every %v. Medians of the rounds, in brackets the least and the largest; µs. Late is how long the probe itself did not run at most. What a query waits is counted from when it was sent to when the kernel had the answer, and so without that; unsure are those in whose sending the probe stood still, which are left out.\n\n",
 		rig.Host(), watch, o.reload, o.rounds, probeEvery)
-	table := rig.Table{Columns: []string{"server", "p50", "p99", "p99.99", "longest", "probe late", "lost", "calm: p99.99", "calm: longest", "calm: probe late", "reload took, s", "MB PSS after"}}
+	table := rig.Table{Columns: []string{"server", "p50", "p99", "p99.99", "longest", "probe late", "lost", "unsure", "calm: p99.99", "calm: longest", "calm: probe late", "reload took, s", "MB PSS after"}}
 	for _, r := range results {
 		m, err := r.process.Memory()
 		if err != nil {
 			return "", err
 		}
 		w, c := busy[r.peer.name], idle[r.peer.name]
-		table.Row(r.peer.name, w.p50.Spread("%.0f"), w.p99.Spread("%.0f"), w.p9999.Spread("%.0f"), w.most.Spread("%.0f"), w.late.Spread("%.0f"), w.lost.Spread("%.0f"),
+		table.Row(r.peer.name, w.p50.Spread("%.0f"), w.p99.Spread("%.0f"), w.p9999.Spread("%.0f"), w.most.Spread("%.0f"), w.late.Spread("%.0f"), w.lost.Spread("%.0f"), w.unsure.Spread("%.0f"),
 			c.p9999.Spread("%.0f"), c.most.Spread("%.0f"), c.late.Spread("%.0f"), took[r.peer.name].Spread("%.1f"), fmt.Sprintf("%.0f", float64(m.PSS)/(1<<20)))
 	}
 	b.WriteString(table.String())

@@ -1,12 +1,15 @@
 package main
 
 import (
+	"math/rand/v2"
 	"net"
 	"net/netip"
 	"os"
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // answer serves as a name server that answers one of every n queries; the serial as soon as it is told to.
@@ -104,5 +107,40 @@ func TestProbeOfOneThatBeginsAnew(t *testing.T) {
 	}
 	if seen.Asked == len(seen.Latencies) || seen.lasted < 50*time.Millisecond {
 		t.Errorf("%d of %d answered, after %v", len(seen.Latencies), seen.Asked, seen.lasted)
+	}
+}
+
+// When an answer came is known, however late it is taken.
+func TestArrival(t *testing.T) {
+	var serial atomic.Uint32
+	u, err := dial(answer(t, 2, &serial), &workload{query: func(buf []byte, n uint16, _ *rand.PCG) int {
+		return len(question(buf, n, []byte("s00001"), nil))
+	}, check: wantAnswer})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(u.fd)
+	if err := u.stamp(); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 { // one of two is answered
+		if err := u.send(1, func(int) int64 { return realTime() }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	fds := []unix.PollFd{{Fd: int32(u.fd), Events: unix.POLLIN}}
+	if n, err := unix.Poll(fds, 20_000); n != 1 {
+		t.Fatalf("no answer: %v", err)
+	}
+	there := realTime()
+	const late = 50 * time.Millisecond
+	time.Sleep(late)
+	n, err := u.receive(func(sent int64) {
+		if u.arrived < sent || u.arrived > there || realTime()-u.arrived < int64(late) {
+			t.Errorf("sent at %d, there at %d, taken at %d, said to have come at %d", sent, there, realTime(), u.arrived)
+		}
+	})
+	if n != 1 || err != nil {
+		t.Errorf("%d answers: %v", n, err)
 	}
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/binary"
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
@@ -39,6 +40,11 @@ type udp struct {
 	sent    [1 << 16]int64 // by ID: when it was sent, 0 once it is answered
 	next    uint16
 	seen    uint32 // the newest serial, where a check notes it
+
+	// Where the kernel was asked to say when each answer came (stamp): the messages that it says it in, and what the one in hand says,
+	// ns of CLOCK_REALTIME; 0 if nothing.
+	control [][stampSpace]byte
+	arrived int64
 }
 
 func dial(addr netip.AddrPort, w *workload) (*udp, error) {
@@ -59,6 +65,34 @@ func dial(addr netip.AddrPort, w *workload) (*udp, error) {
 		u.in[i].Hdr.Iov, u.in[i].Hdr.Iovlen = &u.at[i], 1
 	}
 	return u, nil
+}
+
+// stampSpace holds a message of type SCM_TIMESTAMPNS.
+const stampSpace = 64
+
+// stamp asks the kernel to say when each answer came, whenever it is taken.
+func (u *udp) stamp() error {
+	if err := unix.SetsockoptInt(u.fd, unix.SOL_SOCKET, unix.SO_TIMESTAMPNS, 1); err != nil {
+		return fmt.Errorf("ask for the time of arrival: %w", err)
+	}
+	u.control = make([][stampSpace]byte, width)
+	for i := range u.in {
+		u.in[i].Hdr.Control = &u.control[i][0]
+	}
+	return nil
+}
+
+// arrival is when the ith answer came, 0 if that is not known.
+func (u *udp) arrival(i int) int64 {
+	if u.control == nil {
+		return 0
+	}
+	said, err := unix.ParseSocketControlMessage(u.control[i][:u.in[i].Hdr.Controllen])
+	if err != nil || len(said) == 0 || said[0].Header.Level != unix.SOL_SOCKET || said[0].Header.Type != unix.SCM_TIMESTAMPNS {
+		return 0
+	}
+	seconds, ns := binary.NativeEndian.Uint64(said[0].Data), binary.NativeEndian.Uint64(said[0].Data[8:])
+	return int64(seconds)*int64(time.Second) + int64(ns)
 }
 
 // send sends n queries, at most width; stamp is when they are said to be sent.
@@ -83,6 +117,9 @@ func (u *udp) send(n int, stamp func(i int) int64) error {
 
 // receive takes the answers that are there and yields when each was sent.
 func (u *udp) receive(yield func(sent int64)) (int, error) {
+	for i := range u.control {
+		u.in[i].Hdr.SetControllen(stampSpace)
+	}
 	n, _, errno := unix.RawSyscall6(unix.SYS_RECVMMSG, uintptr(u.fd), uintptr(unsafe.Pointer(&u.in[0])), width, unix.MSG_DONTWAIT, 0, 0)
 	switch errno {
 	case 0:
@@ -100,6 +137,7 @@ func (u *udp) receive(yield func(sent int64)) (int, error) {
 		id := uint16(answer[0])<<8 | uint16(answer[1])
 		if sent := u.sent[id]; sent != 0 {
 			u.sent[id] = 0
+			u.arrived = u.arrival(i)
 			answered++
 			yield(sent)
 		}
