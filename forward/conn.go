@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"sync"
 	"sync/atomic"
+	"time"
 )
 
 // A Conn is an accepted connection. The goroutine that serves it owns it.
@@ -36,6 +37,15 @@ func (c *Conn[S]) Settings() *S { return c.socket.settings.Load() }
 // done: its listener has been removed, or the Front is stopping.
 func (c *Conn[S]) Draining() bool {
 	return c.socket.removed.Load() || c.front.draining.Load()
+}
+
+// Farewell is how much of d there is for a connection that has to end and whose client has not been told: half of
+// the time of draining at most, so that it is not cut at the end of that.
+func (c *Conn[S]) Farewell(d time.Duration) time.Duration {
+	if c.front.draining.Load() {
+		d = min(d, time.Duration(c.front.limit.Load())/2)
+	}
+	return max(d, 0)
 }
 
 // Rest says that the connection is between two units of work, with the read

@@ -76,7 +76,8 @@ type Front[S any] struct {
 	leaving chan struct{} // closed when Run begins to end
 
 	draining atomic.Bool
-	handed   atomic.Bool // draining because another process has the sockets
+	handed   atomic.Bool  // draining because another process has the sockets
+	limit    atomic.Int64 // how long what is open may take, while draining
 	active   atomic.Int64
 	accepted atomic.Uint64
 	refused  atomic.Uint64
@@ -286,6 +287,7 @@ func (f *Front[S]) Run(ctx context.Context) error {
 
 	<-ctx.Done()
 	limit, handed := Drain(ctx, f.drain)
+	f.limit.Store(int64(limit))
 	f.draining.Store(true)
 	close(f.leaving)
 	f.handed.Store(handed)

@@ -141,7 +141,7 @@ func TestRemovedListener(t *testing.T) {
 		t.Fatal(err)
 	}
 	change.Commit()
-	idle.wantEnd() // at once
+	idle.wantEnd()
 	close(release)
 	if got := busy.read("GET"); got.StatusCode != 200 || !got.Close {
 		t.Errorf("got %d, close %v", got.StatusCode, got.Close)

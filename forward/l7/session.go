@@ -19,10 +19,8 @@ const (
 	maxInline = 16 << 10
 	// maxKept is the largest scratch space that goes back to the pool.
 	maxKept = 64 << 10
-	// A connection that is closed with the client still sending is read from for
-	// this long and this much, so that the reply is not lost to a reset.
-	// lastRequest is how long a connection that arrives while its listener goes
-	// away may take to send its one request.
+	// lastRequest is how long a connection may take to send one more request, whose answer tells the client that it is
+	// the last, when its listener goes away.
 	lastRequest = 500 * time.Millisecond
 )
 
@@ -147,7 +145,6 @@ type session struct {
 	client *forward.Stream
 	in     *forward.Buffer // what the client has sent; nil while nothing is there
 	ends   *ends
-	began  bool // a first request has been waited for
 
 	requests int // so far
 }
@@ -186,18 +183,17 @@ func (s *session) await() bool {
 		s.in = nil
 	}
 	s.client.ReadWithin(s.conn.Settings().idle)
-	if !s.conn.Rest() {
-		if s.began {
-			return false
-		}
-		// It was accepted in the moment in which its listener went: its request is
-		// probably on the way.
-		s.client.ReadWithin(lastRequest)
+	going, err := !s.conn.Rest(), error(nil)
+	if !going {
+		s.in, err = s.client.Receive()
+		going = errors.Is(err, os.ErrDeadlineExceeded) && s.conn.Draining()
 	}
-	s.began = true
-	b, err := s.client.Receive()
 	s.conn.Busy()
-	s.in = b
+	if going {
+		// Its client knows nothing of that, and its next request is probably on the way: the answer says so.
+		s.client.ReadWithin(s.conn.Farewell(lastRequest))
+		s.in, err = s.client.Receive()
+	}
 	return err == nil
 }
 
