@@ -121,6 +121,8 @@ type Lease struct {
 	Via *Via
 	// Reused: the connection has carried earlier work.
 	Reused bool
+	// Waited: it was queued for, so that whoever wanted it may have left.
+	Waited bool
 	shard  uint32
 	client *Client
 }
@@ -192,9 +194,11 @@ func (e *Edition) Borrow(ctx context.Context, service string, terms Terms) (Leas
 	var space [MaxAttempts]*Backend
 	tried := space[:0]
 	var errs []error
+	waited := false
 	for range MaxAttempts {
 		b, err := e.Pick(service, terms, tried)
 		if errors.Is(err, ErrFull) && len(tried) == 0 {
+			waited = true
 			b, err = e.Await(ctx, service, terms)
 		}
 		if err != nil && len(tried) == 0 {
@@ -205,6 +209,7 @@ func (e *Edition) Borrow(ctx context.Context, service string, terms Terms) (Leas
 		}
 		lease, err := b.lease(ctx, terms)
 		if err == nil {
+			lease.Waited = waited
 			return lease, nil
 		}
 		errs = append(errs, err)

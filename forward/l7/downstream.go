@@ -43,6 +43,9 @@ type downstream interface {
 	hold(up upstream)
 	// gone reports whether the client has gone.
 	gone() bool
+	// broken reports whether an answer can reach the client no more; one that has only finished sending is gone, but
+	// may still read.
+	broken() bool
 	// abort ends what has begun so that the client sees that it is not the whole.
 	abort()
 }

@@ -44,8 +44,7 @@ func (w *work) exchange(ctx context.Context, service string) bool {
 		}
 	}
 	var err error
-	whole := ctx
-	ctx = w.within(whole)
+	whole, ctx := ctx, w.within(ctx)
 	defer w.relax()
 	w.lease, err = w.server.registry.Load().Borrow(ctx, service, terms)
 	if err != nil {
@@ -57,6 +56,10 @@ func (w *work) exchange(ctx context.Context, service string) bool {
 	w.reach()
 	w.hold(w.up)
 	w.backend = w.lease.Backend.Text()
+	if w.lease.Waited && w.down.gone() {
+		w.hold(nil)
+		return w.conclude(troubleClient, false, service)
+	}
 	since := time.Now()
 	t, renewed := w.roundTrip(ctx, terms)
 	if renewed != nil { // the lease is gone with the failure to renew it
@@ -189,6 +192,16 @@ func (w *work) waited(t trouble, by *time.Time) (_ trouble, again bool) {
 	return troubleNone, true
 }
 
+// deserted ends a request whose client takes no answer; who has seen nothing of one has got none.
+func (w *work) deserted() bool {
+	w.trouble = "the client went away"
+	if !w.reached {
+		w.status = 0
+	}
+	w.down.abort()
+	return false
+}
+
 // conclude releases the lease, tells the client if something went wrong and it
 // can still be told, and reports whether another request may follow.
 func (w *work) conclude(t trouble, keepBackend bool, service string) bool {
@@ -213,9 +226,7 @@ func (w *work) conclude(t trouble, keepBackend bool, service string) bool {
 		w.down.ended(w)
 		return w.keep
 	case t == troubleClient:
-		w.trouble = "the client went away"
-		w.down.abort()
-		return false
+		return w.deserted()
 	case w.sent:
 		f := t.fault(service)
 		w.trouble = f.text

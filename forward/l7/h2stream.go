@@ -196,6 +196,7 @@ func (d *stream2) send(w *work, m h2.Message) trouble {
 	if err := d.stream.Send(m, w.set.times.Write); err != nil {
 		return troubleClient
 	}
+	w.reached = true
 	return troubleNone
 }
 
@@ -213,5 +214,7 @@ func (d *stream2) hold(up upstream) {
 }
 
 func (d *stream2) gone() bool { return d.stream.Err() != nil }
+
+func (d *stream2) broken() bool { return d.gone() }
 
 func (d *stream2) abort() { d.stream.Reset(http2.ErrCodeInternal) }

@@ -332,6 +332,7 @@ func (d *stream3) flush(w *work) trouble {
 	if err != nil {
 		return troubleClient
 	}
+	w.reached = true
 	return troubleNone
 }
 
@@ -391,6 +392,8 @@ func afterFunc(ctx context.Context, f func()) (stop func() bool) {
 }
 
 func (d *stream3) gone() bool { return d.r.Context().Err() != nil }
+
+func (d *stream3) broken() bool { return d.gone() }
 
 func (d *stream3) abort() { d.aborted = true }
 

@@ -25,6 +25,7 @@ type fakePools struct {
 	pools     []forward.ServicePool
 	transport forward.Transport // of "web"
 	warm      int
+	policy    forward.Policy
 }
 
 func (f *fakePools) Version() uint64 {
@@ -43,13 +44,21 @@ func (f *fakePools) Edition() (uint64, []forward.ServicePool) {
 func (f *fakePools) publish(members ...netip.AddrPort) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	web := forward.ServicePool{Service: "web", Transport: f.transport, Warm: f.warm}
+	web := forward.ServicePool{Service: "web", Transport: f.transport, Warm: f.warm, Policy: f.policy}
 	for _, m := range members {
 		web.Members = append(web.Members, forward.Member{Address: m, Weight: 1, Active: true})
 	}
 	down := forward.ServicePool{Service: "down", Members: []forward.Member{{Address: netip.MustParseAddrPort("127.0.0.1:1")}}}
 	f.version++
 	f.pools = []forward.ServicePool{web, down}
+}
+
+// limit publishes members anew, with a limit of what each gets at once.
+func (f *fakePools) limit(l forward.Limit, members ...netip.AddrPort) {
+	f.mu.Lock()
+	f.policy.Limit = l
+	f.mu.Unlock()
+	f.publish(members...)
 }
 
 type fixture struct {

@@ -28,8 +28,14 @@ func (n *notice) add(name, value []byte) {
 	n.used++
 }
 
-// reply answers with an error of our own and reports whether another request may follow.
+// reply answers with an error of our own, if there is still somebody to answer, and reports whether another request may follow.
 func (w *work) reply(f fault) bool {
+	if f.shed != shedNone {
+		w.server.metrics.shed[f.shed].Add(1)
+	}
+	if w.down.broken() { // what it takes back is no failure of ours
+		return w.deserted()
+	}
 	n := notice{status: f.status}
 	if w.speaksGRPC() {
 		w.fillGRPC(&n, f)
@@ -43,9 +49,6 @@ func (w *work) reply(f fault) bool {
 		w.fill(&n, f)
 	}
 	w.server.metrics.replied(f.status)
-	if f.shed != shedNone {
-		w.server.metrics.shed[f.shed].Add(1)
-	}
 	w.trouble = f.text
 	return w.say(&n)
 }

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/pharos-lb/pharos/forward"
 	"golang.org/x/net/http2"
@@ -170,6 +171,95 @@ func concluded(f *fixture) (n uint64) {
 	}
 	for _, o := range s.Outcomes {
 		n += o
+	}
+	return n
+}
+
+// TestRefusalsNobodyWaitsFor: clients of HTTP/1 that reset their connections while they queue are no failures of ours, are not brought before the
+// backend when their turn comes, and have got no answer.
+func TestRefusalsNobodyWaitsFor(t *testing.T) {
+	const clients = 10
+	release, asked := make(chan struct{}), make(chan struct{}, clients+1)
+	backend := webBackend(t, func(http.ResponseWriter, *http.Request) {
+		asked <- struct{}{}
+		<-release
+	})
+	for _, patience := range []time.Duration{50 * time.Millisecond, time.Minute} {
+		t.Run(patience.String(), func(t *testing.T) {
+			f := start(t, Options{}, backend)
+			f.pools.limit(forward.Limit{PerBackend: 1, Queue: clients, Wait: patience}, backend)
+			const get = "GET / HTTP/1.1\r\nHost: a\r\n\r\n"
+			first := dial(t, f.addr)
+			first.send(get)
+			<-asked
+			for range clients {
+				c := dial(t, f.addr)
+				c.send(get)
+				c.SetLinger(0)
+				if patience > time.Second {
+					until(t, "it waits", func() bool { return queue(f).Waiting > 0 })
+				}
+				c.Close()
+			}
+			until(t, "all have queued", func() bool { return queue(f).Waited == clients })
+			if patience < time.Second {
+				until(t, "none waits", func() bool { return queue(f).Waiting == 0 })
+			}
+			release <- struct{}{}
+			first.read("GET")
+			first.Close()
+			until(t, "all have ended", func() bool { return f.Stats().Active == 0 })
+			if n := len(asked); n > 0 {
+				t.Errorf("the backend was asked %d times for nobody", n)
+			}
+			if s := f.Stats(); s.Replied != [112]uint64{} {
+				t.Errorf("got %v own replies to clients that were gone", s.Replied)
+			}
+			if got := statusClasses(f); got[0] != clients || got[2] != 1 {
+				t.Errorf("got %v by class, want %d without an answer and one of 2xx", got, clients)
+			}
+		})
+	}
+}
+
+// TestAnswerNobodyTakes: an answer that came when its client had reset the connection is none.
+func TestAnswerNobodyTakes(t *testing.T) {
+	release, asked := make(chan struct{}), make(chan struct{})
+	f := start(t, Options{}, webBackend(t, func(w http.ResponseWriter, _ *http.Request) {
+		close(asked)
+		<-release
+		io.WriteString(w, "ok")
+	}))
+	c := dial(t, f.addr)
+	c.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+	<-asked
+	c.SetLinger(0)
+	c.Close()
+	close(release)
+	until(t, "it has ended", func() bool { return f.Stats().Active == 0 })
+	if got := statusClasses(f); got != [6]uint64{1} {
+		t.Errorf("got %v by class, want one without an answer", got)
+	}
+}
+
+// queue is that of service "web".
+func queue(f *fixture) forward.Queue {
+	for _, q := range f.registry.Queues() {
+		if q.Service == "web" {
+			return q
+		}
+	}
+	return forward.Queue{}
+}
+
+// statusClasses counts requests by the first digit of their status, 0 = none.
+func statusClasses(f *fixture) (n [6]uint64) {
+	f.meters.mu.Lock()
+	defer f.meters.mu.Unlock()
+	for _, m := range f.meters.routes {
+		for i := range m.classes {
+			n[i] += m.classes[i].Load()
+		}
 	}
 	return n
 }

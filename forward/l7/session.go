@@ -64,6 +64,7 @@ type work struct {
 	keep       bool      // the client's connection goes on after this
 	grpcEnds   bool      // a broken answer can end with a status of gRPC
 	sent       bool      // part of the answer has been written to the client
+	reached    bool      // and the client's side has taken it
 	status     int       // of the answer; 0 until there is one
 	chunked    bool      // the answer goes to an HTTP/1 client in chunks
 	pump       *pump     // sends the rest of the body; nil if there is none
@@ -105,7 +106,7 @@ func (w *work) free() {
 	w.service, w.backend, w.trouble = "", "", ""
 	w.kept, w.referer, w.agent, w.line = false, nil, nil, nil
 	w.who, w.trusted, w.prefers, w.status = netip.Addr{}, false, 0, 0
-	w.scan, w.sent, w.grpcEnds = headScan{}, false, false
+	w.scan, w.sent, w.reached, w.grpcEnds = headScan{}, false, false, false
 	w.req.head, w.req.minor, w.req.version = false, 1, 1 // what a reply to an unread request assumes
 	w.req.fields, w.res.fields, w.arena = w.reqFields[:0], w.resFields[:0], w.arena[:0]
 	if cap(w.arena) > maxKept {
@@ -262,11 +263,13 @@ func (s *session) linger(w *work) {
 // writeClient writes p to the client.
 func (s *session) writeClient(w *work, p []byte) trouble {
 	w.sent = true
-	w.downBytes += int64(len(p))
 	s.client.WriteWithin(w.set.times.Write)
-	if _, err := s.client.Write(p); err != nil {
+	n, err := s.client.Write(p)
+	w.downBytes += int64(n)
+	if err != nil {
 		return troubleClient
 	}
+	w.reached = true
 	return troubleNone
 }
 
@@ -360,5 +363,7 @@ func (s *session) wire() *forward.Stream { return s.client }
 func (s *session) hold(up upstream) { s.conn.Hold(up) }
 
 func (s *session) gone() bool { return s.client.Gone() }
+
+func (s *session) broken() bool { return s.client.Broken() }
 
 func (s *session) abort() { s.client.Abort() }
