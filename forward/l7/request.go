@@ -197,10 +197,15 @@ func (r *request) parseAuthority() fault {
 	if port[0] != ':' || len(port) > 6 {
 		return bad
 	}
+	number := 0
 	for _, c := range port[1:] {
 		if c < '0' || c > '9' {
 			return bad
 		}
+		number = 10*number + int(c-'0')
+	}
+	if number > 65535 {
+		return bad
 	}
 	return fault{}
 }

@@ -3,7 +3,8 @@ package route
 import "bytes"
 
 // CheckPath says what is wrong with a path, "" if nothing is: bad escapes and dot
-// segments, plain or escaped, between slashes that may be escaped or backslashes. Proxies
+// segments, plain or escaped, between slashes that may be escaped or backslashes, with
+// parameters ("..;a") or without: servers that take parameters off see the dots. Proxies
 // and backends disagree about what they mean, so a route chosen by one would not be the
 // file served by the other.
 func CheckPath(path []byte) string {
@@ -20,9 +21,13 @@ func CheckPath(path []byte) string {
 			}
 			i += 2
 		}
-		if c == '/' || c == '\\' {
+		if c == '/' || c == '\\' || c == ';' {
 			if dots == segment && (dots == 1 || dots == 2) {
 				return "dot segment in the request target"
+			}
+			if c == ';' {
+				segment++
+				continue
 			}
 			dots, segment = 0, 0
 			continue

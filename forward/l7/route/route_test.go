@@ -290,3 +290,15 @@ func TestSplit(t *testing.T) {
 		t.Errorf("weight 0 got work: %q", got)
 	}
 }
+
+// TestCheckPath: parameters belong to their segment, but for one that would be dots without them.
+func TestCheckPath(t *testing.T) {
+	for path, good := range map[string]bool{
+		"/a;v=1/b": true, "/;": true, "/a;..": true, "/a/...;/b": true, "/a..;b/c": true, "/.a;/": true,
+		"/..;": false, "/a/..;/b": false, "/a/.;x=y/b": false, "/a/%2e%2E;/b": false, "/a/..%3b/b": false, "/a/..;..": false, `/a\..;\b`: false,
+	} {
+		if got := CheckPath([]byte(path)); (got == "") != good {
+			t.Errorf("%s: got %q, want good %t", path, got, good)
+		}
+	}
+}
