@@ -14,12 +14,15 @@ import (
 
 func newValidate() *cobra.Command {
 	var name, format string
+	var files bool
 	cmd := &cobra.Command{
 		Use:   "validate [FILE]",
 		Short: "Check a configuration and run its tests",
 		Long: `Validate reads the configuration, its zone files and its geo data exactly as "run"
 does, reports every mistake with its place, and checks the assertions under
-"tests:". It changes nothing. Exit code 1 means that the configuration is wrong,
+"tests:". Certificates, keys, authorities and error pages are on the nodes: one that
+is here and of no use is a warning, with --files every one has to be here and right.
+It changes nothing. Exit code 1 means that the configuration is wrong,
 2 that it is right but a test failed.`,
 		Example: "  pharos validate pharos.yaml\n  pharos validate pharos.yaml --node fra1 -o json",
 		Args:    usageArgs(cobra.MaximumNArgs(1)),
@@ -35,12 +38,29 @@ does, reports every mistake with its place, and checks the assertions under
 			if err != nil {
 				return reportInvalid(cmd, file, err, format)
 			}
+			if err := checkFiles(setup, files); err != nil {
+				return reportInvalid(cmd, file, err, format)
+			}
 			return runTests(cmd, setup, format)
 		},
 	}
 	cmd.Flags().StringVar(&name, "node", "", "also check that this node exists")
+	cmd.Flags().BoolVar(&files, "files", false, "also read certificates, keys and error pages, as the node will")
 	addFormat(cmd, &format)
 	return cmd
+}
+
+// checkFiles reads what the configuration names. What is wrong is an error if all of it has to be here, else a
+// warning where it is.
+func checkFiles(setup *node.Setup, all bool) error {
+	absent, wrong := setup.CheckFiles()
+	if all {
+		return errors.Join(append(absent, wrong...)...)
+	}
+	for _, err := range wrong {
+		setup.Warnings = append(setup.Warnings, err.Error())
+	}
+	return nil
 }
 
 // A validation is the JSON form of validate's answer.
@@ -84,12 +104,22 @@ func reportInvalid(cmd *cobra.Command, file string, err error, format string) er
 			found = append(found, mistake{e.File, e.Line, e.Column, e.Path, e.Message, e.Hint})
 		}
 	} else {
-		found = append(found, mistake{File: file, Message: err.Error()})
+		for _, one := range split(err) {
+			found = append(found, mistake{File: file, Message: one.Error()})
+		}
 	}
 	if err := writeJSON(cmd.OutOrStdout(), map[string]any{"file": file, "errors": found}); err != nil {
 		return err
 	}
 	return errPrinted
+}
+
+// split takes joined errors apart.
+func split(err error) []error {
+	if joined, ok := err.(interface{ Unwrap() []error }); ok {
+		return joined.Unwrap()
+	}
+	return []error{err}
 }
 
 func runTests(cmd *cobra.Command, setup *node.Setup, format string) error {
