@@ -43,21 +43,22 @@ func nodeEnv() []string { return append(os.Environ(), "GOSSIP_KEY="+gossipKey) }
 // A vipNode is pharos in a namespace beside BIRD.
 type vipNode struct {
 	t        *testing.T
-	us       *bed.Namespace
+	us, them *bed.Namespace
 	dir      string
 	cmd      *exec.Cmd
 	done     chan struct{}
 	announce func() bool
 	router   *bed.BIRD
 	name     string // of the node; "" = fra1
+	core     string // that it runs on; "" = any
 }
 
 func newVIPNode(t *testing.T) *vipNode {
 	b := bed.New(t)
 	n := &vipNode{t: t, us: b.Namespace("us"), dir: t.TempDir()}
-	them := b.Namespace("them")
-	_, link := b.Link(n.us, "10.9.1.1/24", them, "10.9.1.2/24")
-	r := them.BIRD(fmt.Sprintf(`
+	n.them = b.Namespace("them")
+	_, link := b.Link(n.us, "10.9.1.1/24", n.them, "10.9.1.2/24")
+	r := n.them.BIRD(fmt.Sprintf(`
 router id 10.9.1.2;
 protocol device {}
 protocol bfd { interface %q { interval 300 ms; }; }
@@ -111,8 +112,14 @@ func (n *vipNode) start() {
 	if err != nil {
 		n.t.Fatal(err)
 	}
-	n.cmd = n.us.Command(pharos, "run", "--config", filepath.Join(n.dir, "pharos.yaml"), "--node", cmp.Or(n.name, "fra1"),
-		"--state-dir", filepath.Join(n.dir, "state"), "--socket", n.socket())
+	args := []string{
+		pharos, "run", "--config", filepath.Join(n.dir, "pharos.yaml"), "--node", cmp.Or(n.name, "fra1"),
+		"--state-dir", filepath.Join(n.dir, "state"), "--socket", n.socket(),
+	}
+	if n.core != "" {
+		args = append([]string{"taskset", "-c", n.core}, args...)
+	}
+	n.cmd = n.us.Command(args...)
 	n.cmd.Env = nodeEnv()
 	log, err := os.OpenFile(filepath.Join(n.dir, "log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
