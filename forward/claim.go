@@ -31,6 +31,20 @@ func (e *Edition) Terms(service string, flow Flow) Terms {
 	return t
 }
 
+// Admit reports whether one more unit of work may begin at a service now, by its Limit.Rate; what may not is counted. It is asked
+// once for each, before Claim or Borrow, and not again for another backend.
+func (e *Edition) Admit(service string) bool {
+	if !e.metered {
+		return true
+	}
+	p := e.pools[service]
+	if p == nil || p.rate == nil || p.rate.Take(e.registry.now()) {
+		return true
+	}
+	p.group.overRate.Add(1)
+	return false
+}
+
 // Claim chooses a backend of service for work whose connection the caller opens
 // itself, in whatever way and without a goroutine that waits for it. Backends in
 // tried are passed over. It returns nil and no error when none is left that was

@@ -18,6 +18,9 @@ type group struct {
 	crossed  atomic.Uint64    // leases in others
 	line     line             // who waits for a lease
 	compared atomic.Int64     // registry time of the last look at success rates and latencies
+	overRate atomic.Uint64    // units of work that Limit.Rate had no room for
+
+	rate *Meter // of Limit.Rate; registry.mu is held
 
 	mu     sync.Mutex // guards the tables, which cost too much to make for every plan
 	tables [2]tables  // of all members, and of the active ones

@@ -187,6 +187,8 @@ type Queue struct {
 	// Waited, Full, Late and Shed count those who had to queue, found no room in the queue, waited in vain, and
 	// were sent away soon because the queue did not empty.
 	Waited, Full, Late, Shed uint64
+	// OverRate counts what Limit.Rate had no room for.
+	OverRate uint64
 	// Zoned: there are availability zones; Stayed counts what went to backends in this node's, Crossed to others.
 	Zoned           bool
 	Stayed, Crossed uint64
@@ -202,7 +204,7 @@ func (r *Registry) Queues() []Queue {
 	for _, g := range r.groups {
 		out = append(out, Queue{
 			Service: g.service, Waiting: int(g.line.length.Load()),
-			Waited: g.line.waited.Load(), Full: g.line.full.Load(), Late: g.line.late.Load(), Shed: g.line.shed.Load(),
+			Waited: g.line.waited.Load(), Full: g.line.full.Load(), Late: g.line.late.Load(), Shed: g.line.shed.Load(), OverRate: g.overRate.Load(),
 			Stayed: g.stayed.Load(), Crossed: g.crossed.Load(), Overflowed: g.spilled.Load(),
 		})
 		q := &out[len(out)-1]

@@ -40,7 +40,7 @@ func describe() descriptions {
 		zoned: prometheus.NewDesc("pharos_forward_zone_leases_total",
 			"Units of work given to backends in this node's availability zone (own), and in others (other).", []string{"service", "zone"}, nil),
 		refused: prometheus.NewDesc("pharos_forward_limited_total",
-			"Units of work refused because every backend was at its limit: full (no room in the queue) or late (waited too long).", []string{"service", "reason"}, nil),
+			"Units of work refused because every backend was at its limit: full (no room in the queue), late (waited too long) or delay (the queue does not empty); or for the rate of the service.", []string{"service", "reason"}, nil),
 	}
 }
 
@@ -101,6 +101,7 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 		ch <- prometheus.MustNewConstMetric(d.refused, prometheus.CounterValue, float64(q.Full), q.Service, "full")
 		ch <- prometheus.MustNewConstMetric(d.refused, prometheus.CounterValue, float64(q.Late), q.Service, "late")
 		ch <- prometheus.MustNewConstMetric(d.refused, prometheus.CounterValue, float64(q.Shed), q.Service, "delay")
+		ch <- prometheus.MustNewConstMetric(d.refused, prometheus.CounterValue, float64(q.OverRate), q.Service, "rate")
 		if q.Zoned {
 			ch <- prometheus.MustNewConstMetric(d.zoned, prometheus.CounterValue, float64(q.Stayed), q.Service, "own")
 			ch <- prometheus.MustNewConstMetric(d.zoned, prometheus.CounterValue, float64(q.Crossed), q.Service, "other")

@@ -28,6 +28,7 @@ type Edition struct {
 	version  uint64
 	pools    map[string]*pool
 	fleet    []netip.Addr // every node's, sorted; nil where no service overflows
+	metered  bool         // some pool has a rate
 	registry *Registry
 }
 
@@ -48,6 +49,7 @@ type pool struct {
 	alias    alias
 	turns    sequence // of RoundRobin
 	turn     *atomic.Uint64
+	rate     *Meter // nil = any
 	zoned    *zoned // nil = there are no availability zones
 	hashing  hashing
 

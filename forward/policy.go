@@ -77,7 +77,7 @@ type Policy struct {
 	Eject Ejection
 }
 
-// A Limit bounds the leases of each backend of a pool.
+// A Limit bounds the leases of each backend of a pool, and how fast work comes to all of them.
 type Limit struct {
 	// PerBackend is how many leases a backend has at a time; 0 = no limit.
 	PerBackend int64
@@ -85,6 +85,8 @@ type Limit struct {
 	Queue int
 	// Wait is how long one waits at most.
 	Wait time.Duration
+	// Rate is how many units of new work a second the service takes, with a burst of one second; 0 = no limit.
+	Rate int
 }
 
 // An Ejection says when a backend is passed over because of what became of its

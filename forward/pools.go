@@ -182,7 +182,7 @@ func policyOf(plan *steer.Plan, i int) Policy {
 	algorithm, err := ParseAlgorithm(c.By)
 	p := Policy{Algorithm: algorithm, Auto: err != nil || c.By == "" || c.By == "auto", Load: c.Load}
 	p.Key = KeyOf(c.Key, c.KeyName)
-	p.Limit = Limit{PerBackend: int64(c.Limit.PerBackend), Queue: c.Limit.Queue, Wait: c.Limit.Wait}
+	p.Limit = Limit{PerBackend: int64(c.Limit.PerBackend), Queue: c.Limit.Queue, Wait: c.Limit.Wait, Rate: c.Limit.Rate}
 	e := &c.Eject
 	p.Eject = Ejection{
 		Errors: e.Errors, SuccessRate: e.SuccessRate, Latency: e.Latency, Window: e.Window,

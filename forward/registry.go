@@ -132,7 +132,8 @@ func (r *Registry) refresh(have *Edition) *Edition {
 	e := &Edition{version: version, pools: make(map[string]*pool, len(pools)), registry: r}
 	listed := make(map[identity]bool, len(r.backends))
 	for i := range pools {
-		e.pools[pools[i].Service] = r.assemble(&pools[i], listed)
+		p := r.assemble(&pools[i], listed)
+		e.pools[p.service], e.metered = p, e.metered || p.rate != nil
 		if pools[i].Fleet != nil {
 			e.fleet = pools[i].Fleet
 		}
@@ -167,6 +168,10 @@ func (r *Registry) assemble(sp *ServicePool, listed map[identity]bool) *pool {
 	}
 	p := &pool{service: sp.Service, policy: sp.Policy, group: g, members: len(sp.Members), now: r.now, first: -1, turn: &g.turns[0]}
 	p.overflow, p.fleet, p.shared = sp.Overflow, sp.Fleet, sp.Transport.Shared()
+	if g.rate.Rate() != sp.Policy.Limit.Rate { // what was used of one that stays is not forgotten
+		g.rate = NewMeter(sp.Policy.Limit.Rate)
+	}
+	p.rate = g.rate
 	p.policy.Eject = p.policy.Eject.withDefaults()
 	if sp.Zoned {
 		p.zoned = newZoned(p, sp.Stays)

@@ -11,6 +11,7 @@ const (
 	dropTooMany            // MaxConns
 	dropListenerFull       // Limits.Connections
 	dropServiceFull        // Limits.ServiceConnections
+	dropServiceRate        // the rate of its service (forward.Limit)
 	dropRate               // Limits.Rate
 	dropNodeRate           // the rate of all listeners together
 	dropClientFull         // Limits.ClientConnections
@@ -38,8 +39,8 @@ const (
 )
 
 var dropTexts = [dropCount]string{
-	"", "max_connections", "listener_connections", "service_connections", "rate", "node_rate", "client_connections", "client_rate",
-	"local", "proxy_timeout", "proxy_invalid", "proxy_cut", "proxy_spoofed", "hello_timeout", "hello_invalid",
+	"", "max_connections", "listener_connections", "service_connections", "service_rate", "rate", "node_rate", "client_connections",
+	"client_rate", "local", "proxy_timeout", "proxy_invalid", "proxy_cut", "proxy_spoofed", "hello_timeout", "hello_invalid",
 	"hello_cut", "no_route", "client_gone", "queue", "no_backend", "connect_failed", "idle", "lifetime", "backend_gone",
 	"client_lost", "backend_lost", "drain",
 }

@@ -1,6 +1,7 @@
 package l4
 
 import (
+	"crypto/tls"
 	"io"
 	"net"
 	"net/netip"
@@ -203,4 +204,72 @@ func TestHangingBackend(t *testing.T) {
 	only := start(t, Options{Listeners: []Listener{{Service: "db", Connect: 100 * time.Millisecond}}}, hanging)
 	wantReset(t, only.addr)
 	until(t, "counted", func() bool { return only.Stats().ConnectFailed == 1 })
+}
+
+// TestServiceRate: the new connections of a service are limited over all listeners and shards that send to it, what is open and other services
+// of the same listener are not, and a reload of the listeners gives nothing back.
+func TestServiceRate(t *testing.T) {
+	const most, tries = 2, 20
+	hello := func(name string) []byte { return clientHello(t, &tls.Config{ServerName: name}) }
+	addresses := map[string]netip.AddrPort{"db": backend(t, echo), "other": backend(t, echo)}
+	routed := Listener{Routes: []Route{{SNI: "db", Service: "db"}, {SNI: "other", Service: "other"}}}
+	f := start(t, Options{Shards: 2, Listeners: []Listener{routed, {Service: "db"}}})
+	f.pools.services(addresses)
+	f.pools.mu.Lock()
+	for i := range f.pools.pools {
+		if f.pools.pools[i].Service == "db" {
+			f.pools.pools[i].Policy.Limit.Rate = most
+		}
+	}
+	f.pools.mu.Unlock()
+	at := f.Addrs()
+	// served says whether a new connection that says hello is answered.
+	served := func(at netip.AddrPort, first []byte) (*net.TCPConn, bool) {
+		c, err := net.DialTCP("tcp", nil, net.TCPAddrFromAddrPort(at))
+		if err != nil {
+			return nil, false
+		}
+		t.Cleanup(func() { c.Close() })
+		c.SetDeadline(time.Now().Add(20 * time.Second))
+		c.Write(first)
+		_, err = io.ReadFull(c, make([]byte, len(first)))
+		return c, err == nil
+	}
+	var held []*net.TCPConn
+	began := time.Now()
+	reload := func() {
+		listeners := []Listener{routed, {Service: "db", Idle: time.Minute}}
+		for i := range listeners {
+			listeners[i].Address = at[i]
+		}
+		change, err := f.Prepare(listeners)
+		if err != nil {
+			t.Fatal(err)
+		}
+		change.Commit()
+	}
+	for i := range tries {
+		if i%5 == 4 {
+			reload()
+		}
+		address, first := at[i%2], []byte("plain")
+		if i%2 == 0 {
+			first = hello("db")
+		}
+		if c, ok := served(address, first); ok {
+			held = append(held, c)
+		}
+		if _, ok := served(at[0], hello("other")); !ok {
+			t.Fatal("another service of the listener is not served")
+		}
+	}
+	room := most + int(time.Since(began).Seconds()*most) + 1 // what the clock has given back meanwhile
+	if n := len(held); n < most || n > room {
+		t.Errorf("%d of %d were served, want %d … %d", n, tries, most, room)
+	}
+	for _, c := range held {
+		ask(t, c, "what is open goes on")
+	}
+	want := uint64(tries - len(held))
+	until(t, "counted", func() bool { s := f.Stats(); return s.Dropped()["service_rate"] == want && len(s.Dropped()) == 1 })
 }

@@ -153,6 +153,10 @@ func (s *shard) open(f *flow, service string) {
 		}
 		f.counted = true
 	}
+	if !s.server.registry.Load().Admit(service) {
+		s.abandon(f, dropServiceRate)
+		return
+	}
 	if f.hello == nil && service != f.set.Service {
 		f.hello = new(greeting)
 	}

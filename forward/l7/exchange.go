@@ -23,7 +23,7 @@ func (w *work) exchange(ctx context.Context, service string) bool {
 	w.body = w.body[:0]
 	w.service, w.upBytes = service, max(r.length, 0)
 	terms, came := w.terms(service)
-	if f := w.prepare(); f.bad() {
+	if f := w.admitTo(service); f.bad() {
 		return w.early(f)
 	}
 	expects := r.expects && r.minor > 0

@@ -89,6 +89,7 @@ const (
 	shedBodyRate
 	shedRequests
 	shedRoute
+	shedServiceRate
 	shedClientRate
 	shedClientConnections
 	shedRequestTime
@@ -98,7 +99,7 @@ const (
 )
 
 var shedTexts = [shedCount]string{
-	"", "header", "uri", "body", "header_time", "body_time", "body_rate", "requests", "route_requests",
+	"", "header", "uri", "body", "header_time", "body_time", "body_rate", "requests", "route_requests", "service_rate",
 	"client_requests", "client_connections", "request_time", "proxy_timeout", "proxy_invalid",
 }
 
@@ -194,6 +195,17 @@ func (w *work) admitRoute() fault {
 	}
 	if most := w.maxBody(); most > 0 && w.req.length > most {
 		return fault{status: 413, text: "request body is too large", shed: shedBody}
+	}
+	return fault{}
+}
+
+// admitTo makes the request ready for a backend of a service, which takes only so many a second.
+func (w *work) admitTo(service string) fault {
+	if f := w.prepare(); f.bad() {
+		return f
+	}
+	if !w.server.registry.Load().Admit(service) {
+		return fault{status: 503, text: fmt.Sprintf("too many requests a second for service %q", service), retry: 1, shed: shedServiceRate}
 	}
 	return fault{}
 }

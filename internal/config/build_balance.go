@@ -25,11 +25,28 @@ func (b *builder) buildBalance(d *draft) {
 		}
 	}
 	if at := d.at.entry("limit"); at != nil {
-		d.Balance.Limit = Limit{
-			PerBackend: get[int](at, "per_backend"), Queue: get[int](at, "queue"), Wait: get[time.Duration](at, "wait"),
-		}
+		d.Balance.Limit = b.buildLimit(at)
 	}
 	b.buildEject(d)
+}
+
+// buildLimit reads what a service may have, and refuses what would limit nothing.
+func (b *builder) buildLimit(at *value) Limit {
+	l := Limit{PerBackend: get[int](at, "per_backend"), Rate: get[int](at, "rate")}
+	switch {
+	case at.entry("per_backend") != nil:
+		l.Queue, l.Wait = get[int](at, "queue"), get[time.Duration](at, "wait")
+	case at.isMeant("per_backend"):
+	case at.entry("rate") == nil && !at.isMeant("rate"):
+		b.refuseKey(at, refuse("limits nothing: add per_backend, or rate"))
+	default:
+		for _, key := range []string{"queue", "wait"} {
+			if entry := at.entry(key); entry != nil {
+				b.refuseKey(entry, refuse("has no effect without per_backend: nobody waits for a backend that may have any number"))
+			}
+		}
+	}
+	return l
 }
 
 // checkBalance refuses what has no effect with the algorithm.

@@ -139,7 +139,7 @@ type Balance struct {
 	Key, KeyName string
 	// Load is how much more than the average a backend may carry with bounded, above 1; default 1.25, 0 without bounded.
 	Load float64
-	// Limit bounds what each backend carries; PerBackend 0 = nothing does.
+	// Limit bounds what each backend carries, and how fast work comes; all zero = nothing does.
 	Limit Limit
 	// Eject says whom to pass over for what became of its work; all zero = nobody.
 	Eject Eject
@@ -151,11 +151,12 @@ type Overflow struct {
 	To []string // most preferred first; nil = all of the service's, the nearest first
 }
 
-// A Limit is what a backend carries at a time, from each node.
+// A Limit is what a backend carries at a time and what the service takes a second, from each node.
 type Limit struct {
-	PerBackend int
+	PerBackend int           // 0 = any number; then Queue and Wait are 0
 	Queue      int           // how many wait for one that is full
 	Wait       time.Duration // how long; default 1s
+	Rate       int           // new connections, sessions and requests a second; 0 = any number
 }
 
 // Eject is passive ejection of backends.

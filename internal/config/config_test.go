@@ -202,7 +202,7 @@ func TestEverything(t *testing.T) {
 		}, web.Check},
 		{"balance", config.Balance{
 			By: "bounded", Key: "cookie", KeyName: "session", Load: 1.5,
-			Limit: config.Limit{PerBackend: 200, Queue: 50, Wait: 2 * time.Second},
+			Limit: config.Limit{PerBackend: 200, Queue: 50, Wait: 2 * time.Second, Rate: 500},
 			Eject: config.Eject{
 				Errors: 3, SuccessRate: 0.8, Latency: 4, Window: 5 * time.Second, MinWork: 10,
 				For: 20 * time.Second, MaxFor: 2 * time.Minute, MaxShare: 0.3,

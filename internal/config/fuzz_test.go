@@ -257,7 +257,8 @@ func checkService(must mustFunc, s *config.Service, sites map[string]bool, where
 	secure := tr.Protocol == "https" || tr.Protocol == "h2"
 	must(secure == (tr.MinVersion != "") && (secure || tr.SNI+tr.CA+tr.Certificate == "" && !tr.Insecure) && (tr.Certificate == "") == (tr.Key == "") &&
 		!(tr.Insecure && tr.CA != "") && tr.Warm >= 0 && tr.Warm <= 256, "transport", tr)
-	must(bal.Limit == config.Limit{} || bal.Limit.PerBackend > 0 && bal.Limit.Queue >= 0 && bal.Limit.Wait > 0, "limit", bal)
+	must(bal.Limit == config.Limit{} || bal.Limit.PerBackend > 0 && bal.Limit.Queue >= 0 && bal.Limit.Wait > 0 && bal.Limit.Rate >= 0 ||
+		bal.Limit == config.Limit{Rate: bal.Limit.Rate} && bal.Limit.Rate > 0, "limit", bal)
 	must(bal.Eject == config.Eject{} || bal.Eject.For > 0 && bal.Eject.MaxFor >= bal.Eject.For && bal.Eject.Window > 0, "eject", bal)
 	must(s.MinSites >= 1 && s.MinSites <= len(s.Pools), "min_sites", s.MinSites)
 	must(int(c.From) >= -1 && int(c.From) <= len(sites) && c.VIPFrom >= 0 && int(c.VIPFrom) < max(len(sites), 1)+1, "vantage", c)

@@ -33,9 +33,10 @@ func balanceKeys() *shape {
 
 func limitKeys() *shape {
 	return object(
-		need("per_backend", one(integer("per_backend", 1, 1_000_000)), "Connections (tcp) or requests (http) that a backend has at a time, from each node"),
+		may("per_backend", one(integer("per_backend", 1, 1_000_000)), "Connections (tcp) or requests (http) that a backend has at a time, from each node. Default: any number"),
 		with("queue", one(integer("queue", 0, 100_000)), 0, "How many wait while every backend has that many"),
 		with("wait", one(duration("wait", time.Millisecond, time.Minute, time.Millisecond)), defaultLimitWait, "How long they wait at most"),
+		may("rate", one(integer("rate", 1, maxConnections)), "New connections (tcp), sessions (udp) and requests (http) a second that the service takes at each node, over all listeners, with a burst of one second. Default: any number"),
 	)
 }
 

@@ -47,6 +47,10 @@ func (s *shard) admit(set *Listener, k key) bool {
 		s.server.count.rate.Add(1)
 		return false
 	}
+	if !s.server.registry.Load().Admit(set.Service) {
+		s.server.count.serviceRate.Add(1)
+		return false
+	}
 	if !s.server.registry.Intake().TakeSession() {
 		s.server.count.nodeRate.Add(1)
 		return false

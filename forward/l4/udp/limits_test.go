@@ -3,7 +3,10 @@ package udp
 import (
 	"net/netip"
 	"testing"
+	"testing/synctest"
+	"time"
 
+	"github.com/pharos-lb/pharos/forward"
 	"github.com/prometheus/client_golang/prometheus"
 )
 
@@ -92,6 +95,49 @@ func TestLimitedSession(t *testing.T) {
 	if s := f.Stats(); s.Rate == 0 || s.Rate+s.Sessions != 51 || s.Active != int64(s.Sessions) {
 		t.Errorf("got %+v", s)
 	}
+}
+
+// TestServiceRate: a service has one budget of new sessions for all addresses that send to it, by the clock of the node.
+func TestServiceRate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, at, pools := crowded(t, Listener{}, 0, nothing)
+		limit := func(rate int) {
+			pools.mu.Lock()
+			defer pools.mu.Unlock()
+			pools.version++
+			pool := pools.pools[0]
+			pool.Policy.Limit.Rate = rate
+			pools.pools = []forward.ServicePool{pool, {Service: "other"}}
+		}
+		first := at.binding.settings.Load()
+		second, other := *first, *first
+		other.Service = "other"
+		taken := func(set *Listener, n int) int {
+			got := 0
+			for port := range n {
+				if s.admit(set, key{client: netip.MustParseAddr("192.0.2.1").As16(), port: uint16(port)}) {
+					got++
+				}
+			}
+			return got
+		}
+		limit(3)
+		s.server.registry.Intake().SetSessions(200) // what the service refuses uses nothing of it
+		if a, b, c := taken(first, 2), taken(&second, 100), taken(&other, 190); a != 2 || b != 1 || c != 190 {
+			t.Errorf("took %d, %d at another address, %d of another service, want 2, 1, 190", a, b, c)
+		}
+		limit(3)
+		if got := taken(first, 1); got != 0 {
+			t.Error("the next plan has forgotten what was used")
+		}
+		time.Sleep(time.Second)
+		if got := taken(first, 5); got != 3 {
+			t.Errorf("a second later: took %d, want 3", got)
+		}
+		if st := s.server.Stats(); st.ServiceRate != 102 || st.NodeRate != 0 || droppedFor(t, s.server, "service_rate") != 102 {
+			t.Errorf("counted %d, and %d for the node, want 102 and 0", st.ServiceRate, st.NodeRate)
+		}
+	})
 }
 
 // droppedFor is what the metrics say of datagrams that were dropped for a reason.

@@ -13,7 +13,7 @@ type counters struct {
 	evicted, noBackend, refused, lost  atomic.Uint64
 	opened, reused, stray, carried     atomic.Uint64
 	gone, rate, clientRate, nodeRate   atomic.Uint64
-	untracked                          atomic.Uint64
+	serviceRate, untracked             atomic.Uint64
 }
 
 // Stats is a Server at one moment.
@@ -29,9 +29,9 @@ type Stats struct {
 	Evicted, NoBackend, Refused, Lost, Stray uint64
 	// Gone counts sessions that ended because their backend was out of use.
 	Gone uint64
-	// Rate and ClientRate count datagrams that would have begun a session too many for Limits, NodeRate for all listeners together, Untracked those of clients that there was no
-	// room for.
-	Rate, ClientRate, NodeRate, Untracked uint64
+	// Rate and ClientRate count datagrams that would have begun a session too many for Limits, ServiceRate for the rate of the service, NodeRate for
+	// all listeners together, Untracked those of clients that there was no room for.
+	Rate, ClientRate, ServiceRate, NodeRate, Untracked uint64
 	// Opened counts sockets to backends, Reused sessions that have taken over one that another had.
 	Opened, Reused uint64
 	// Carried counts sessions of the process that this one has replaced.
@@ -51,7 +51,7 @@ func (s *Server) Stats() Stats {
 		Received: c.received.Load(), Answered: c.answered.Load(), Sessions: c.sessions.Load(), ByID: c.byID.Load(),
 		Evicted: c.evicted.Load(), NoBackend: c.noBackend.Load(), Refused: c.refused.Load(), Lost: c.lost.Load(),
 		Opened: c.opened.Load(), Reused: c.reused.Load(), Stray: c.stray.Load(), Gone: c.gone.Load(),
-		Rate: c.rate.Load(), ClientRate: c.clientRate.Load(), NodeRate: c.nodeRate.Load(), Untracked: c.untracked.Load(),
+		Rate: c.rate.Load(), ClientRate: c.clientRate.Load(), NodeRate: c.nodeRate.Load(), ServiceRate: c.serviceRate.Load(), Untracked: c.untracked.Load(),
 		Carried: c.carried.Load(), LaneWanted: s.laneWanted, Lane: s.lanePast,
 	}
 	if lane := s.lane.Load(); lane != nil {
@@ -100,6 +100,7 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	send(dropped, counter, s.Refused, "refused")
 	send(dropped, counter, s.Rate, "rate")
 	send(dropped, counter, s.ClientRate, "client_rate")
+	send(dropped, counter, s.ServiceRate, "service_rate")
 	send(dropped, counter, s.NodeRate, "node_rate")
 	send(dropped, counter, s.Lost, "lost")
 	send(dropped, counter, s.Stray, "stray")
