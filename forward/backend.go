@@ -25,11 +25,12 @@ type Backend struct {
 	group     *group
 	elsewhere bool // a VIP of another site
 
-	retired   atomic.Bool // not in the newest plan
-	active    atomic.Bool
-	drained   atomic.Bool  // gone by an order
-	goneAt    atomic.Int64 // registry time since which no plan has had a place for it; 0 = the newest one has
-	near      atomic.Bool  // in this node's availability zone
+	retired atomic.Bool // not in the newest plan
+	active  atomic.Bool
+	// gone is the registry time since which no plan has had a place for it, negative if by an order that lets it finish; 0 = the
+	// newest one has.
+	gone      atomic.Int64
+	near      atomic.Bool // in this node's availability zone
 	leases    atomic.Uint64
 	connects  atomic.Uint64
 	reuses    atomic.Uint64

@@ -120,10 +120,12 @@ func (s *shard) judge() {
 // judgeBackend notes when a flow has to end since its backend is gone.
 func (s *shard) judgeBackend(f *flow) {
 	due := int64(0)
-	if gone := f.backend.GoneFor(); gone > 0 {
+	if gone, drained := f.backend.GoneFor(); gone > 0 {
 		switch d := f.binding.settings.Load().departure(f.service()); d.Policy {
 		case GoneAbort:
-			due = s.now
+			if !drained { // which lets it finish what it has
+				due = s.now
+			}
 		case GoneDrain:
 			due = s.now + int64(max(cmp.Or(d.After, DefaultGoneAfter)-gone, 0))
 		}

@@ -53,6 +53,59 @@ func TestRestingBackend(t *testing.T) {
 	until(t, "counted", func() bool { s := f.Stats(); return s.Dropped()["backend_gone"] == 1 && s.Active == 0 })
 }
 
+// TestOrderedOut: a drain lets connections end whatever is done to those of a backend that is down, and has a time only where the policy says
+// one; who is ordered down after it, or removed, goes by the policy.
+func TestOrderedOut(t *testing.T) {
+	drained, down := forward.Member{Drained: true}, forward.Member{}
+	for _, tt := range []struct {
+		name   string
+		policy Departure
+		states []*forward.Member // nil = removed
+		cut    bool              // after the last; not before
+	}{
+		{"keep", Departure{}, []*forward.Member{&drained, &down, nil}, false},
+		{"abort, drained", Departure{Policy: GoneAbort}, []*forward.Member{&drained}, false},
+		{"abort, down", Departure{Policy: GoneAbort}, []*forward.Member{&down}, true},
+		{"abort, removed", Departure{Policy: GoneAbort}, []*forward.Member{nil}, true},
+		{"abort, drained, then ordered down", Departure{Policy: GoneAbort}, []*forward.Member{&drained, &down}, true},
+		{"abort, drained, then removed", Departure{Policy: GoneAbort}, []*forward.Member{&drained, nil}, true},
+		{"abort, drained, then back", Departure{Policy: GoneAbort}, []*forward.Member{&drained, {Active: true}}, false},
+		{"drain, drained", Departure{GoneDrain, time.Nanosecond}, []*forward.Member{&drained}, true},
+		{"drain, drained, not over", Departure{GoneDrain, time.Hour}, []*forward.Member{&drained}, false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			a, b := backend(t, echo), backend(t, echo)
+			f := start(t, Options{Shards: 1, Listeners: []Listener{{Service: "db", BackendGone: tt.policy}}}, a)
+			c := dial(t, f.addr)
+			ask(t, c, "x")
+			for i, state := range tt.states {
+				if state == nil {
+					f.pools.publish(b)
+				} else {
+					m := *state
+					m.Address = a
+					f.pools.state(b, map[string]forward.Member{"db": m})
+				}
+				f.keepHouse()
+				f.keepHouse()
+				if !tt.cut || i < len(tt.states)-1 {
+					ask(t, c, "it goes on")
+				}
+			}
+			if !tt.cut {
+				if s := f.Stats(); s.Active != 1 || len(s.Dropped()) != 0 {
+					t.Errorf("got %+v, dropped %v", s, s.Dropped())
+				}
+				return
+			}
+			if _, err := io.ReadAll(c); err == nil {
+				t.Error("an orderly end, want a reset")
+			}
+			until(t, "counted", func() bool { s := f.Stats(); return s.Dropped()["backend_gone"] == 1 && s.Active == 0 })
+		})
+	}
+}
+
 // TestServiceGone: connections of one listener to several services go by the policy of theirs, where that has one.
 func TestServiceGone(t *testing.T) {
 	hello := func(name string) []byte { return clientHello(t, &tls.Config{ServerName: name}) }

@@ -41,7 +41,7 @@ type Gone uint8
 const (
 	GoneKeep  Gone = iota // it goes on
 	GoneDrain             // it goes on for GoneAfter and is then reset
-	GoneAbort             // it is reset
+	GoneAbort             // it is reset, unless its backend is drained: that lets it end
 )
 
 // A Departure is a policy with its time.

@@ -74,6 +74,9 @@ func (b *builder) buildTCP(at *value, serve func(string) string) *TCPListener {
 	if l.BackendGone == "" {
 		l.BackendGone = goneKeep
 	}
+	if l.BackendGone != goneDrain {
+		b.checkGoneAfter(at, l.BackendGone)
+	}
 	for _, item := range at.list("accept_proxy") {
 		if p, ok := item.data.(netip.Prefix); ok {
 			l.AcceptProxy = append(l.AcceptProxy, p)
@@ -132,6 +135,13 @@ func buildLimits(at *value) Limits {
 		ClientIPv4:         get[int](at, "client_ipv4"),
 		ClientIPv6:         get[int](at, "client_ipv6"),
 		Clients:            get[int](at, "clients"),
+	}
+}
+
+// checkGoneAfter refuses a time that a listener's policy does not wait for.
+func (b *builder) checkGoneAfter(at *value, policy string) {
+	if at.given("gone_after") && at.sound("backend_gone") && !at.isMeant("backend_gone") {
+		b.refuse(at.entry("gone_after"), refuse("says nothing with backend_gone: %s, which waits for nothing: leave it out", policy))
 	}
 }
 

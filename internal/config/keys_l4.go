@@ -21,7 +21,7 @@ func tcpKeys() *shape {
 		may("source", oneOrMore(one(address("a source")), 1, 2), "The addresses that backends are connected to from, one of each family at most. Default: the kernel's choice"),
 		with("transparent", one(boolean()), false, "Connect to backends from the client's address; needs CAP_NET_ADMIN, and routing that brings the answers back here"),
 		may("limits", listenerLimitKeys("connections"), "What is taken"),
-		may("backend_gone", one(enum("a policy", goneKeep, goneDrain, goneAbort)), "What becomes of connections to a backend that is down, drained or removed: keep, drain (reset after gone_after) or abort (reset). Default: keep"),
+		may("backend_gone", one(enum("a policy", goneKeep, goneDrain, goneAbort)), "What becomes of connections to a backend that is down, drained or removed: keep, drain (reset after gone_after) or abort (reset, unless the backend is drained by order). Default: keep"),
 		with("gone_after", one(duration("gone_after", minIdle, maxIdle, time.Millisecond)), defaultGoneAfter, "How long drain waits"),
 	).atMostOne("source", "transparent")
 }

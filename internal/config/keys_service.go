@@ -14,7 +14,7 @@ func serviceKeys() *shape {
 		may("panic", one(number("panic", 0.01, 1)),
 			"While a smaller share of a pool's backends is up, but not none, those that are down get work as well. Default: they do not"),
 		may("backend_gone", one(enum("a policy", goneKeep, goneDrain, goneAbort)),
-			"What becomes of its connections and sessions through tcp and udp listeners when their backend is down, drained or removed: keep, drain (they end after gone_after) or abort (they end). Default: what the listener says"),
+			"What becomes of its connections and sessions through tcp and udp listeners when their backend is down, drained or removed: keep, drain (they end after gone_after) or abort (they end, unless the backend is drained by order). Default: what the listener says"),
 		may("gone_after", one(duration("gone_after", minGoneAfter, maxIdle, time.Millisecond)), "How long drain waits. Default: 30s"),
 		may("overflow", overflowKeys(), "Forward to the VIPs of other sites what a site's own pool has nobody for. Default: nothing"),
 		need("backends", dict(siteName(), oneOrMore(backendKeys(), 1, maxBackends), 1, maxSites),

@@ -54,7 +54,7 @@ func udpKeys() *shape {
 			with("clients", one(integer("clients", 64, maxClients)), defaultClients, "How many clients are remembered; one that there is no room for is served and not counted"),
 		), "How fast sessions may begin"),
 		with("offload", one(enum("a lane", offloadNone, offloadKernel)), offloadNone, "kernel: the kernel carries sessions that prove to be worth it, past firewall and sockets; needs Linux 6.6, CAP_BPF and CAP_NET_ADMIN, and sockets carry them where it cannot"),
-		may("backend_gone", one(enum("a policy", goneSilent, goneKeep, goneDrain, goneAbort)), "What becomes of sessions of a backend that is down, drained or removed: silent (one ends when a datagram has had no answer for gone_after, once there is another backend), keep, drain (all end after gone_after) or abort (all end). Default: silent"),
+		may("backend_gone", one(enum("a policy", goneSilent, goneKeep, goneDrain, goneAbort)), "What becomes of sessions of a backend that is down, drained or removed: silent (one ends when a datagram has had no answer for gone_after, once there is another backend), keep, drain (all end after gone_after) or abort (all end; of a backend that is drained by order, as with silent). Default: silent"),
 		may("gone_after", one(duration("gone_after", minGoneAfter, maxIdle, time.Millisecond)), "How long silent and drain wait. Default: 2s for silent, 30s for drain"),
 		may("quic", object(
 			need("length", one(integer("length", 2, 20)), "The length of the servers' connection IDs, in bytes"),
@@ -131,9 +131,7 @@ func (b *builder) buildUDPGone(l *UDPListener, at *value) {
 	case goneDrain:
 		l.GoneAfter = cmp.Or(l.GoneAfter, defaultGoneAfter)
 	default:
-		if at.given("gone_after") && at.sound("backend_gone") {
-			b.refuse(at.entry("gone_after"), refuse("says nothing with backend_gone: %s, which waits for nothing: leave it out", l.BackendGone))
-		}
+		b.checkGoneAfter(at, l.BackendGone)
 	}
 }
 

@@ -18,7 +18,7 @@ const (
 	GoneSilent Gone = iota
 	GoneKeep        // it goes on
 	GoneDrain       // it goes on for GoneAfter
-	GoneAbort       // it ends
+	GoneAbort       // it ends; of a backend that is drained, as GoneSilent has it
 )
 
 // Defaults of GoneAfter, for GoneSilent and for GoneDrain.
@@ -30,13 +30,23 @@ const (
 // ends reports whether sessions end without their client's doing.
 func (g Gone) ends() bool { return g == GoneDrain || g == GoneAbort }
 
+// of is the policy for a backend that is gone. A drain lets what there is finish, so it is not for GoneAbort; a session has no end of
+// its own, so silence ends it.
+func (g Gone) of(drained bool) Gone {
+	if g == GoneAbort && drained {
+		return GoneSilent
+	}
+	return g
+}
+
 // forsaken reports whether a session has to be given another backend if there is one.
 func (s *shard) forsaken(x *session, set *Listener) bool {
-	if x.waiting == 0 || set.BackendGone != GoneSilent || s.now-x.waiting < int64(set.GoneAfter) || s.stopping != 0 {
+	if x.waiting == 0 || set.BackendGone.of(true) != GoneSilent || s.now-x.waiting < int64(set.GoneAfter) || s.stopping != 0 {
 		return false
 	}
 	s.server.registry.Load() // refreshes what Gone tells
-	return x.backend.Gone()
+	gone, drained := x.backend.GoneFor()
+	return gone > 0 && set.BackendGone.of(drained) == GoneSilent
 }
 
 // elsewhere ends a session that is forsaken, and begins another one for its client. Where nobody else is left it
@@ -69,16 +79,14 @@ func (s *shard) elsewhere(x *session, set *Listener, wanted netip.AddrPort) *ses
 // client's address is new: who merely drains keeps it. One that is down gets nothing that is new to this node, unless its sessions are
 // kept in any case.
 func (l *Listener) led(b *forward.Backend) bool {
-	gone := b.GoneFor()
+	gone, drained := b.GoneFor()
 	switch {
 	case gone == 0 || l.BackendGone == GoneKeep:
 		return true
-	case !b.Drained():
+	case !drained:
 		return false
-	case l.BackendGone == GoneDrain:
-		return gone < l.GoneAfter
 	}
-	return l.BackendGone != GoneAbort
+	return l.BackendGone != GoneDrain || gone < l.GoneAfter
 }
 
 // endTurn is how many sessions end, or go back to their sockets, before datagrams get their turn.
@@ -93,7 +101,7 @@ func (s *shard) judge(at *socket, set *Listener) int64 {
 	s.server.registry.Load() // refreshes what Gone tells
 	next, turn := s.now+int64(housekeeping), endTurn
 	for _, c := range at.crowds {
-		gone := c.backend.GoneFor()
+		gone, drained := c.backend.GoneFor()
 		if gone == 0 {
 			continue
 		}
@@ -107,7 +115,10 @@ func (s *shard) judge(at *socket, set *Listener) int64 {
 			next = min(next, s.now+int64(wait))
 			continue
 		}
-		for ; set.BackendGone.ends() && c.carried != nil; turn-- {
+		if !set.BackendGone.of(drained).ends() {
+			continue
+		}
+		for ; c.carried != nil; turn-- {
 			if turn == 0 {
 				return s.now
 			}

@@ -73,33 +73,41 @@ func (f *fixture) expire() {
 func TestGone(t *testing.T) {
 	const soon, never = time.Nanosecond, time.Hour
 	for _, tt := range []struct {
-		name   string
-		policy Gone
-		after  time.Duration
-		mute   bool
-		alone  bool   // nobody else is left
-		want   string // who answers then; "" = nobody, and the session is the same
+		name    string
+		policy  Gone
+		after   time.Duration
+		mute    bool
+		alone   bool   // nobody else is left
+		want    string // who answers then; "" = nobody, and the session is the same
+		drained bool
 	}{
-		{"silent, mute", GoneSilent, soon, true, false, "b:"},
-		{"silent, mute, not yet", GoneSilent, never, true, false, ""},
-		{"silent, answers", GoneSilent, soon, false, false, "a:"},
-		{"silent, mute, nobody else", GoneSilent, soon, true, true, ""},
-		{"keep, mute", GoneKeep, soon, true, false, ""},
-		{"keep, answers", GoneKeep, soon, false, false, "a:"},
-		{"drain, answers", GoneDrain, soon, false, false, "b:"},
-		{"drain, answers, not yet", GoneDrain, never, false, false, "a:"},
-		{"abort, answers", GoneAbort, never, false, false, "b:"},
+		{"silent, mute", GoneSilent, soon, true, false, "b:", false},
+		{"silent, mute, not yet", GoneSilent, never, true, false, "", false},
+		{"silent, answers", GoneSilent, soon, false, false, "a:", false},
+		{"silent, mute, nobody else", GoneSilent, soon, true, true, "", false},
+		{"keep, mute", GoneKeep, soon, true, false, "", false},
+		{"keep, answers", GoneKeep, soon, false, false, "a:", false},
+		{"drain, answers", GoneDrain, soon, false, false, "b:", false},
+		{"drain, answers, not yet", GoneDrain, never, false, false, "a:", false},
+		{"abort, answers", GoneAbort, never, false, false, "b:", false},
+		{"silent, drained, answers", GoneSilent, soon, false, false, "a:", true},
+		{"silent, drained, mute", GoneSilent, soon, true, false, "b:", true},
+		{"drain, drained, answers", GoneDrain, soon, false, false, "b:", true},
+		{"abort, drained, answers", GoneAbort, soon, false, false, "a:", true},
+		{"abort, drained, mute", GoneAbort, soon, true, false, "b:", true},
+		{"abort, drained, mute, not yet", GoneAbort, never, true, false, "", true},
+		{"keep, drained, mute", GoneKeep, soon, true, false, "", true},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			a := mutableBackend(t, "a:")
 			f := start(t, Listener{Responses: AnyResponses, BackendGone: tt.policy, GoneAfter: tt.after}, a.address)
 			c := dial(t, f.addr)
 			ask(t, c, "x")
-			if tt.alone {
-				f.pools.publishOut(a.address)
-			} else {
-				f.pools.publishOut(a.address, backend(t, "b:", 1))
+			out, others := forward.Member{Address: a.address, Weight: 1, Drained: tt.drained}, []netip.AddrPort(nil)
+			if !tt.alone {
+				others = append(others, backend(t, "b:", 1))
 			}
+			f.pools.publishWith(out, others...)
 			a.mute.Store(tt.mute)
 			f.expire()
 			f.expire() // the end of a drain may be later than the first look
@@ -180,7 +188,7 @@ func TestQUICElsewhere(t *testing.T) {
 		{"drained, drain", GoneDrain, 0, drained, 'a'},
 		{"drained, drain is over", GoneDrain, time.Nanosecond, drained, 'b'},
 		{"drained, keep", GoneKeep, 0, drained, 'a'},
-		{"drained, abort", GoneAbort, 0, drained, 'b'},
+		{"drained, abort", GoneAbort, 0, drained, 'a'},
 		{"down", GoneSilent, 0, down, 'b'},
 		{"down, drain", GoneDrain, 0, down, 'b'},
 		{"down, keep", GoneKeep, 0, down, 'a'},
