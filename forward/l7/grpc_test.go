@@ -160,6 +160,7 @@ func TestGRPC(t *testing.T) {
 					wg.Go(func() { callAll(t, c) })
 				}
 				wg.Wait()
+				callEmpty(t, c)
 				callHanging(t, c, e)
 				until(t, "all leases have ended", func() bool { return f.registry.Snapshot()[1].InFlight == 0 })
 			})
@@ -238,6 +239,25 @@ func callAll(t *testing.T, c *grpc.ClientConn) {
 	s.SendMsg(wrapperspb.Bytes([]byte("fail")))
 	if err := s.RecvMsg(out); status.Code(err) != codes.Aborted {
 		t.Errorf("both: got %v, want what it was told to", err)
+	}
+}
+
+// callEmpty begins streams and says nothing: a server knows the end of what a client says by a DATA frame.
+func callEmpty(t *testing.T, c *grpc.ClientConn) {
+	for range 10 { // the end comes with the head, or later
+		if t.Failed() {
+			return
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		s, err := c.NewStream(ctx, &grpc.StreamDesc{ServerStreams: true, ClientStreams: true}, "/test.Echo/Both")
+		if err == nil {
+			s.CloseSend()
+			err = s.RecvMsg(new(bytesValue))
+		}
+		if !errors.Is(err, io.EOF) {
+			t.Errorf("empty stream: got %v, want its end", err)
+		}
+		cancel()
 	}
 }
 

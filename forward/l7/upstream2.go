@@ -56,7 +56,13 @@ func (u *upstream2) send(w *work) trouble {
 	if w.pump == nil && !websocket {
 		m.Data, m.End = w.body, true
 	}
+	// Servers of gRPC know the end of what a client says by a DATA frame alone, as its protocol demands.
+	empty := m.End && len(m.Data) == 0 && w.speaksGRPC()
+	m.End = m.End && !empty
 	s, err := u.peer.conn.Start(m, w.req.head, within)
+	if err == nil && empty {
+		err = s.Send(h2.Message{End: true}, within)
+	}
 	if s != nil {
 		u.stream.Store(s)
 		if u.stopped.Load() {
