@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"net/http"
+	"slices"
 	"strconv"
 
 	"github.com/pharos-lb/pharos/forward/l7/h2"
@@ -125,6 +126,8 @@ func (r *response) asUpgrade(w *work) {
 			key = w.req.fields[i].value
 		}
 	}
+	// One that the backend has sent is for a key of its own making: in HTTP/2 there are none (RFC 8441, 5).
+	r.fields = slices.DeleteFunc(r.fields, func(f field) bool { return is(f.name, "sec-websocket-accept") })
 	r.status, r.line = 101, []byte("101 Switching Protocols")
 	r.upgrade, r.upgrades, r.protocol = true, 1, w.upgrade
 	if len(r.fields) < maxFields {

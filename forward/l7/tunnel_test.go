@@ -121,3 +121,16 @@ func TestTunnelLog(t *testing.T) {
 		t.Errorf("%d lines name the user agent, want %d:\n%s", n, tunnels, data)
 	}
 }
+
+// TestOneProof: what a backend says over HTTP/2 of a key that it made itself is no answer to the client's.
+func TestOneProof(t *testing.T) {
+	key := []byte("dGhlIHNhbXBsZSBub25jZQ==")
+	w := &work{upgrade: []byte("websocket")}
+	w.req.fields = []field{{name: []byte("sec-websocket-key"), value: key}}
+	r := &response{status: 200}
+	r.fields = []field{{name: []byte("sec-websocket-accept"), value: []byte("of another key")}, {name: []byte("x"), value: []byte("y")}}
+	r.asUpgrade(w)
+	if len(r.fields) != 2 || !r.proves(key) {
+		t.Errorf("got %d fields, want x and one proof for the client's key", len(r.fields))
+	}
+}
