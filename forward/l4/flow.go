@@ -59,6 +59,7 @@ type end struct {
 	readable bool // a read may find something
 	writable bool // a write may find room
 	hup      bool // its end has been announced: read until there
+	muted    bool // is readable, and epoll does not say so again
 	eof      bool // read to its end
 	shut     bool // its end has been passed on to it
 	wrote    bool // has been written to

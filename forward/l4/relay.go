@@ -39,15 +39,21 @@ func (s *shard) relay(f *flow) {
 // move carries bytes from src to dst until one of them has to be waited for, or
 // its turn is over: then it reports true. On a failure it ends the flow.
 func (s *shard) move(f *flow, src, dst *end, down bool) bool {
-	for range turn {
+	for i := range turn {
 		if !dst.empty() {
 			if !dst.writable {
+				if i == 0 {
+					s.mute(f, src, down)
+				}
 				return false
 			}
 			if !s.flush(f, dst, !down) {
 				return false
 			}
 			continue
+		}
+		if src.muted {
+			s.unmute(f, src, down)
 		}
 		if src.eof {
 			s.passEnd(dst)
@@ -68,6 +74,23 @@ func (s *shard) move(f *flow, src, dst *end, down bool) bool {
 		}
 	}
 	return true
+}
+
+// mute has epoll say no more that src has something to read, which is known and cannot be moved
+// yet: each segment that comes would wake the shard for nothing. Its end, a reset, and room
+// to write are still told.
+func (s *shard) mute(f *flow, src *end, server bool) {
+	if src.readable && !src.hup && !src.muted {
+		src.muted = s.Rename(src.fd, edges&^unix.EPOLLIN, f.token(server)) == 0
+	}
+}
+
+// unmute ends mute, before src is read again: what comes after that read is an event.
+func (s *shard) unmute(f *flow, src *end, server bool) {
+	src.muted = false
+	if errno := s.Rename(src.fd, edges, f.token(server)); errno != 0 {
+		s.server.log.Error("a connection cannot be watched", "error", errno)
+	}
 }
 
 // passEnd passes the end of the other connection on to dst. If dst has ended as well both are
