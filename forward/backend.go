@@ -155,7 +155,7 @@ func (b *Backend) Tell(ok bool) {
 
 // open opens a connection and makes of it what via asks for.
 func (b *Backend) open(ctx context.Context, via *Via, client *Client, terms Terms) (*Stream, error) {
-	d := net.Dialer{Timeout: terms.Connect}
+	d := net.Dialer{Timeout: terms.Connect, Control: b.registry.leaveRoom}
 	d.SetMultipathTCP(false)
 	secure := via.TLS()
 	if secure {

@@ -363,11 +363,17 @@ func (s *socket[S]) stop() {
 func (f *Front[S]) accept(ctx context.Context, s *socket[S]) {
 	defer func() { _ = s.listener.Close() }()
 	backoff := time.Millisecond
+	room := false
+	look := func(fd uintptr) { room = f.intake.Room(int(fd)) }
 	for {
 		conn, err := s.listener.AcceptTCP()
 		if err == nil {
 			backoff = time.Millisecond
-			f.admit(ctx, s, conn)
+			stream := NewStream(conn)
+			if room = true; stream.raw != nil {
+				_ = stream.raw.Control(look)
+			}
+			f.admit(ctx, s, stream, room)
 			continue
 		}
 		if s.removed.Load() || errors.Is(err, net.ErrClosed) {
@@ -384,22 +390,21 @@ func (f *Front[S]) accept(ctx context.Context, s *socket[S]) {
 	}
 }
 
-// admit serves conn on a goroutine of its own unless there are too many.
-func (f *Front[S]) admit(ctx context.Context, s *socket[S], conn *net.TCPConn) {
+// admit serves a connection on a goroutine of its own unless there are too many, or no room for its descriptor.
+func (f *Front[S]) admit(ctx context.Context, s *socket[S], stream *Stream, room bool) {
 	most := f.maxConns
 	if most == 0 {
 		most = f.intake.Connections()
 	}
-	if f.active.Add(1) > most || !f.intake.Take() {
+	if f.active.Add(1) > most || !room || !f.intake.Take() {
 		f.active.Add(-1)
 		f.refused.Add(1)
-		_ = conn.SetLinger(0) // no lingering state for what we refuse
-		_ = conn.Close()
+		stream.Abort() // no lingering state for what we refuse
 		return
 	}
 	id := f.accepted.Add(1)
 	s.begun.Add(1)
-	c := &Conn[S]{Stream: NewStream(conn), ID: id, front: f, socket: s}
+	c := &Conn[S]{Stream: stream, ID: id, front: f, socket: s}
 	f.mu.Lock()
 	f.conns[c] = struct{}{}
 	if ctx.Err() != nil { // accepted in the farewell, after join has cut the rest

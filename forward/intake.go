@@ -9,10 +9,14 @@ import (
 // An Intake bounds what all listeners of a node take. It may be changed at any time, and used
 // by any number of goroutines.
 type Intake struct {
-	start time.Time // immutable
-	most  atomic.Int64
-	rate  atomic.Pointer[Meter]
+	// Immutable.
+	start       time.Time
+	descriptors int // the first number that Room refuses; 0 = none
 
+	most atomic.Int64
+	rate atomic.Pointer[Meter]
+
+	short    atomic.Uint64 // descriptors that Room has refused
 	sessions atomic.Pointer[Meter]
 }
 

@@ -9,7 +9,7 @@ type collector struct{ registry *Registry }
 // The descriptions are built per scrape rather than kept in globals.
 type descriptions struct {
 	inFlight, idle, active, share, leases, connects, failures, reuses, stale, dropped, outcomes *prometheus.Desc
-	ejected, ejections, held, latency, queue, refused, overflowed, zoned                        *prometheus.Desc
+	ejected, ejections, held, latency, queue, refused, overflowed, zoned, short                 *prometheus.Desc
 }
 
 func describe() descriptions {
@@ -37,6 +37,8 @@ func describe() descriptions {
 		queue:     prometheus.NewDesc("pharos_forward_queued_leases", "Units of work that wait for a backend below its limit.", []string{"service"}, nil),
 		overflowed: prometheus.NewDesc("pharos_forward_overflowed_leases_total",
 			"Units of work that the pool had nobody for, and that went to another site's VIP.", []string{"service"}, nil),
+		short: prometheus.NewDesc("pharos_forward_refused_descriptors_total",
+			"Connections, sessions and pipes that did not come to be because their descriptor is kept for the rest of the node.", nil, nil),
 		zoned: prometheus.NewDesc("pharos_forward_zone_leases_total",
 			"Units of work given to backends in this node's availability zone (own), and in others (other).", []string{"service", "zone"}, nil),
 		refused: prometheus.NewDesc("pharos_forward_limited_total",
@@ -47,7 +49,7 @@ func describe() descriptions {
 func (d descriptions) all() []*prometheus.Desc {
 	return []*prometheus.Desc{
 		d.inFlight, d.idle, d.active, d.share, d.leases, d.connects, d.failures, d.reuses, d.stale, d.dropped, d.outcomes,
-		d.ejected, d.ejections, d.held, d.latency, d.queue, d.refused, d.overflowed, d.zoned,
+		d.ejected, d.ejections, d.held, d.latency, d.queue, d.refused, d.overflowed, d.zoned, d.short,
 	}
 }
 
@@ -61,6 +63,7 @@ func (c collector) Describe(ch chan<- *prometheus.Desc) {
 // Collect implements prometheus.Collector.
 func (c collector) Collect(ch chan<- prometheus.Metric) {
 	d := describe()
+	ch <- prometheus.MustNewConstMetric(d.short, prometheus.CounterValue, float64(c.registry.intake.short.Load()))
 	for _, s := range c.registry.Snapshot() {
 		backend := s.Address.String()
 		send := func(desc *prometheus.Desc, kind prometheus.ValueType, value float64, more ...string) {

@@ -96,7 +96,7 @@ func New(opts Options) (*Registry, error) {
 		backends: make(map[identity]*Backend),
 		groups:   make(map[string]*group),
 	}
-	r.intake.start = r.start
+	r.intake.start, r.intake.descriptors = r.start, descriptorLimit()
 	r.intake.Set(0, 0)
 	if opts.Registerer != nil {
 		if err := opts.Registerer.Register(collector{r}); err != nil {

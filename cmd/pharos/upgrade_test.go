@@ -37,6 +37,7 @@ type upgradeRig struct {
 
 	web, echo                   netip.AddrPort // backends
 	http, tcp, dns, bgp, gossip int            // ports of the node
+	files                       int            // how many it may have open; 0 = as many as this process
 	secureRig
 }
 
@@ -174,8 +175,14 @@ func (r *upgradeRig) write(text string) {
 // start runs the node and waits until it serves. env is added to its environment.
 func (r *upgradeRig) start(env ...string) {
 	r.t.Helper()
-	cmd := exec.Command(r.binary, "run", "--config", filepath.Join(r.dir, "p.yaml"), "--node", "n1",
-		"--state-dir", filepath.Join(r.dir, "state"), "--socket", r.socket)
+	args := []string{
+		r.binary, "run", "--config", filepath.Join(r.dir, "p.yaml"), "--node", "n1",
+		"--state-dir", filepath.Join(r.dir, "state"), "--socket", r.socket,
+	}
+	if r.files > 0 {
+		args = append([]string{"sh", "-c", fmt.Sprintf(`ulimit -n %d; exec "$@"`, r.files), "sh"}, args...)
+	}
+	cmd := exec.Command(args[0], args[1:]...)
 	cmd.Env = append(os.Environ(), env...)
 	cmd.Stdout, cmd.Stderr = r.logFile(), r.logFile()
 	if err := cmd.Start(); err != nil {

@@ -10,6 +10,7 @@ const (
 	dropNone          drop = iota
 	dropTooMany            // MaxConns
 	dropListenerFull       // Limits.Connections
+	dropDescriptors        // all that are not kept for the rest of the node are in use
 	dropServiceFull        // Limits.ServiceConnections
 	dropServiceRate        // the rate of its service (forward.Limit)
 	dropRate               // Limits.Rate
@@ -39,8 +40,8 @@ const (
 )
 
 var dropTexts = [dropCount]string{
-	"", "max_connections", "listener_connections", "service_connections", "service_rate", "rate", "node_rate", "client_connections",
-	"client_rate", "local", "proxy_timeout", "proxy_invalid", "proxy_cut", "proxy_spoofed", "hello_timeout", "hello_invalid",
+	"", "max_connections", "listener_connections", "descriptors", "service_connections", "service_rate", "rate", "node_rate", "client_connections", "client_rate",
+	"local", "proxy_timeout", "proxy_invalid", "proxy_cut", "proxy_spoofed", "hello_timeout", "hello_invalid",
 	"hello_cut", "no_route", "client_gone", "queue", "no_backend", "connect_failed", "idle", "lifetime", "backend_gone",
 	"client_lost", "backend_lost", "drain",
 }

@@ -50,6 +50,11 @@ func (s *shard) accept(l *listening) {
 func (s *shard) admit(b *binding, fd int32, sa *rawAddr) {
 	set := b.settings.Load()
 	m := s.server.metrics
+	if !s.server.intake.Room(int(fd)) {
+		m.drop(dropDescriptors)
+		reset(fd)
+		return
+	}
 	if m.active.Add(1) > s.server.maxConns() {
 		m.active.Add(-1)
 		m.drop(dropTooMany)
@@ -216,6 +221,9 @@ func (s *shard) begin(f *flow) bool {
 	case unix.EINPROGRESS:
 		s.sooner(f, s.now+int64(f.set.Connect))
 		return true
+	case unix.EMFILE: // no backend's fault, and the same with the next
+		s.abandon(f, dropDescriptors)
+		return true
 	}
 	s.failed(f, errno)
 	return false
@@ -268,6 +276,10 @@ func (s *shard) connect(f *flow) (int32, unix.Errno) {
 	fd, errno := socket(family, unix.SOCK_STREAM)
 	if errno != 0 {
 		return -1, errno
+	}
+	if !s.server.intake.Room(int(fd)) {
+		closeFD(fd)
+		return -1, unix.EMFILE
 	}
 	if f.set.fromElsewhere() && !f.backend.Elsewhere() {
 		if errno := f.set.bindSource(fd, f.peer, address.Addr()); errno != 0 {

@@ -22,6 +22,7 @@ type pipes struct {
 	free []*pipe
 	lent int
 	used bool // since the last housekeeping
+	room func(fd int) bool
 }
 
 // lend gives an end a pipe if it has none. It reports whether it has one now.
@@ -41,6 +42,11 @@ func (p *pipes) lend(e *end) bool {
 	}
 	var fds [2]int
 	if unix.Pipe2(fds[:], unix.O_NONBLOCK|unix.O_CLOEXEC) != nil {
+		return false
+	}
+	if !p.room(max(fds[0], fds[1])) {
+		unix.Close(fds[0])
+		unix.Close(fds[1])
 		return false
 	}
 	size, err := unix.FcntlInt(uintptr(fds[1]), unix.F_SETPIPE_SZ, pipeSize)

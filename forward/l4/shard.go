@@ -68,7 +68,7 @@ func newShard(s *Server) (*shard, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &shard{Loop: l, server: s, listeners: make(map[int32]*listening)}, nil
+	return &shard{Loop: l, server: s, listeners: make(map[int32]*listening), pipes: pipes{room: s.intake.Room}}, nil
 }
 
 func (s *shard) close() {

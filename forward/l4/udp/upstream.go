@@ -112,6 +112,10 @@ func (s *shard) connect(x *session) error {
 	if errno != 0 {
 		return errno
 	}
+	if !s.server.registry.Intake().Room(int(fd)) {
+		unix.Close(int(fd))
+		return unix.EMFILE
+	}
 	var sa kernel.RawAddr
 	size := kernel.Sockaddr(&sa, address, false)
 	if _, _, errno = unix.RawSyscall(unix.SYS_CONNECT, fd, uintptr(unsafe.Pointer(&sa)), uintptr(size)); errno == 0 {
