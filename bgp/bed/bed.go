@@ -44,6 +44,14 @@ func New(t testing.TB) *Bed {
 	return &Bed{t: t, id: fmt.Sprintf("pb%d-%d", os.Getpid(), beds.Add(1))}
 }
 
+// Cores checks that this machine has so many.
+func Cores(t testing.TB, n int) {
+	t.Helper()
+	if have := runtime.NumCPU(); have < n {
+		missing(t, fmt.Sprintf("%d cores are needed, there are %d", n, have))
+	}
+}
+
 // missing skips the test, or fails it where nothing may be skipped.
 func missing(t testing.TB, why string) {
 	t.Helper()

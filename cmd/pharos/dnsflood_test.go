@@ -13,6 +13,7 @@ import (
 	"time"
 	"unsafe"
 
+	"github.com/pharos-lb/pharos/bgp/bed"
 	"golang.org/x/sys/unix"
 )
 
@@ -38,9 +39,7 @@ const floodFor = 10 * time.Second
 // TestDNSFlood: on one core, which the DNS thread has before everybody else, more queries than it can answer take nothing from the
 // other tiers that they need: checks go on, BFD and BGP keep their sessions. What is too much is dropped and counted.
 func TestDNSFlood(t *testing.T) {
-	if runtime.NumCPU() < 2 {
-		t.Skip("a second core is needed for the flood")
-	}
+	bed.Cores(t, 2) // one is for the flood
 	n := newVIPNode(t)
 	n.writeText(drownedConfig)
 	var zone strings.Builder

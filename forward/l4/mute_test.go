@@ -42,13 +42,19 @@ func TestAnswerAfterFull(t *testing.T) {
 			}
 		}
 	})
-	c := dial(t, start(t, Options{}, behind).addr)
+	f := start(t, Options{Shards: 1}, behind)
+	c := dial(t, f.addr)
 	one := make([]byte, 1)
 	for range rounds {
 		n := <-full
 		if n < 1<<20 {
 			t.Fatalf("full after %d bytes", n)
 		}
+		f.inside(func(_ *shard, flows []*flow) {
+			if len(flows) != 1 || !flows[0].server.muted {
+				t.Error("what comes while there is no room wakes the shard")
+			}
+		})
 		if _, err := io.CopyN(io.Discard, c, int64(n)); err != nil {
 			t.Fatal(err)
 		}
