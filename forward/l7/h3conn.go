@@ -39,6 +39,17 @@ func (f *front3) accept() {
 	}
 }
 
+// newEnds3 are the ends of a client's connection.
+func newEnds3(c *quic.Conn) *ends {
+	e := &ends{peer: addrPort(c.RemoteAddr()), local: addrPort(c.LocalAddr()), secure: true}
+	e.from = e.peer.Addr().AppendTo(nil)
+	e.to = e.local.AppendTo(nil)
+	e.whom.Source, e.whom.Destination = e.peer, e.local
+	state := c.ConnectionState().TLS
+	e.whom.Authority, e.whom.ALPN = state.ServerName, http3.NextProtoH3
+	return e
+}
+
 // converse serves a connection until it ends.
 func (f *front3) converse(c *quic.Conn) {
 	link, ok := c.Context().Value(link3Key{}).(*link3)
@@ -52,6 +63,8 @@ func (f *front3) converse(c *quic.Conn) {
 		_ = c.CloseWithError(quic.ApplicationErrorCode(http3.ErrCodeInternalError), "")
 		return
 	}
+	f.links.Store(link, struct{}{})
+	defer f.links.Delete(link)
 	var parts sync.WaitGroup
 	defer parts.Wait()
 	parts.Go(func() {
@@ -149,7 +162,21 @@ func (f *front3) side(l *link3, talk *http3.RawServerConn, s *quic.ReceiveStream
 // count counts something that a client has done, and ends its connection if too much was in vain.
 func (f *front3) count(l *link3, vain bool) {
 	if l.conn.Context().Err() == nil && l.tally.add(vain, time.Now()) {
-		f.server.metrics.floods3.Add(1)
-		_ = l.conn.CloseWithError(quic.ApplicationErrorCode(http3.ErrCodeExcessiveLoad), "too much came to nothing")
+		f.dismiss(l)
 	}
+}
+
+// weigh ends the connections over which too much came that was of no use.
+func (f *front3) weigh(now time.Time) {
+	for key := range f.links.Range {
+		if l := key.(*link3); l.conn.Context().Err() == nil && l.scale.weigh(l.conn.ConnectionStats(), now) {
+			f.dismiss(l)
+		}
+	}
+}
+
+// dismiss ends a connection that has made work for nothing.
+func (f *front3) dismiss(l *link3) {
+	f.server.metrics.floods3.Add(1)
+	_ = l.conn.CloseWithError(quic.ApplicationErrorCode(http3.ErrCodeExcessiveLoad), "too much came to nothing")
 }

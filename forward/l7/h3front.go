@@ -52,6 +52,7 @@ type front3 struct {
 	leave    context.CancelFunc // ends here: connections are to go elsewhere
 	present  context.Context
 	end      context.CancelFunc // ends present, and here: they are closed
+	links    sync.Map           // *link3 of those that are served
 
 	// fronts3.mu guards the rest, until it is started.
 	started   bool
@@ -68,6 +69,7 @@ type link3 struct {
 	ends *ends
 
 	tally tally3
+	scale scale3
 
 	mu      sync.Mutex                 // guards the rest
 	awaited map[quic.StreamID]struct{} // streams on which the head of a request has not come yet
@@ -189,17 +191,6 @@ func bindUDP(address netip.AddrPort, alone bool) (*net.UDPConn, error) {
 	return c.(*net.UDPConn), nil
 }
 
-// newEnds3 are the ends of a client's connection.
-func newEnds3(c *quic.Conn) *ends {
-	e := &ends{peer: addrPort(c.RemoteAddr()), local: addrPort(c.LocalAddr()), secure: true}
-	e.from = e.peer.Addr().AppendTo(nil)
-	e.to = e.local.AppendTo(nil)
-	e.whom.Source, e.whom.Destination = e.peer, e.local
-	state := c.ConnectionState().TLS
-	e.whom.Authority, e.whom.ALPN = state.ServerName, http3.NextProtoH3
-	return e
-}
-
 // admit counts a connection, or refuses it.
 func (f *front3) admit(ctx context.Context, info *quic.ClientInfo) (context.Context, error) {
 	m := f.server.metrics
@@ -287,11 +278,15 @@ func (f *front3) serve(rw http.ResponseWriter, r *http.Request) {
 		panic(http.ErrAbortHandler)
 	}
 	l.arrived(r.Body.(interface{ StreamID() quic.StreamID }).StreamID())
+	l.scale.take(maxHead3)
 	_ = rw.(deadliner).SetReadDeadline(time.Time{}) // which was that of the head
 	d := &stream3{front: f, link: l, rw: rw, r: r}
 	w := f.server.beginWith(f.settings.Load(), d, l.ends)
 	w.shard = uint32(l.ends.peer.Port())
 	d.request(r.Context(), w)
+	if d.unread() { // as much may be on its way, and is thrown away
+		l.scale.take(streamWindow3 / 2)
+	}
 	w.finish()
 	w.free()
 	tunnel := d.key != nil && d.began
@@ -448,13 +443,14 @@ func (fs *fronts3) close() {
 	fs.fronts = nil
 }
 
-// tend looks whether a process before this one has ended.
-func (fs *fronts3) tend() {
+// tend looks whether a process before this one has ended, and for clients that send what is of no use.
+func (fs *fronts3) tend(now time.Time) {
 	fs.mu.Lock()
 	defer fs.mu.Unlock()
 	for _, f := range fs.fronts {
 		if f.started {
 			fs.groups.tend(f.asked, f.conn)
+			f.weigh(now)
 		}
 	}
 }

@@ -36,6 +36,8 @@ type stream3 struct {
 	vain    bool // the client has made work for nothing
 	unhold  func() bool
 	first   []byte // of the body: what was read to see whether there is one
+	got     int64  // bytes of the body, so far
+	over    bool   // its end has been read
 	buf     *forward.Buffer
 }
 
@@ -152,7 +154,7 @@ func (d *stream3) peek(w *work) (_ fault, ok bool) {
 	}
 	d.buf = forward.NewBuffer()
 	d.readWithin(w.set.times.Body)
-	n, err := d.r.Body.Read(d.buf.Data[:])
+	n, err := d.read(d.buf.Data[:])
 	switch {
 	case n > 0:
 		d.first, w.req.chunked = d.buf.Data[:n], true
@@ -176,6 +178,18 @@ func (d *stream3) readWithin(within time.Duration) {
 	_ = d.rw.(deadliner).SetReadDeadline(time.Now().Add(within))
 }
 
+// read reads some of the body.
+func (d *stream3) read(p []byte) (int, error) {
+	n, err := d.r.Body.Read(p)
+	d.link.scale.take(n)
+	d.got += int64(n)
+	d.over = errors.Is(err, io.EOF)
+	return n, err
+}
+
+// unread reports whether some of the body may still be on its way, or would be.
+func (d *stream3) unread() bool { return !d.over && d.got != d.r.ContentLength }
+
 // collect appends a body of known length.
 func (d *stream3) collect(w *work, n int) (fault, bool) {
 	since, total := time.Now(), n
@@ -186,7 +200,7 @@ func (d *stream3) collect(w *work, n int) (fault, bool) {
 		at := len(w.body)
 		w.body = slices.Grow(w.body, n)[:at+n]
 		d.readWithin(w.set.times.Body)
-		got, err := d.r.Body.Read(w.body[at:])
+		got, err := d.read(w.body[at:])
 		w.body = w.body[:at+got]
 		switch n -= got; {
 		case n == 0 || got > 0 && err == nil:
@@ -212,7 +226,7 @@ func (d *stream3) pump(p *pump) trouble {
 				return troubleClient
 			}
 			var n int
-			n, err = d.r.Body.Read(d.buf.Data[:])
+			n, err = d.read(d.buf.Data[:])
 			payload = d.buf.Data[:n]
 		}
 		if !p.chunked && int64(len(payload)) > p.left {
@@ -421,7 +435,7 @@ func (d *stream3) tunnel(_ context.Context, w *work) {
 	}
 	d.began = true
 	d.hold(nil) // the request's context ends with our side of the stream too, and then the other side goes on
-	end := &quicEnd{stream: stream, buf: forward.NewBuffer()}
+	end := &quicEnd{stream: stream, scale: &d.link.scale, buf: forward.NewBuffer()}
 	t := tunnel{client: end, backend: w.up.far(w), idle: w.set.times.Tunnel, ctx: d.link.conn.Context()}
 	outcome := t.run()
 	w.lease.Backend.Report(outcome)
@@ -434,6 +448,7 @@ func (d *stream3) tunnel(_ context.Context, w *work) {
 // A quicEnd is a stream of HTTP/3.
 type quicEnd struct {
 	stream  *http3.Stream
+	scale   *scale3
 	buf     *forward.Buffer
 	stopped atomic.Bool
 }
@@ -444,6 +459,7 @@ func (e *quicEnd) receive(within time.Duration) ([]byte, error) {
 		return nil, os.ErrDeadlineExceeded
 	}
 	n, err := e.stream.Read(e.buf.Data[:])
+	e.scale.take(n)
 	if n > 0 {
 		return e.buf.Data[:n], nil // an error comes again
 	}

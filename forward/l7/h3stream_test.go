@@ -126,7 +126,7 @@ func TestPump3Bound(t *testing.T) {
 		{"abcd", 3, troubleBody},
 		{"ab", 3, troubleClient},
 	} {
-		d := &stream3{rw: deaf{}, r: &http.Request{Body: io.NopCloser(strings.NewReader(tt.body))}}
+		d := &stream3{link: &link3{}, rw: deaf{}, r: &http.Request{Body: io.NopCloser(strings.NewReader(tt.body))}}
 		s := &sink{}
 		w := &work{set: &settings{gate: newGate(Limits{})}}
 		if got := d.pump(&pump{work: w, left: tt.left, up: s, since: time.Now()}); got != tt.want {

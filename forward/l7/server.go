@@ -367,7 +367,7 @@ func (s *Server) sweep(ctx context.Context) {
 		case now := <-ticker.C:
 			s.registry.Sweep(now)
 			s.carrier.sweep(now)
-			s.fronts3.tend()
+			s.fronts3.tend(now)
 			if ticks++; ticks%meterSweeps == 0 {
 				s.meters.sweep()
 			}
