@@ -17,7 +17,7 @@ BENCH ?= dns l4 l7
 # How many seeds `make sim` plays.
 SEEDS ?= 100000
 
-.PHONY: build demo test race lint fuzz-short bench bench-peers bench-reload sim scale upgrade soak browser generate generate-check tidy clean
+.PHONY: build demo test race lint fuzz-short bench budgets bench-peers bench-reload sim scale upgrade soak browser generate generate-check tidy clean
 
 build: ## bin/pharos
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/pharos ./cmd/pharos
@@ -57,6 +57,9 @@ generate: ## everything that is generated (the geo data, which is last, needs np
 
 generate-check: ## the generated files are current
 	@$(GO) run ./cmd/pharos schema | diff -u docs/pharos.schema.json - || { echo "docs/pharos.schema.json is stale: run make generate"; exit 1; }
+
+budgets: ## the parts of a DNS query that have a budget of processor time, and how long a verdict takes to the answer
+	$(GO) test -short -run '^$$' -bench 'Parse|Lookup|Assemble|Geo|Flip' -benchtime 0.2s ./dnslb
 
 bench-peers: build ## pharos next to other servers, from Debian, on two cores; KEEP=1 writes docs/benchmarks.md
 	@bench/install

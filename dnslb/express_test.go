@@ -3,13 +3,16 @@ package dnslb
 import (
 	"bytes"
 	"encoding/binary"
+	"fmt"
 	"math/rand/v2"
 	"net/netip"
+	"strings"
 	"testing"
 
 	"github.com/miekg/dns"
 
 	"github.com/pharos-lb/pharos/dnslb/wire"
+	"github.com/pharos-lb/pharos/dnslb/zone"
 )
 
 // lanes are two responders of one server, one of which knows the general lane only.
@@ -159,7 +162,11 @@ func TestLanesAgree(t *testing.T) {
 			took := 0
 			const messages = 8_000
 			for range messages {
-				if l.compare(t, q.message(), clients[q.IntN(len(clients))], !q.often(8)) {
+				from := clients[q.IntN(len(clients))]
+				if !q.often(9) {
+					from = netip.AddrPortFrom(from.Addr(), 0)
+				}
+				if l.compare(t, q.message(), from, !q.often(8)) {
 					took++
 				}
 			}
@@ -177,6 +184,11 @@ func TestLanesAgree(t *testing.T) {
 					t.Errorf("responses %v: counted %d, want %d", rcodeSlots[i], got.responses[i].Load(), want.responses[i].Load())
 				}
 			}
+			for i := range want.dropped {
+				if got.dropped[i].Load() != want.dropped[i].Load() {
+					t.Errorf("dropped for %s: counted %d, want %d", dropNames[i], got.dropped[i].Load(), want.dropped[i].Load())
+				}
+			}
 			if got.truncated.Load() != want.truncated.Load() {
 				t.Errorf("truncated: counted %d, want %d", got.truncated.Load(), want.truncated.Load())
 			}
@@ -192,6 +204,60 @@ func TestExpress(t *testing.T) {
 	for name, msg := range commonQueries(t) {
 		if took := l.compare(t, msg, client, false); took == slow[name] {
 			t.Errorf("%s: took the fast lane: %v", name, took)
+		}
+	}
+}
+
+// TestLanesAgreeAtTheEdges: the lanes agree on answers as long as a datagram may be and one octet more, on what belongs to the zone
+// above, and on each letter's case. What fits takes the fast lane.
+func TestLanesAgreeAtTheEdges(t *testing.T) {
+	const letters = "abcdefghijklmnopqrstuvwxyz"
+	const least, most = 150, 250 // octets of a second string
+	var text strings.Builder
+	text.WriteString("@ SOA ns1 root 1 3600 600 86400 60\n@ NS ns.elsewhere.net.\nchild NS ns.elsewhere.net.\nchild DS 1 8 2 " + strings.Repeat("00", 32) + "\n" + letters + " A 192.0.2.1\n")
+	for n := least; n < most; n++ {
+		fmt.Fprintf(&text, "t%d TXT %s %s\n", n, strings.Repeat("x", 250), strings.Repeat("y", n))
+	}
+	set, err := zone.Compile([]zone.Spec{
+		{Name: "example.com.", Master: text.String()},
+		{Name: "child.example.com.", Master: "@ SOA ns1 root 1 3600 600 86400 60\n@ NS ns.elsewhere.net.\n"},
+		{Name: "secret.example.com.", Master: "@ SOA ns1 root 1 3600 600 86400 60\n@ NS ns.elsewhere.net.\n"}, // which the zone above does not know
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := detached(t, Tunables{ECS: true})
+	s.server.zones.Store(serve(set, s.server.board))
+	l := newLanes(s.server)
+	ask := func(m *dns.Msg) bool {
+		t.Helper()
+		msg, err := m.Pack()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return l.compare(t, msg, client, false)
+	}
+	for name, make := range map[string]func(*dns.Msg) *dns.Msg{
+		"plain":  func(m *dns.Msg) *dns.Msg { return m },
+		"EDNS":   func(m *dns.Msg) *dns.Msg { return m.SetEdns0(512, false) },
+		"subnet": func(m *dns.Msg) *dns.Msg { m = withSubnet(m, "46.4.0.0/24"); m.IsEdns0().SetUDPSize(512); return m },
+	} {
+		fit := 0
+		for n := least; n < most; n++ {
+			if ask(make(query(fmt.Sprintf("t%d.example.com.", n), "TXT"))) {
+				fit++
+			}
+		}
+		if fit == 0 || fit == most-least {
+			t.Errorf("%s: %d of %d answers fit: the test misses the edge", name, fit, most-least)
+		}
+	}
+	for _, name := range []string{"child.example.com.", "secret.example.com.", "example.com.", "www.child.example.com.", letters + ".example.com."} {
+		ask(query(name, "DS"))
+	}
+	for i := range letters {
+		if !ask(query(strings.ToUpper(letters[:i+1])+letters[i+1:]+".example.com.", "A")) {
+			t.Errorf("%c: not for the fast lane", letters[i])
 		}
 	}
 }

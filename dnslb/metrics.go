@@ -198,7 +198,12 @@ func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 	counter(m.events, m.tcp.Evicted.Load(), "evicted")
 	counter(m.events, m.tcp.Refused.Load(), "refused")
 	counter(m.events, m.tcp.Crowded.Load(), "crowded")
+	counter(m.events, m.tcp.Short.Load(), "descriptors")
 	counter(m.events, m.tcp.Slow.Load(), "slow")
+	counter(m.events, m.tcp.Stalled.Load(), "stalled")
+	counter(m.events, m.tcp.Idle.Load(), "idle")
+	counter(m.events, m.tcp.Malformed.Load(), "malformed")
+	counter(m.events, m.tcp.Memory.Load(), "memory")
 	counter(m.events, m.tcp.AcceptErrors.Load(), "accept_error")
 	m.mu.Lock()
 	zones, steered := m.zones, m.steered

@@ -65,7 +65,7 @@ func (c *Change) Commit() {
 	c.done = true
 	s := c.server
 	s.tunables.Store(&c.tunables)
-	s.pool.SetLimits(limits(&c.tunables))
+	s.pool.SetLimits(s.limits(&c.tunables))
 	if c.zones != nil {
 		s.SetZones(c.zones)
 	}

@@ -15,6 +15,7 @@ import (
 
 	"github.com/pharos-lb/pharos/dnslb/transport"
 	"github.com/pharos-lb/pharos/dnslb/zone"
+	"github.com/pharos-lb/pharos/internal/descriptors"
 	"github.com/pharos-lb/pharos/internal/steer"
 )
 
@@ -73,7 +74,7 @@ func New(o Options) (*Server, error) {
 	}
 	s.tunables.Store(&o.Tunables)
 	s.zones.Store(serve(new(zone.Set), s.board))
-	s.pool, err = transport.NewPool(limits(&o.Tunables), &s.metrics.tcp, o.Sockets, func() transport.Responder {
+	s.pool, err = transport.NewPool(s.limits(&o.Tunables), &s.metrics.tcp, o.Sockets, func() transport.Responder {
 		return newResponder(s, s.metrics.socket(nil))
 	})
 	if err != nil {
@@ -107,8 +108,15 @@ func (s *Server) open(listen []netip.AddrPort, shared bool) (err error) {
 	return nil
 }
 
-func limits(t *Tunables) transport.Limits {
-	return transport.Limits{Connections: t.TCPMax, Idle: t.TCPIdle}
+// limits bound the TCP connections by the options, and by the descriptors of the process.
+func (s *Server) limits(t *Tunables) transport.Limits {
+	l := transport.Limits{Connections: t.TCPMax, Idle: t.TCPIdle, Descriptors: descriptors.DNS()}
+	if most := descriptors.Connections(); most > 0 && most < l.Connections {
+		l.Connections = most
+		s.log.Warn("fewer dns connections over tcp than tcp_max", "connections", most, "tcp_max", t.TCPMax,
+			"descriptors", descriptors.All(), "hint", "raise the limit of open files (LimitNOFILE) to twice tcp_max, or lower tcp_max")
+	}
+	return l
 }
 
 // SetZones replaces the zones. Queries in hand keep the old ones to their end.

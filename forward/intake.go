@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"sync/atomic"
 	"time"
+
+	"github.com/pharos-lb/pharos/internal/descriptors"
 )
 
 // An Intake bounds what all listeners of a node take. It may be changed at any time, and used
@@ -11,7 +13,7 @@ import (
 type Intake struct {
 	// Immutable.
 	start       time.Time
-	descriptors int // the first number that Room refuses; 0 = none
+	descriptors descriptors.Bound // of those that Room lets stay
 
 	most atomic.Int64
 	rate atomic.Pointer[Meter]

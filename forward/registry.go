@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/pharos-lb/pharos/internal/descriptors"
 )
 
 // Defaults and limits of Options.
@@ -96,7 +98,7 @@ func New(opts Options) (*Registry, error) {
 		backends: make(map[identity]*Backend),
 		groups:   make(map[string]*group),
 	}
-	r.intake.start, r.intake.descriptors = r.start, descriptorLimit()
+	r.intake.start, r.intake.descriptors = r.start, descriptors.Forwarding()
 	r.intake.Set(0, 0)
 	if opts.Registerer != nil {
 		if err := opts.Registerer.Register(collector{r}); err != nil {

@@ -58,6 +58,26 @@ zone:
     module: mod-geoip/geo
 `
 
+// knotPlain is Knot with nothing to do for other names.
+const knotPlain = `
+server:
+    listen: 127.8.0.1@5398
+    rundir: "%[1]s/knot/plain"
+    udp-workers: 1
+    tcp-workers: 1
+    background-workers: 1
+log:
+  - target: stderr
+    any: warning
+database:
+    storage: "%[1]s/knot/plain/db"
+zone:
+  - domain: bench.test
+    file: "%[1]s/zone"
+    zonefile-sync: -1
+    journal-content: none
+`
+
 const nsdConfig = `
 server:
     ip-address: 127.8.0.1@5394

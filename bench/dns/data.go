@@ -28,7 +28,7 @@ func prepare(dir string) error {
 	if err := os.Chmod(dir, 0o755); err != nil { // some servers drop root
 		return err
 	}
-	for _, d := range []string{"gdnsd/zones", "gdnsd/run", "gdnsd/state", "knot/db", "nsd", "pdns", "bind"} {
+	for _, d := range []string{"gdnsd/zones", "gdnsd/run", "gdnsd/state", "knot/db", "knot/plain/db", "nsd", "pdns", "bind"} {
 		if err := os.MkdirAll(filepath.Join(dir, d), 0o777); err != nil {
 			return err
 		}
@@ -43,6 +43,7 @@ func prepare(dir string) error {
 		"knot/knot.conf":         fmt.Sprintf(knotConfig, dir),
 		"knot/zone":              static + fallback(),
 		"knot/geo.conf":          knotGeo(),
+		"knot/plain/knot.conf":   fmt.Sprintf(knotPlain, dir),
 		"nsd/nsd.conf":           fmt.Sprintf(nsdConfig, dir),
 		"pdns/named.conf":        fmt.Sprintf("zone \"bench.test\" { type master; file \"%s/zone\"; };\n", dir),
 		"pdns/pdns.conf":         fmt.Sprintf(pdnsConfig, dir),

@@ -2,6 +2,8 @@ package main
 
 import (
 	"math/rand/v2"
+	"net"
+	"net/netip"
 	"strings"
 	"testing"
 
@@ -61,6 +63,87 @@ func TestZone(t *testing.T) {
 		}
 		if l := string(named('g', random)); !strings.Contains(steered, l+" 300 IN DYNA ") {
 			t.Errorf("no %s in the zone", l)
+		}
+	}
+}
+
+// TestPipelined: each answer makes room for another question, no more than a pipeline is under way, and all are answered, in
+// whatever pieces the answers come.
+func TestPipelined(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	const queries = 50 * connections
+	asked, most := make(chan int, connections), make(chan int, connections)
+	serve := func(conn net.Conn) {
+		defer conn.Close()
+		in, have, n, deepest := make([]byte, 64<<10), 0, 0, 0
+		for {
+			got, err := conn.Read(in[have:])
+			if have += got; err != nil {
+				break
+			}
+			var out []byte
+			waiting := 0
+			for have >= 2 && have >= 2+int(in[0])<<8+int(in[1]) {
+				size := 2 + int(in[0])<<8 + int(in[1])
+				out = append(out, 0, 12, in[2], in[3], 0x84, 0, 0, 1, 0, 1, 0, 0, 0, 0)
+				have = copy(in, in[size:have])
+				waiting++
+			}
+			n, deepest = n+waiting, max(deepest, waiting)
+			for len(out) > 0 { // cut where it falls
+				piece := min(len(out), 9)
+				conn.Write(out[:piece])
+				out = out[piece:]
+			}
+		}
+		asked <- n
+		most <- deepest
+	}
+	go func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go serve(conn)
+		}
+	}()
+	got, err := pipelined(netip.MustParseAddrPort(l.Addr().String()), &workloads[3], queries)
+	if err != nil || got.answered != queries {
+		t.Fatalf("%d answered, %v", got.answered, err)
+	}
+	for range connections {
+		if n, deepest := <-asked, <-most; n != queries/connections || deepest > pipeline {
+			t.Errorf("asked %d, %d at once, want %d and at most %d", n, deepest, queries/connections, pipeline)
+		}
+	}
+}
+
+func TestVersion(t *testing.T) {
+	for said, want := range map[string]string{
+		"gdnsd version 3.8.1\nUsage: gdnsd": "3.8.1", "Nov 27 20:53:22 PowerDNS Authoritative Server 4.7.3 (C)": "4.7.3",
+		"BIND 9.18.49-1~deb12u3-Debian": "9.18.49", "CoreDNS-1.15.0\nlinux/amd64, go1.26.8": "1.15.0", "none": "",
+	} {
+		if got := numbers.FindString(said); got != want {
+			t.Errorf("of %q: %q, want %q", said, got, want)
+		}
+	}
+}
+
+// TestTurned: in as many rounds as there are servers each is first once, and all are there.
+func TestTurned(t *testing.T) {
+	results := []*result{{peer: &peer{name: "a"}}, {peer: &peer{name: "b"}}, {peer: &peer{name: "c"}}}
+	for round, want := range []string{"abc", "bca", "cab", "abc"} {
+		got := ""
+		for _, r := range turned(results, round) {
+			got += r.peer.name
+		}
+		if got != want {
+			t.Errorf("round %d: %s, want %s", round, got, want)
 		}
 	}
 }

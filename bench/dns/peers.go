@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -23,6 +24,7 @@ type peer struct {
 	name   string
 	addr   netip.AddrPort
 	args   []string
+	about  []string // has the program say its version
 	steers bool
 	cores  string // that it may use; the server's alone by default
 }
@@ -36,13 +38,14 @@ func peers(dir, pharos string) []*peer {
 		{name: "pharos", addr: at(5391), args: []string{
 			pharos, "run", "--config", in("pharos.yaml"), "--node", "fra1", "--state-dir", in("state"), "--socket", in("pharos.sock"),
 		}, steers: true},
-		{name: "gdnsd", addr: at(5392), args: []string{"gdnsd", "-c", in("gdnsd"), "start"}, steers: true},
-		{name: "Knot", addr: at(5393), args: []string{"knotd", "-c", in("knot/knot.conf")}, steers: true},
-		{name: "NSD", addr: at(5394), args: []string{"nsd", "-d", "-c", in("nsd/nsd.conf")}},
-		{name: "PowerDNS", addr: at(5395), args: []string{"pdns_server", "--config-dir=" + in("pdns")}},
+		{name: "gdnsd", addr: at(5392), args: []string{"gdnsd", "-c", in("gdnsd"), "start"}, about: []string{"version"}, steers: true},
+		{name: "Knot", addr: at(5393), args: []string{"knotd", "-c", in("knot/knot.conf")}, about: []string{"-V"}, steers: true},
+		{name: "Knot without geo", addr: at(5398), args: []string{"knotd", "-c", in("knot/plain/knot.conf")}},
+		{name: "NSD", addr: at(5394), args: []string{"nsd", "-d", "-c", in("nsd/nsd.conf")}, about: []string{"-v"}},
+		{name: "PowerDNS", addr: at(5395), args: []string{"pdns_server", "--config-dir=" + in("pdns")}, about: []string{"--version"}},
 		// BIND knows addresses of interfaces only.
-		{name: "BIND", addr: netip.MustParseAddrPort("127.0.0.1:5396"), args: []string{"named", "-g", "-n", "1", "-c", in("bind/named.conf")}},
-		{name: "CoreDNS", addr: at(5397), args: []string{coreDNS(), "-conf", in("Corefile"), "-quiet"}},
+		{name: "BIND", addr: netip.MustParseAddrPort("127.0.0.1:5396"), args: []string{"named", "-g", "-n", "1", "-c", in("bind/named.conf")}, about: []string{"-v"}},
+		{name: "CoreDNS", addr: at(5397), args: []string{coreDNS(), "-conf", in("Corefile"), "-quiet"}, about: []string{"-version"}},
 	}
 }
 
@@ -50,6 +53,18 @@ func peers(dir, pharos string) []*peer {
 func (p *peer) installed() bool {
 	_, err := exec.LookPath(p.args[0])
 	return err == nil
+}
+
+// numbers is a version in what programs say of themselves.
+var numbers = regexp.MustCompile(`[0-9]+(\.[0-9]+)+`)
+
+// version is the program's, "" if it says none.
+func (p *peer) version() string {
+	if p.about == nil {
+		return ""
+	}
+	said, _ := exec.Command(p.args[0], p.about...).CombinedOutput() // some end as if it were a mistake to ask
+	return string(numbers.Find(said))
 }
 
 // start runs the server and waits until it answers every kind of name that it is asked for.

@@ -125,7 +125,11 @@ func report(results []*result, watch *rig.Watch, missing []string) (string, erro
 	}
 	memory := rig.Table{Columns: []string{"server", "ready after", "MB PSS loaded", "MB PSS after the load", "MB RSS after the load", "queries without an answer"}}
 	disturbed := 0
+	var versions []string
 	for _, r := range results {
+		if v := r.peer.version(); v != "" {
+			versions = append(versions, r.peer.name+" "+v)
+		}
 		disturbed += r.disturbed
 		c, q, l := []string{r.peer.name}, []string{r.peer.name}, []string{r.peer.name}
 		for _, w := range workloads {
@@ -145,10 +149,11 @@ func report(results []*result, watch *rig.Watch, missing []string) (string, erro
 		mb := func(n int64) string { return fmt.Sprintf("%.1f", float64(n)/(1<<20)) }
 		memory.Row(r.peer.name, r.loading.Round(time.Millisecond).String(), mb(r.idle.PSS), mb(m.PSS), mb(m.RSS), fmt.Sprintf("%d of %d", r.lost, r.wanted))
 	}
-	fmt.Fprintf(&b, "%s\nThroughput, thousand answers a second (one core; the load's core is the limit near 250):\n\n%s", cpu.String(), rate.String())
+	fmt.Fprintf(&b, "%s\nThroughput, thousand answers a second (one core):\n\n%s", cpu.String(), rate.String())
 	fmt.Fprintf(&b, "\nLatency at %.0f %% of the server's own throughput, µs, in turns of %v; %d turns were disturbed each of %d times:\n\n%s",
 		loadShare*100, turn, disturbed, tries, latency.String())
 	fmt.Fprintf(&b, "\nStart and memory, all processes; %d static names, and %d steered ones where the server steers:\n\n%s", names, names, memory.String())
+	fmt.Fprintf(&b, "\nVersions: %s.\n", strings.Join(versions, ", "))
 	if len(missing) > 0 {
 		fmt.Fprintf(&b, "\nNot installed, so not measured: %s.\n", strings.Join(missing, ", "))
 	}

@@ -17,7 +17,9 @@ const (
 	pipeline    = 16
 )
 
-// pipelined keeps a pipeline of queries under way on each of some connections.
+// pipelined keeps a pipeline of queries under way on each of some connections: answers are made up for by new queries as they
+// come. Nobody waits for a whole pipeline, so that a server that sends its answers one by one (Nagle's algorithm) finds the
+// one before acknowledged, as far as there is more to ask.
 func pipelined(addr netip.AddrPort, w *workload, queries int) (played, error) {
 	start := time.Now()
 	each := queries / connections
@@ -39,9 +41,10 @@ func pipe(addr netip.AddrPort, w *workload, queries int) error {
 	}
 	defer conn.Close()
 	random := rand.NewPCG(rand.Uint64(), rand.Uint64())
-	out, in, query := make([]byte, 0, 4096), make([]byte, 64<<10), make([]byte, 512)
-	for sent := 0; sent < queries; {
-		n := min(pipeline, queries-sent)
+	out, query := make([]byte, 0, 4096), make([]byte, 512)
+	in := framed{octets: make([]byte, 64<<10)}
+	for sent, answered := 0, 0; answered < queries; {
+		n := min(pipeline-(sent-answered), queries-sent)
 		out = out[:0]
 		for range n {
 			size := w.query(query, uint16(sent), random)
@@ -49,44 +52,50 @@ func pipe(addr netip.AddrPort, w *workload, queries int) error {
 			out = append(out, query[:size]...)
 			sent++
 		}
-		if _, err := conn.Write(out); err != nil {
-			return err
+		if len(out) > 0 {
+			if _, err := conn.Write(out); err != nil {
+				return err
+			}
 		}
-		if err := answers(conn, w, in, n); err != nil {
-			return err
+		got, err := in.answers(conn, w)
+		if err != nil {
+			return fmt.Errorf("%d answers to come: %w", sent-answered, err)
 		}
+		answered += got
 	}
 	return nil
 }
 
-// answers reads n framed answers.
-func answers(conn *net.TCPConn, w *workload, in []byte, n int) error {
+// framed is what has come of messages with their length before each.
+type framed struct {
+	octets []byte
+	have   int
+}
+
+// answers reads once, and returns how many answers are whole now.
+func (f *framed) answers(conn *net.TCPConn, w *workload) (n int, err error) {
 	if err := conn.SetReadDeadline(time.Now().Add(5 * time.Second)); err != nil {
-		return err
+		return 0, err
 	}
-	have := 0
-	for n > 0 {
-		size := 0
-		for have >= 2 && n > 0 {
-			if size = 2 + int(binary.BigEndian.Uint16(in)); have < size {
-				break
-			}
-			if err := w.check(in[2:size]); err != nil {
-				return err
-			}
-			have = copy(in, in[size:have])
-			n--
-		}
-		if n == 0 {
+	got, err := conn.Read(f.octets[f.have:])
+	if err != nil {
+		return 0, err
+	}
+	f.have += got
+	at := 0
+	for f.have-at >= 2 {
+		end := at + 2 + int(binary.BigEndian.Uint16(f.octets[at:]))
+		if end > f.have {
 			break
 		}
-		got, err := conn.Read(in[have:])
-		if err != nil {
-			return fmt.Errorf("%d answers to come: %w", n, err)
+		if err := w.check(f.octets[at+2 : end]); err != nil {
+			return 0, err
 		}
-		have += got
+		at = end
+		n++
 	}
-	return nil
+	f.have = copy(f.octets, f.octets[at:f.have])
+	return n, nil
 }
 
 // connecting asks each query on a connection of its own, connections at a time.

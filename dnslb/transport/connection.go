@@ -21,6 +21,8 @@ type connection struct {
 	// held is what was received and not answered yet, unsent what was answered and
 	// not taken yet. Both are empty while the connection is silent.
 	held, unsent []byte
+	// accounted is its part of Pool.buffered.
+	accounted int
 
 	// list is the queue that it is in because of a message in hand; nil = none.
 	list *queue
@@ -68,6 +70,26 @@ func (q *queue) remove(c *connection) {
 		q.last = c.older
 	}
 	c.newer, c.older = nil, nil
+}
+
+// account puts what a connection holds on the pool's account. It reports whether there is room for it.
+func (s *stream) account(c *connection) bool {
+	n := cap(c.held) + len(c.unsent)
+	if n <= fewHeld {
+		n = 0
+	}
+	more := n - c.accounted
+	if more == 0 {
+		return true
+	}
+	c.accounted = n
+	return s.pool.buffered.Add(int64(more)) <= mostHeld || more < 0
+}
+
+// overflow ends a connection that there is no memory for.
+func (s *stream) overflow(c *connection) {
+	s.pool.counters.Memory.Add(1)
+	s.close(c)
 }
 
 // keep holds what is left of what was received.
@@ -134,6 +156,9 @@ func (s *stream) work(c *connection, input []byte) {
 	answered := false
 	for {
 		n, ok := s.answer(c, input)
+		if !ok {
+			s.pool.counters.Malformed.Add(1)
+		}
 		if !s.flush(c) || !ok {
 			s.close(c)
 			return
@@ -144,13 +169,20 @@ func (s *stream) work(c *connection, input []byte) {
 		input, answered = input[n:], true
 		if len(c.unsent) > 0 {
 			c.keep(input)
-			s.move(c, &s.writing)
-			s.arm(c, unix.EPOLLOUT)
+			if s.account(c) {
+				s.move(c, &s.writing)
+				s.arm(c, unix.EPOLLOUT)
+			} else {
+				s.overflow(c)
+			}
 			return
 		}
 	}
 	c.keep(input)
 	switch {
+	case !s.account(c):
+		s.overflow(c)
+		return
 	case len(input) == 0:
 		s.move(c, nil)
 	case answered && s.pool.closed(): // who always begins another message would hold up the end

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/pharos-lb/pharos/internal/descriptors"
 )
 
 // perClient is the share of all connections that the addresses of one network
@@ -24,7 +26,12 @@ type Counters struct {
 	Evicted      atomic.Uint64 // idle, closed to make room
 	Refused      atomic.Uint64 // no room, none idle
 	Crowded      atomic.Uint64 // refused because their network held its share, none idle
+	Short        atomic.Uint64 // refused because their descriptor is kept for others
 	Slow         atomic.Uint64 // did not take their answers in time
+	Stalled      atomic.Uint64 // did not finish a message in time
+	Idle         atomic.Uint64 // silent for too long
+	Malformed    atomic.Uint64 // sent a message of no octets
+	Memory       atomic.Uint64 // would have held more when all together held enough
 	AcceptErrors atomic.Uint64
 }
 
@@ -32,6 +39,7 @@ type Counters struct {
 type Limits struct {
 	Connections int           // at least 1
 	Idle        time.Duration // over 0
+	Descriptors descriptors.Bound
 }
 
 // A Pool serves the TCP connections of every listener of a server under one
@@ -44,7 +52,9 @@ type Pool struct {
 
 	limits  atomic.Pointer[Limits]
 	holding atomic.Bool
-	wg      sync.WaitGroup // the streams' goroutines
+	// buffered is what connections hold of messages and answers, in octets.
+	buffered atomic.Int64
+	wg       sync.WaitGroup // the streams' goroutines
 
 	mu       sync.Mutex // guards the rest, and what connections and streams say that it does
 	running  bool
@@ -151,6 +161,10 @@ func (p *Pool) add(s *stream, fd int32, client netip.AddrPort) *connection {
 	defer p.mu.Unlock()
 	switch {
 	case p.closing:
+		return nil
+	case !limits.Descriptors.Room(int(fd)):
+		p.evict(func(*connection) bool { return true }) // so that the next finds room
+		p.counters.Short.Add(1)
 		return nil
 	case p.networks[network] >= max(perClientFloor, limits.Connections/perClientShare):
 		if !p.evict(func(c *connection) bool { return c.network == network }) {

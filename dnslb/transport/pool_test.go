@@ -9,6 +9,9 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
+	"golang.org/x/sys/unix"
+
+	"github.com/pharos-lb/pharos/internal/descriptors"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -247,5 +250,38 @@ func TestStopUDP(t *testing.T) {
 				t.Errorf("close: %v", err)
 			}
 		}
+	}
+}
+
+// TestDescriptorsAreLeft: a connection whose descriptor is kept for others is refused and counted, and who has been idle
+// longest makes room for the next.
+func TestDescriptorsAreLeft(t *testing.T) {
+	free, err := unix.Eventfd(0, unix.EFD_CLOEXEC)
+	if err != nil {
+		t.Fatal(err)
+	}
+	unix.Close(free)
+	const most = 20
+	pool, counters, address := serve(t, Limits{Connections: 1000, Idle: time.Minute, Descriptors: descriptors.Bound(free + most)}, echo{})
+	var conns []net.Conn
+	for i := 0; counters.Short.Load() == 0; i++ {
+		if i == most {
+			t.Fatalf("%d connections, and none was refused", pool.Open())
+		}
+		conns = append(conns, connect(t, address))
+		works(conns[i]) // or is refused
+	}
+	if counters.Short.Load() != 1 || counters.Evicted.Load() != 1 || works(conns[len(conns)-1]) || works(conns[0]) {
+		t.Errorf("refused %d, evicted %d, want the last and the first", counters.Short.Load(), counters.Evicted.Load())
+	}
+	if !works(conns[1]) {
+		t.Error("one that was there is gone")
+	}
+	for _, c := range conns {
+		c.Close()
+	}
+	rests(t, pool, 0, 0)
+	if !works(connect(t, address)) {
+		t.Error("nobody is taken any more")
 	}
 }

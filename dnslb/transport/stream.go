@@ -19,6 +19,8 @@ const (
 	maxFramed   = 2 + 65535             // the largest message with its length before it
 	flushSize   = 16 << 10              // pipelined answers are sent at the latest then
 	streamSpace = flushSize + maxFramed // for answers: one more, the largest, fits behind nearly flushSize
+	fewHeld     = 2 << 10               // a connection may always hold so much of messages and answers
+	mostHeld    = 64 << 20              // those that hold more may hold so much together
 	acceptBurst = 32                    // connections that a listener hands over at a time
 	eventBatch  = 128                   // events of one epoll_wait
 )
@@ -263,6 +265,7 @@ func (s *stream) patience() int {
 // expire ends what has taken too long.
 func (s *stream) expire() {
 	for c := s.reading.first; c != nil && s.now >= c.since+readTimeout; c = s.reading.first {
+		s.pool.counters.Stalled.Add(1)
 		s.close(c)
 	}
 	for c := s.writing.first; c != nil && s.now >= c.since+writeTimeout; c = s.writing.first {
@@ -274,6 +277,7 @@ func (s *stream) expire() {
 		if c == nil {
 			break
 		}
+		s.pool.counters.Idle.Add(1)
 		s.close(c)
 	}
 	if len(s.resting) > 0 && s.now >= s.restUntil {
@@ -299,6 +303,8 @@ func (s *stream) close(c *connection) {
 	s.move(c, nil)
 	delete(s.connections, c.fd)
 	s.pool.remove(c) // before its descriptor can be another's
+	c.held, c.unsent = nil, nil
+	s.account(c)
 	closeFD(c.fd)
 }
 

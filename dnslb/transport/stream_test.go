@@ -99,13 +99,67 @@ func TestSilentConnection(t *testing.T) {
 
 // TestEmptyMessage: a length of zero means that the framing is lost.
 func TestEmptyMessage(t *testing.T) {
-	_, _, address := serve(t, Limits{Connections: 8, Idle: time.Minute}, echo{})
+	_, counters, address := serve(t, Limits{Connections: 8, Idle: time.Minute}, echo{})
 	conn := connect(t, address)
 	if _, err := conn.Write([]byte("\x00\x02ok\x00\x00")); err != nil {
 		t.Fatal(err)
 	}
-	if got, err := io.ReadAll(conn); err != nil || string(got) != "\x00\x02ok" {
-		t.Errorf("got %q, %v", got, err)
+	if got, err := io.ReadAll(conn); err != nil || string(got) != "\x00\x02ok" || counters.Malformed.Load() != 1 {
+		t.Errorf("got %q, %v, counted %d", got, err, counters.Malformed.Load())
+	}
+}
+
+// TestEndsAreCounted: a client that is silent, and one that does not finish a message, are closed and counted.
+func TestEndsAreCounted(t *testing.T) {
+	_, counters, address := serve(t, Limits{Connections: 8, Idle: 50 * time.Millisecond}, echo{})
+	silent, begun := connect(t, address), connect(t, address)
+	if !works(silent) {
+		t.Fatal("does not work at all")
+	}
+	half(t, begun)
+	for _, conn := range []net.Conn{silent, begun} {
+		if _, err := conn.Read(make([]byte, 1)); err != io.EOF {
+			t.Errorf("got %v, want the end", err)
+		}
+	}
+	if counters.Idle.Load() != 1 || counters.Stalled.Load() != 1 {
+		t.Errorf("idle %d, stalled %d, want 1 and 1", counters.Idle.Load(), counters.Stalled.Load())
+	}
+}
+
+// TestMemoryIsBounded: when connections hold enough of messages that are not whole, those that would hold more end, and
+// those that hold little do not. What they held is free again when they have ended.
+func TestMemoryIsBounded(t *testing.T) {
+	pool, counters, address := serve(t, Limits{Connections: 8, Idle: time.Minute}, echo{})
+	pool.buffered.Store(mostHeld) // as if others held it
+	small, large := connect(t, address), connect(t, address)
+	half(t, small)
+	message := make([]byte, maxFramed)
+	message[0], message[1] = 0xff, 0xff
+	if _, err := large.Write(message[:maxFramed-1]); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := large.Read(make([]byte, 1)); err == nil || counters.Memory.Load() != 1 {
+		t.Errorf("%v, counted %d: want the end, and 1", err, counters.Memory.Load())
+	}
+	answered(t, small)
+	rests(t, pool, 1, 0)
+	if held := pool.buffered.Load(); held != mostHeld {
+		t.Errorf("%d octets are still held", held-mostHeld)
+	}
+	pool.buffered.Store(0)
+	large = connect(t, address)
+	for _, piece := range [][]byte{message[:maxFramed/2], message[maxFramed/2:]} {
+		if _, err := large.Write(piece); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := io.ReadFull(large, message); err != nil {
+		t.Errorf("with room again: %v", err)
+	}
+	rests(t, pool, 2, 0)
+	if held := pool.buffered.Load(); held != 0 {
+		t.Errorf("%d octets are held by those that are silent", held)
 	}
 }
 
@@ -142,5 +196,24 @@ func TestIdleLimitShortened(t *testing.T) {
 	pool.SetLimits(Limits{Connections: 8, Idle: time.Millisecond})
 	if _, err := conn.Read(make([]byte, 1)); err != io.EOF {
 		t.Errorf("the silent connection: %v, want its end", err)
+	}
+}
+
+// TestTCPAllocations: another message on a connection allocates nothing.
+func TestTCPAllocations(t *testing.T) {
+	_, _, address := serve(t, Limits{Connections: 8, Idle: time.Minute}, echo{})
+	conn := connect(t, address)
+	message, reply := []byte("\x00\x02ok"), make([]byte, 4)
+	ask := func() {
+		if _, err := conn.Write(message); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.ReadFull(conn, reply); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ask()
+	if n := testing.AllocsPerRun(200, ask); n != 0 {
+		t.Errorf("%v allocations a message", n)
 	}
 }

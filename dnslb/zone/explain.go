@@ -59,10 +59,20 @@ func split(err error) (message, token string) {
 	message = strings.TrimPrefix(message, "dns: ")
 	if at := strings.LastIndex(message, ": \""); at >= 0 {
 		if text, err := strconv.Unquote(message[at+2:]); err == nil {
-			return message[:at], text
+			return message[:at], clip(text)
 		}
 	}
 	return message, ""
+}
+
+// mostQuoted is how much of a word is repeated: a file that is no zone file may be one word of megabytes.
+const mostQuoted = 80
+
+func clip(word string) string {
+	if len(word) <= mostQuoted {
+		return word
+	}
+	return word[:mostQuoted] + "…"
 }
 
 // badData says what is wrong with a field of a record.

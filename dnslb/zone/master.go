@@ -221,7 +221,7 @@ func (s *statements) end() {
 		s.fail(s.beginLine, s.budget.take(s.text[s.begin:s.pos]))
 	case "$TTL", "$INCLUDE":
 	default:
-		s.fail(s.beginLine, fmt.Sprintf("unknown directive %q: there are $ORIGIN, $TTL and $GENERATE", fields[0]))
+		s.fail(s.beginLine, fmt.Sprintf("unknown directive %q: there are $ORIGIN, $TTL and $GENERATE", clip(fields[0])))
 	}
 }
 

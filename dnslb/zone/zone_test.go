@@ -77,6 +77,10 @@ func TestErrors(t *testing.T) {
 				"z:6: unknown record type \"BOGUS\"", "z:7: unknown record type \"TYPEX\"",
 			},
 		},
+		{
+			"long words", head + strings.Repeat("a", 2000) + " A 192.0.2.1\nb " + strings.Repeat("t", 2000) + "\n$" + strings.Repeat("D", 2000) + " x\n", nil,
+			[]string{`z:3: "` + strings.Repeat("a", 80) + `…" is not a domain name`, `z:4: unknown record type "` + strings.Repeat("t", 80) + `…"`, `z:5: unknown directive "$` + strings.Repeat("D", 79) + `…"`},
+		},
 		{"TTL", head + "a 1x A 192.0.2.1\n$TTL soon\n", nil, []string{"z:3: \"1x\" is not a TTL", "z:4: $TTL: \"soon\" is not a TTL"}},
 		{
 			"directives", head + "$FOO\n$BAR A 192.0.2.1\n $TTL 60\n$ORIGIN a..b\na A x\n$TTL\n", nil,

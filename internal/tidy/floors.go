@@ -44,6 +44,7 @@ var house = []floor{
 	{"dnslb", 3},
 	{"bgp", 3},
 	{"internal/handover", 2},
+	{"internal/descriptors", 2},
 	{"cluster", 3},
 	{"forward", 3},
 	{"internal/health/probe", 3},
@@ -96,7 +97,7 @@ const pureUpTo = 2
 var pureAbove = []string{"internal/decide"}
 
 // impureBelow stand below the tiers, which all need them, without being part of the brain.
-var impureBelow = []string{"internal/handover"}
+var impureBelow = []string{"internal/handover", "internal/descriptors"}
 
 // pure reports whether the floor's packages do no I/O, read no clock and start nothing.
 func (f floor) pure() bool {
