@@ -38,6 +38,7 @@ import (
 
 func main() {
 	beProbe()
+	beNeighbour()
 	var o options
 	flag.StringVar(&o.pharos, "pharos", "bin/pharos", "the binary to measure")
 	flag.IntVar(&o.rounds, "rounds", 5, "interleaved rounds, 1 to 50")

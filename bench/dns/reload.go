@@ -17,8 +17,7 @@ import (
 // How a reload is watched.
 const (
 	probeEvery  = 200 * time.Microsecond
-	serialEvery = 100 // probes; one of so many asks for the SOA record
-	calm        = 2 * time.Second
+	serialEvery = 100                    // probes; one of so many asks for the SOA record
 	settled     = 500 * time.Millisecond // still watched once the new zone answers
 	reloadLimit = 3 * time.Minute
 )
@@ -78,9 +77,16 @@ func (w *watched) add(seen sight) {
 	w.most.Add(latencies[len(latencies)-1])
 }
 
+// A reloads is what was measured of one server's: while it read the zone, while nothing happened, and while a neighbour was busy.
+type reloads struct {
+	during, calm, beside watched
+	took                 rig.Figures // s
+}
+
 // measureReloads has each server read a zone of so many records again and again
 // and measures what queries wait meanwhile. Server and probe share all cores. What is
-// waited while nothing is read is the floor that the machine sets.
+// waited while nothing is read is the floor that the machine sets, and what is waited while a program that has nothing to do
+// with the server keeps one core busy is what a server adds nothing to that reads its zone without holding up a query.
 func measureReloads(o options) (string, error) {
 	dir, err := os.MkdirTemp("", "pharos-bench")
 	if err != nil {
@@ -117,36 +123,40 @@ func measureReloads(o options) (string, error) {
 		}
 		results = append(results, r)
 	}
-	idle, busy, took := map[string]*watched{}, map[string]*watched{}, map[string]*rig.Figures{}
-	for _, r := range results {
-		idle[r.peer.name], busy[r.peer.name], took[r.peer.name] = new(watched), new(watched), new(rig.Figures)
-	}
+	seen := make([]reloads, len(results))
 	watch, err := watchAll(results)
 	if err != nil {
 		return "", err
 	}
 	for round := range o.rounds {
-		for _, r := range results {
+		for i, r := range results {
 			name := r.peer.name
 			fmt.Fprintf(os.Stderr, "round %d of %d: %s\n", round+1, o.rounds, name)
 			serial++
 			if err := writeZone(dir, serial, o.reload); err != nil {
 				return "", err
 			}
-			before, err := probe(r.peer.addr, 0, func() (time.Time, error) { return time.Now(), nil })
-			if err != nil {
-				return "", fmt.Errorf("%s: %w", name, err)
-			}
 			during, err := probe(r.peer.addr, serial, func() (time.Time, error) { return reloaders[name](dir, r) })
 			if err != nil {
 				return "", fmt.Errorf("%s: %w\n%s", name, err, r.process.Log())
 			}
-			idle[name].add(before)
-			busy[name].add(during)
-			took[name].Add(during.lasted.Seconds())
+			// What the machine has queries wait is seen for as long.
+			span := during.lasted + settled
+			calm, err := probe(r.peer.addr, 0, func() (time.Time, error) { time.Sleep(span); return time.Time{}, nil })
+			if err != nil {
+				return "", fmt.Errorf("%s: %w", name, err)
+			}
+			near, err := probe(r.peer.addr, 0, func() (time.Time, error) { return time.Time{}, beside(span) })
+			if err != nil {
+				return "", fmt.Errorf("%s: %w", name, err)
+			}
+			seen[i].during.add(during)
+			seen[i].calm.add(calm)
+			seen[i].beside.add(near)
+			seen[i].took.Add(during.lasted.Seconds())
 		}
 	}
-	return reportReloads(o, results, watch, idle, busy, took, missing)
+	return reportReloads(o, results, watch, seen, missing)
 }
 
 // writeZone writes the zone for every server.
@@ -165,19 +175,19 @@ func writeZone(dir string, serial uint32, records int) error {
 	return errors.Join(errs...)
 }
 
-func reportReloads(o options, results []*result, watch *rig.Watch, idle, busy map[string]*watched, took map[string]*rig.Figures, missing []string) (string, error) {
+func reportReloads(o options, results []*result, watch *rig.Watch, seen []reloads, missing []string) (string, error) {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s, over loopback; server and probe on all cores. %s\n%d records, %d reloads each; a query every %v. Medians of the rounds, in brackets the least and the largest; µs. Late is how long the probe itself did not run at most. What a query waits is counted from when it was sent to when the kernel had the answer, and so without that; unsure are those in whose sending the probe stood still, which are left out.\n\n",
+	fmt.Fprintf(&b, "%s, over loopback; server and probe on all cores. %s\n%d records, %d reloads each; a query every %v. Medians of the rounds, in brackets the least and the largest; µs. Late is how long the probe itself did not run at most. What a query waits is counted from when it was sent to when the kernel had the answer, and so without that; unsure are those in whose sending the probe stood still, which are left out. Calm and neighbour are what was waited for as long while nothing was read, and while a program that has nothing to do with the server kept one core busy.\n\n",
 		rig.Host(), watch, o.reload, o.rounds, probeEvery)
-	table := rig.Table{Columns: []string{"server", "p50", "p99", "p99.99", "longest", "probe late", "lost", "unsure", "calm: p99.99", "calm: longest", "calm: probe late", "reload took, s", "MB PSS after"}}
-	for _, r := range results {
+	table := rig.Table{Columns: []string{"server", "p50", "p99", "p99.99", "longest", "probe late", "lost", "unsure", "calm: p99.99", "calm: longest", "neighbour: p99.99", "neighbour: longest", "reload took, s", "MB PSS after"}}
+	for i, r := range results {
 		m, err := r.process.Memory()
 		if err != nil {
 			return "", err
 		}
-		w, c := busy[r.peer.name], idle[r.peer.name]
+		w, c, n := &seen[i].during, &seen[i].calm, &seen[i].beside
 		table.Row(r.peer.name, w.p50.Spread("%.0f"), w.p99.Spread("%.0f"), w.p9999.Spread("%.0f"), w.most.Spread("%.0f"), w.late.Spread("%.0f"), w.lost.Spread("%.0f"), w.unsure.Spread("%.0f"),
-			c.p9999.Spread("%.0f"), c.most.Spread("%.0f"), c.late.Spread("%.0f"), took[r.peer.name].Spread("%.1f"), fmt.Sprintf("%.0f", float64(m.PSS)/(1<<20)))
+			c.p9999.Spread("%.0f"), c.most.Spread("%.0f"), n.p9999.Spread("%.0f"), n.most.Spread("%.0f"), seen[i].took.Spread("%.1f"), fmt.Sprintf("%.0f", float64(m.PSS)/(1<<20)))
 	}
 	b.WriteString(table.String())
 	if len(missing) > 0 {

@@ -48,9 +48,10 @@ func answerAt(t *testing.T, addr netip.AddrPort, n int, serial *atomic.Uint32) n
 	return netip.MustParseAddrPort(conn.LocalAddr().String())
 }
 
-// The test binary is the probe too.
+// The test binary is the probe and the neighbour too.
 func TestMain(m *testing.M) {
 	beProbe()
+	beNeighbour()
 	os.Exit(m.Run())
 }
 
@@ -76,6 +77,24 @@ func TestProbeCounts(t *testing.T) {
 	}
 	var w watched
 	w.add(seen)
+}
+
+// A neighbour keeps a core busy for as long as it is wanted, and ends.
+func TestBeside(t *testing.T) {
+	spent := func() time.Duration {
+		var u unix.Rusage
+		if err := unix.Getrusage(unix.RUSAGE_CHILDREN, &u); err != nil {
+			t.Fatal(err)
+		}
+		return time.Duration(u.Utime.Nano())
+	}
+	before := spent()
+	if err := beside(500 * time.Millisecond); err != nil {
+		t.Fatal(err)
+	}
+	if took := spent() - before; took < 50*time.Millisecond { // on a busy machine
+		t.Errorf("it was busy for %v", took)
+	}
 }
 
 // A server that answers nothing is an error, no crash.

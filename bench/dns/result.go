@@ -26,8 +26,8 @@ type result struct {
 // servers alike, and the median of many turns leaves it out. A turn that says more
 // of the machine than of the server is played again.
 const (
-	turns    = 6
-	turn     = 250 * time.Millisecond
+	turns    = 15
+	turn     = 100 * time.Millisecond
 	tries    = 8    // of a turn
 	disturbs = 0.06 // of all cores, taken by other programs or kept back by the hypervisor
 	absence  = 0.01 // of the turn, in which the load itself did not run

@@ -82,17 +82,16 @@ func (u *udp) stamp() error {
 	return nil
 }
 
-// arrival is when the ith answer came, 0 if that is not known.
+// arrival is when the ith answer came, 0 if that is not known. A message is its length (8 octets), level and type (4 each), and here a timespec.
 func (u *udp) arrival(i int) int64 {
-	if u.control == nil {
+	if u.control == nil || u.in[i].Hdr.Controllen < 32 {
 		return 0
 	}
-	said, err := unix.ParseSocketControlMessage(u.control[i][:u.in[i].Hdr.Controllen])
-	if err != nil || len(said) == 0 || said[0].Header.Level != unix.SOL_SOCKET || said[0].Header.Type != unix.SCM_TIMESTAMPNS {
+	said, word := u.control[i][:], binary.NativeEndian
+	if word.Uint32(said[8:]) != unix.SOL_SOCKET || word.Uint32(said[12:]) != unix.SCM_TIMESTAMPNS {
 		return 0
 	}
-	seconds, ns := binary.NativeEndian.Uint64(said[0].Data), binary.NativeEndian.Uint64(said[0].Data[8:])
-	return int64(seconds)*int64(time.Second) + int64(ns)
+	return int64(word.Uint64(said[16:]))*int64(time.Second) + int64(word.Uint64(said[24:]))
 }
 
 // send sends n queries, at most width; stamp is when they are said to be sent.
@@ -191,12 +190,21 @@ type latency struct {
 	away     float64 // for how long the load did not run, where it was for more than a moment
 }
 
-// moment is what the load takes to send a batch and to receive one, and more.
-const moment = 400 * time.Microsecond
+const (
+	// moment is what the load takes to send a batch and to receive one, and more.
+	moment = 400 * time.Microsecond
+	// step is what it takes for the few that are due at a time: interrupts, too, take longer.
+	step = 30 * time.Microsecond
+	// burst is how many go at a time at most.
+	burst = 4
+	// slip is the part of the time that steps may have been longer.
+	slip = 0.1
+)
 
 // paced sends at a steady rate, whatever the answers do, and returns the
-// median and the 99th percentile of the latency, counted from when each
-// query was due: a server that stalls is not spared the queries that it held up.
+// median and the 99th percentile of the latency. A query's is counted from when it is sent, which waits for no server, to when the
+// kernel has its answer: a server that stalls is not spared the queries that it holds up, and is not charged for what the load takes.
+// What was due while the load itself stood still is sent later, at the same rate, and not in one burst, that would have to wait for itself.
 // The load's own garbage collector has to wait: it would take the core from it.
 func paced(addr netip.AddrPort, w *workload, rate float64, queries int) (latency, error) {
 	runtime.LockOSThread()
@@ -206,36 +214,50 @@ func paced(addr netip.AddrPort, w *workload, rate float64, queries int) (latency
 		return latency{}, err
 	}
 	defer unix.Close(u.fd)
+	if err := u.stamp(); err != nil {
+		return latency{}, err
+	}
 	latencies := make([]float64, 0, queries)
 	runtime.GC()
 	defer debug.SetGCPercent(debug.SetGCPercent(-1))
 	gap := 1e9 / rate
-	start := time.Now()
-	sent := 0
-	due := func(i int) int64 { return 1 + int64(float64(sent+i)*gap) }
-	var last, away int64
-	for {
-		now := int64(time.Since(start))
+	start := time.Now().UnixNano()
+	var sent int
+	var now, last, away, slipped int64
+	stamp := func(int) int64 { return now }
+	note := func(at int64) {
+		came := u.arrived
+		if came == 0 {
+			came = time.Now().UnixNano()
+		}
+		latencies = append(latencies, float64(max(came-at, 0))/1e3)
+	}
+	for last = start; ; {
+		now = time.Now().UnixNano()
+		if now-last > int64(step) {
+			slipped += now - last - int64(step)
+		}
 		if now-last > int64(moment) {
 			away += now - last
 		}
 		last = now
-		n := min(int(float64(now)/gap)-sent, queries-sent, width)
+		passed := now - start - slipped
+		n := min(int(float64(passed)/gap)-sent, queries-sent, burst)
 		if n > 0 {
-			if err := u.send(n, due); err != nil {
+			if err := u.send(n, stamp); err != nil {
 				return latency{}, err
 			}
 			sent += n
 		}
-		_, err := u.receive(func(at int64) {
-			latencies = append(latencies, float64(int64(time.Since(start))-at)/1e3)
-		})
-		if err != nil {
+		if _, err := u.receive(note); err != nil {
 			return latency{}, err
 		}
-		if sent == queries && (len(latencies) == queries || now > int64(float64(queries)*gap)+int64(silence)) {
+		if sent == queries && (len(latencies) == queries || passed > int64(float64(queries)*gap)+int64(silence)) {
 			break
 		}
+	}
+	if slipped-away > int64(float64(now-start)*slip) {
+		return latency{}, fmt.Errorf("the load came to %.0f queries a second, not %.0f", float64(queries)/float64(now-start)*1e9, rate)
 	}
 	if len(latencies) < queries/2 {
 		return latency{}, fmt.Errorf("%d of %d queries were answered at %.0f a second", len(latencies), queries, rate)

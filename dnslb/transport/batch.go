@@ -58,9 +58,13 @@ func newBatch(source bool) *batch {
 	return b
 }
 
-// receive takes what the socket holds, at most BatchWidth datagrams, without
-// waiting.
-func (b *batch) receive(fd int) (int, unix.Errno) {
+// receive takes what the socket holds, at most BatchWidth datagrams. With wait it waits for the first, for as long as the
+// socket's SO_RCVTIMEO says; the scheduler is not told.
+func (b *batch) receive(fd int, wait bool) (int, unix.Errno) {
+	flags := uintptr(unix.MSG_DONTWAIT)
+	if wait {
+		flags = unix.MSG_WAITFORONE
+	}
 	for i := range b.received[:b.filled] { // it has replaced the room that there is by what it took
 		h := &b.received[i].Hdr
 		h.Namelen = unix.SizeofSockaddrInet6
@@ -70,7 +74,7 @@ func (b *batch) receive(fd int) (int, unix.Errno) {
 	}
 	b.filled = 0
 	n, _, errno := unix.RawSyscall6(unix.SYS_RECVMMSG, uintptr(fd), uintptr(unsafe.Pointer(&b.received[0])),
-		BatchWidth, unix.MSG_DONTWAIT, 0, 0)
+		BatchWidth, flags, 0, 0)
 	if errno != 0 {
 		return 0, errno
 	}

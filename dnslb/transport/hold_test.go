@@ -47,6 +47,27 @@ func TestHold(t *testing.T) {
 	asks()
 }
 
+// TestHoldSleeps: a socket that keeps its processor sleeps while nothing comes, and is stopped all the same.
+func TestHoldSleeps(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(0))
+	runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + 1) // the socket's
+	u := serveUDP(t, "127.0.0.1:0", echo{})
+	u.Hold(true)
+	spent := func() time.Duration {
+		var use unix.Rusage
+		if err := unix.Getrusage(unix.RUSAGE_SELF, &use); err != nil {
+			t.Fatal(err)
+		}
+		return time.Duration(use.Utime.Nano() + use.Stime.Nano())
+	}
+	const watched = 300 * time.Millisecond
+	before := spent()
+	time.Sleep(watched)
+	if took := spent() - before; took > watched/3 {
+		t.Errorf("it took %v of the processor within %v in which nothing came", took, watched)
+	}
+}
+
 // TestHoldIsHeededAtOnce: what sleeps already keeps its processor, or gives it up, without anything coming for it, over TCP too.
 func TestHoldIsHeededAtOnce(t *testing.T) {
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(0))

@@ -96,7 +96,7 @@ func listenUDP(addr netip.AddrPort) (*UDP, error) {
 		}
 		return &UDP{fd: fd, pktinfo: addr.Addr().IsUnspecified(), local: addr, wake: wake}, nil
 	}
-	fd, err := unix.Socket(family, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	fd, err := unix.Socket(family, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return nil, os.NewSyscallError("socket", err)
 	}
@@ -117,6 +117,10 @@ func (u *UDP) bind(addr netip.AddrPort, to unix.Sockaddr) error {
 	_ = unix.SetsockoptInt(u.fd, unix.SOL_SOCKET, unix.SO_SNDBUF, socketBuffer)
 	if err := unix.Bind(u.fd, to); err != nil {
 		return bindError(os.NewSyscallError("bind", err))
+	}
+	limit := unix.NsecToTimeval(int64(holdWait))
+	if err := unix.SetsockoptTimeval(u.fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &limit); err != nil {
+		return os.NewSyscallError("set SO_RCVTIMEO", err)
 	}
 	var err error
 	if u.local, err = boundTo(u.fd, addr); err != nil {
@@ -154,16 +158,22 @@ func (u *UDP) Serve(r Responder) {
 // drain answers until the socket is empty, or for good: then it reports done.
 // While it answers, more has mostly come, so it looks again, which costs less
 // than to sleep.
+//
+// One that keeps its processor waits for datagrams in the call that takes them: below full load that is
+// two system calls for each batch, where a look that finds nothing and a sleep are two more.
 func (u *UDP) drain(b *batch, r Responder, h *hurry) (answered int, done bool) {
 	failures := 0
 	for !u.stopped.Load() {
-		n, errno := b.receive(u.fd)
+		wait := u.holding.Load()
+		n, errno := b.receive(u.fd, wait)
 		switch errno {
 		case 0:
 			failures = 0
 		case unix.EAGAIN:
 			return answered, false
-		default: // interrupted, or an error of a single datagram
+		case unix.EINTR: // the scheduler stops it
+			continue
+		default: // an error of a single datagram
 			failures++
 			u.pause(failures)
 			continue
@@ -178,22 +188,22 @@ func (u *UDP) drain(b *batch, r Responder, h *hurry) (answered int, done bool) {
 		b.send(u.fd, r)
 		answered += n
 		h.busy(answered)
+		if wait && n < BatchWidth { // it was empty
+			return answered, false
+		}
 	}
 	return answered, true
 }
 
 // sleep waits for a datagram or for Stop. The scheduler is told, and takes the
-// processor away only from one that sleeps longer than some 20 µs, unless Hold says
-// otherwise. What came of it drain sees.
+// processor away only from one that sleeps longer than some 20 µs. What came of it drain sees. One that keeps its processor
+// sleeps in drain.
 func (u *UDP) sleep() {
-	fds := [2]unix.PollFd{{Fd: int32(u.fd), Events: unix.POLLIN}, {Fd: int32(u.wake), Events: unix.POLLIN}}
 	if u.holding.Load() {
-		// The scheduler can still stop it: its signal ends the call.
-		limit := unix.NsecToTimespec(int64(holdWait))
-		_, _, _ = unix.RawSyscall6(unix.SYS_PPOLL, uintptr(unsafe.Pointer(&fds[0])), uintptr(len(fds)), uintptr(unsafe.Pointer(&limit)), 0, 0, 0)
-	} else {
-		_, _, _ = unix.Syscall6(unix.SYS_PPOLL, uintptr(unsafe.Pointer(&fds[0])), uintptr(len(fds)), 0, 0, 0, 0)
+		return
 	}
+	fds := [2]unix.PollFd{{Fd: int32(u.fd), Events: unix.POLLIN}, {Fd: int32(u.wake), Events: unix.POLLIN}}
+	_, _, _ = unix.Syscall6(unix.SYS_PPOLL, uintptr(unsafe.Pointer(&fds[0])), uintptr(len(fds)), 0, 0, 0, 0)
 	if fds[1].Revents != 0 {
 		var count [8]byte
 		_, _ = unix.Read(u.wake, count[:]) // empties it
