@@ -127,9 +127,8 @@ func TestHurry(t *testing.T) {
 		answered int
 		short    bool
 	}{{1, true}, {18, true}, {100, false}, {18, false}, {1, true}, {100, false}, {1, true}} {
-		for range sleepsLooked {
-			h.sleeping(step.answered)
-		}
+		h.answered = 100 * step.answered
+		h.choose(0.5, 100)
 		if got := threadAttr(t).Runtime; (got == slice) != step.short {
 			t.Errorf("%d queries a sleep: a slice of %d ns", step.answered, got)
 		}
@@ -176,8 +175,8 @@ func TestHurryFirst(t *testing.T) {
 		{0, floods, usual},
 		{0.10, 1, urgent},
 	} {
-		if h.answered = step.answered * sleepsLooked; step.share > 0 {
-			h.choose(step.share)
+		if h.answered = 100 * step.answered; step.share > 0 {
+			h.choose(step.share, 100)
 		} else {
 			h.busy(step.answered)
 		}
@@ -189,6 +188,38 @@ func TestHurryFirst(t *testing.T) {
 	if h.end(); k.asked != was || first.Load() {
 		t.Errorf("%+v before, %+v after; real time %v", was, k.asked, first.Load())
 	}
+}
+
+// TestHurryLooks: what a thread took is looked at over a while, however often it pauses, and by how often it slept, not paused.
+func TestHurryLooks(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var used use
+		h := &hurry{ask: new(kernel).ask, use: func() use { return used }, was: new(unix.SchedAttr), first: new(atomic.Bool), looked: time.Now()}
+		h.set(urgent)
+		for i, step := range []struct {
+			after  time.Duration
+			share  float64
+			sleeps int64
+			want   class
+		}{
+			{time.Millisecond, 1, 0, urgent}, // too soon to say
+			{lookedFor, 0.1, 10, urgent},     // with the millisecond before
+			{lookedFor, 1, 100, usual},       // 64 queries in each sleep
+			{lookedFor - 1, 0.1, 1000, usual},
+			{1, 0.1, 0, urgent},
+			{lookedFor, 1, 6400, short}, // one in each
+		} {
+			time.Sleep(step.after)
+			used.time += time.Duration(step.share * float64(step.after))
+			used.sleeps += step.sleeps
+			for range pausesLooked {
+				h.paused(100)
+			}
+			if h.now != step.want {
+				t.Errorf("step %d: class %d, want %d", i, h.now, step.want)
+			}
+		}
+	})
 }
 
 // TestHurryDear: a few queries that take long are a flood too, counted from when the socket was empty.
@@ -223,8 +254,8 @@ func TestHurryDear(t *testing.T) {
 func TestHurryBarred(t *testing.T) {
 	k := &kernel{refuses: true}
 	h := &hurry{ask: k.ask, was: new(unix.SchedAttr), first: new(atomic.Bool)}
-	h.answered = sleepsLooked
-	if h.choose(0.01); h.now != short || !h.barred || h.first.Load() || k.asked.Runtime != slice {
+	h.answered = 100
+	if h.choose(0.01, 100); h.now != short || !h.barred || h.first.Load() || k.asked.Runtime != slice {
 		t.Errorf("class %d, barred %v, asked for %+v", h.now, h.barred, k.asked)
 	}
 	runtime.LockOSThread()

@@ -12,10 +12,12 @@ import (
 const slice = 100_000
 
 // When a thread asks for short slices: while it answers less than quietBelow queries
-// between two sleeps, on average of sleepsLooked of them, and no longer when it
-// answers more than busyAbove, which takes about a slice.
+// between two sleeps, and no longer when it
+// answers more than busyAbove, which takes about a slice. It looks at every pausesLooked-th pause, in which its socket was empty,
+// and at lookedFor at least: in a millisecond many a thread does not sleep that has a tenth of its time left.
 const (
-	sleepsLooked = 64
+	pausesLooked = 64
+	lookedFor    = 50 * time.Millisecond
 	quietBelow   = 12
 	busyAbove    = 24
 )
@@ -53,19 +55,26 @@ const (
 // Then the usual slice is better, with which a thread has mostly gone to sleep before it ends.
 type hurry struct {
 	ask              func(*unix.SchedAttr) error // the kernel, for this thread
+	use              func() use                  // what the thread has used
 	was              *unix.SchedAttr             // nil: somebody has said otherwise
 	barred           bool                        // from real-time priority
 	now              class
 	first            *atomic.Bool // told whether it is urgent
-	sleeps, answered int
+	pauses, answered int
 	began            time.Time // after the first batch since the socket was empty, if there was a second
 	looked           time.Time
-	used             time.Duration // of the processor, when looked
+	used             use // when looked
+}
+
+// A use is what a thread has had of its processor.
+type use struct {
+	time   time.Duration // for how long it has run
+	sleeps int64         // how often it gave the processor up by itself
 }
 
 // newHurry belongs to the calling thread. first is told whether the thread goes before all usual ones.
 func newHurry(first *atomic.Bool) *hurry {
-	h := &hurry{ask: askKernel, first: first, looked: time.Now(), used: threadTime()}
+	h := &hurry{ask: askKernel, use: threadUse, first: first, looked: time.Now(), used: threadUse()}
 	if was, err := unix.SchedGetAttr(0, 0); err == nil && (was.Policy == unix.SCHED_NORMAL || was.Policy == unix.SCHED_BATCH) {
 		h.was = was
 	}
@@ -75,20 +84,26 @@ func newHurry(first *atomic.Bool) *hurry {
 	return h
 }
 
-// sleeping is told of every sleep, and how many queries were answered since the last.
-func (h *hurry) sleeping(answered int) {
+// paused is told whenever the socket was empty, and how many queries were answered since the last time. Whether the thread slept
+// then the kernel knows.
+func (h *hurry) paused(answered int) {
 	h.answered += answered
-	if h.sleeps++; h.sleeps < sleepsLooked {
+	if h.pauses++; h.pauses < pausesLooked {
 		return
 	}
-	now, used := time.Now(), threadTime()
-	h.choose(float64(used-h.used) / float64(max(1, now.Sub(h.looked))))
-	h.looked, h.used = now, used
-	h.sleeps, h.answered = 0, 0
+	h.pauses = 0
+	now := time.Now()
+	took := now.Sub(h.looked)
+	if took < lookedFor {
+		return
+	}
+	used := h.use()
+	h.choose(float64(used.time-h.used.time)/float64(took), int(used.sleeps-h.used.sleeps))
+	h.looked, h.used, h.answered = now, used, 0
 }
 
-// choose goes by the share of a core that the thread took lately.
-func (h *hurry) choose(share float64) {
+// choose goes by the share of a core that the thread took lately, and how often it slept.
+func (h *hurry) choose(share float64, sleeps int) {
 	if !h.barred && share < calmShare {
 		h.set(urgent)
 	}
@@ -96,9 +111,9 @@ func (h *hurry) choose(share float64) {
 		return
 	}
 	switch {
-	case h.answered < quietBelow*sleepsLooked:
+	case h.answered < quietBelow*sleeps:
 		h.set(short)
-	case h.answered > busyAbove*sleepsLooked || h.now == urgent:
+	case h.answered > busyAbove*sleeps || h.now == urgent:
 		h.set(usual)
 	}
 }
@@ -140,11 +155,11 @@ func (h *hurry) set(c class) {
 
 func askKernel(attr *unix.SchedAttr) error { return unix.SchedSetAttr(0, attr, 0) }
 
-// threadTime is how long the calling thread has run.
-func threadTime() time.Duration {
-	var ts unix.Timespec
-	if unix.ClockGettime(unix.CLOCK_THREAD_CPUTIME_ID, &ts) != nil {
-		return 0
+// threadUse is the calling thread's.
+func threadUse() use {
+	var u unix.Rusage
+	if unix.Getrusage(unix.RUSAGE_THREAD, &u) != nil {
+		return use{}
 	}
-	return time.Duration(ts.Nano())
+	return use{time: time.Duration(u.Utime.Nano() + u.Stime.Nano()), sleeps: int64(u.Nvcsw)}
 }

@@ -150,7 +150,7 @@ func (u *UDP) Serve(r Responder) {
 		if done {
 			return
 		}
-		h.sleeping(answered)
+		h.paused(answered)
 		u.sleep()
 	}
 }
