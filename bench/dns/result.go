@@ -57,8 +57,8 @@ func (r *result) play(w *workload, queries int) error {
 	if got.answered == 0 {
 		return fmt.Errorf("no answers:\n%s", r.process.Log())
 	}
-	r.wanted += queries
-	r.lost += queries - got.answered
+	r.wanted += got.asked
+	r.lost += got.asked - got.answered
 	rate := float64(got.answered) / got.took.Seconds()
 	figures(r.cpu, w.name).Add((after - before).Seconds() * 1e6 / float64(got.answered))
 	figures(r.rate, w.name).Add(rate / 1000)

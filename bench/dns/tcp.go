@@ -31,7 +31,7 @@ func pipelined(addr netip.AddrPort, w *workload, queries int) (played, error) {
 	for range connections {
 		errs = append(errs, <-results)
 	}
-	return played{each * connections, time.Since(start)}, errors.Join(errs...)
+	return played{each * connections, each * connections, time.Since(start)}, errors.Join(errs...)
 }
 
 func pipe(addr netip.AddrPort, w *workload, queries int) error {
@@ -120,7 +120,7 @@ func connecting(addr netip.AddrPort, w *workload, queries int) (played, error) {
 	for range connections {
 		errs = append(errs, <-results)
 	}
-	return played{each * connections, time.Since(start)}, errors.Join(errs...)
+	return played{each * connections, each * connections, time.Since(start)}, errors.Join(errs...)
 }
 
 func once(addr netip.AddrPort, w *workload, random *rand.PCG, query, in []byte) error {

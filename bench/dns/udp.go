@@ -22,8 +22,8 @@ const silence = 300 * time.Millisecond
 
 // A played is what a load came to.
 type played struct {
-	answered int
-	took     time.Duration
+	asked, answered int
+	took            time.Duration
 }
 
 // width is how many datagrams one system call moves at most.
@@ -176,12 +176,12 @@ func closed(addr netip.AddrPort, w *workload, queries int) (played, error) {
 			last = now
 		case now.Sub(last) > silence: // those are lost
 			if sent == queries {
-				return played{answered, last.Sub(start)}, nil
+				return played{queries, answered, last.Sub(start)}, nil
 			}
 			underway, last = 0, now
 		}
 	}
-	return played{answered, time.Since(start)}, nil
+	return played{queries, answered, time.Since(start)}, nil
 }
 
 // A latency is what queries waited, µs.
