@@ -169,7 +169,13 @@ func (f *framed) open(id uint32, end bool, fields ...string) {
 	for i := 0; i < len(fields); i += 2 {
 		f.enc.WriteField(hpack.HeaderField{Name: fields[i], Value: fields[i+1]})
 	}
-	f.WriteHeaders(http2.HeadersFrameParam{StreamID: id, BlockFragment: f.block.Bytes(), EndStream: end, EndHeaders: true})
+	const most = 16 << 10 // of a frame
+	first := f.block.Next(most)
+	f.WriteHeaders(http2.HeadersFrameParam{StreamID: id, BlockFragment: first, EndStream: end, EndHeaders: f.block.Len() == 0})
+	for f.block.Len() > 0 {
+		part := f.block.Next(most)
+		f.WriteContinuation(id, f.block.Len() == 0, part)
+	}
 }
 
 var get2 = []string{":method", "GET", ":scheme", "http", ":path", "/", ":authority", "a.test"}
@@ -247,8 +253,12 @@ func TestDowngrade(t *testing.T) {
 		"dot segment between escaped slashes": {change(":path", "/a%2f..%2fb"), "400"},
 		"dot segment between backslashes":     {change(":path", "/a\\..\\b"), "400"},
 		"head too large":                      {with(strings.Split(strings.Repeat("x,"+strings.Repeat("a", 4<<10)+",", 4)+"x,y", ",")...), "431"},
-		// A field that is not kept whole leaves the compression undefined.
-		"field too large":           {with("x", strings.Repeat("a", 20_000)), "GOAWAY COMPRESSION_ERROR"},
+		// That it is refused costs nobody else on the connection anything, unless it is beyond all measure.
+		"field too large":           {with("x", strings.Repeat("a", 20_000)), "431"},
+		"field of many frames":      {with("x", strings.Repeat("a", 60_000)), "431"},
+		"path of 20 KB":             {change(":path", "/"+strings.Repeat("a", 20_000)), "431"},
+		"40 fields of 1 KB":         {with(strings.Split(strings.Repeat("x,"+strings.Repeat("~", 1000)+",", 39)+"x,y", ",")...), "431"},
+		"field beyond measure":      {with("x", strings.Repeat("a", 70_000)), "GOAWAY COMPRESSION_ERROR"},
 		"too many fields":           {with(strings.Split(strings.Repeat("a,b,", 128)+"a,b", ",")...), "431"},
 		"transfer-encoding":         {with("transfer-encoding", "chunked"), bad},
 		"connection":                {with("connection", "close"), bad},

@@ -4,10 +4,13 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/pharos-lb/pharos/forward"
 	"golang.org/x/net/http2"
 )
 
@@ -43,5 +46,91 @@ func TestHeads2(t *testing.T) {
 	}
 	if got := fmt.Sprint(f.Stats().HTTP2); got != "6" {
 		t.Errorf("%s connections of HTTP/2, want 6", got)
+	}
+}
+
+// TestLargeHeadsAlone: a head that is too large costs nobody else on its connection anything, whoever has sent it, and is counted.
+func TestLargeHeadsAlone(t *testing.T) {
+	large := strings.Repeat("y", 40<<10)
+	var waiting atomic.Uint32
+	f := startVia(t, forward.Transport{Protocol: forward.H2C}, Options{ResponseTimeout: 20 * time.Second},
+		framedBackend(t, func(b *framed, id uint32, path string) {
+			switch path {
+			case "/waits":
+				waiting.Store(id)
+				return
+			case "/large":
+				b.open(id, true, ":status", "200", "x", large)
+				return
+			}
+			b.open(id, true, ":status", "204")
+			b.open(waiting.Load(), true, ":status", "200")
+		}))
+	c := dial2(t, f.addr)
+	to := func(path string, more ...string) []string {
+		return append([]string{":method", "GET", ":scheme", "http", ":path", path, ":authority", "a.test"}, more...)
+	}
+	c.open(1, true, to("/waits")...)
+	until(t, "a request waits", func() bool { return waiting.Load() != 0 })
+	c.open(3, true, to("/", "x", large)...)
+	if got := c.next(); got != "431" {
+		t.Errorf("a large head got %s", got)
+	}
+	c.open(5, true, to("/large")...)
+	if got := c.next(); got != "502" {
+		t.Errorf("a large head of a backend made %s", got)
+	}
+	c.open(7, true, to("/end")...)
+	if got := []string{c.next(), c.next()}; !slices.Contains(got, "200") || !slices.Contains(got, "204") {
+		t.Errorf("the request that waited, and the next one, got %s", got)
+	}
+	if n := f.Stats().Refusals["header"]; n != 1 {
+		t.Errorf("%d were counted", n)
+	}
+	if got := f.registry.Snapshot()[1].Outcomes; got[forward.OutcomeProtocol] != 1 || got[forward.OutcomeReset] != 0 {
+		t.Errorf("outcomes are %v", got)
+	}
+}
+
+// TestLargestHeads: what breaks a limit that no listener has set is counted like what breaks one of its own.
+func TestLargestHeads(t *testing.T) {
+	f := start(t, Options{}, echoHead(t))
+	count := func() uint64 { s := f.Stats().Refusals; return s["uri"]<<32 + s["header"] }
+	const uri, header = uint64(1) << 32, uint64(1)
+	var before uint64
+	for _, tt := range []struct {
+		name, head string
+		status     int
+		counted    uint64
+	}{
+		{"target", "GET /" + strings.Repeat("x", 9000) + " HTTP/1.1\nHost: a", 414, uri},
+		{"request line", "GET /" + strings.Repeat("x", 17_000) + " HTTP/1.1\nHost: a", 414, uri},
+		{"fields", "GET / HTTP/1.1\nHost: a" + strings.Repeat("\nA: 1", 130), 431, header},
+		{"bytes", "GET / HTTP/1.1\nHost: a\nA: " + strings.Repeat("x", 17_000), 431, header},
+	} {
+		if got := f.ask(t, tt.head).StatusCode; got != tt.status || count() != before+tt.counted {
+			t.Errorf("%s: got %d, want %d; counted %#x", tt.name, got, tt.status, count()-before)
+		}
+		before = count()
+	}
+	c := dial2(t, f.addr)
+	for i, tt := range []struct {
+		name, path string
+		more       int
+		status     string
+		counted    uint64
+	}{
+		{"target", "/" + strings.Repeat("x", 9000), 0, "414", uri},
+		{"fields", "/", 130, "431", header},
+	} {
+		fields := []string{":method", "GET", ":scheme", "http", ":path", tt.path, ":authority", "a.test"}
+		for range tt.more {
+			fields = append(fields, "a", "b")
+		}
+		c.open(uint32(2*i+1), true, fields...)
+		if got := c.next(); got != tt.status || count() != before+tt.counted {
+			t.Errorf("%s over HTTP/2: got %s, want %s; counted %#x", tt.name, got, tt.status, count()-before)
+		}
+		before = count()
 	}
 }

@@ -49,7 +49,7 @@ func (r *request) parse2(fields []h2.Field, arena []byte) (extended []byte, _ fa
 			continue
 		}
 		if len(r.fields) >= maxFields-1 {
-			return nil, fault{status: 431, text: "too many header fields"}, true
+			return nil, fault{status: 431, text: "too many header fields", shed: shedHeader}, true
 		}
 		name := keep(f.Name)
 		if !isToken(name) || !r.take2(field{name: name, value: value, kind: kindOf(name)}) {
@@ -112,7 +112,7 @@ func (r *request) interpret2(extended []byte) fault {
 	case r.expectsOdd:
 		return fault{status: 417, text: "expectation is not supported"}
 	case len(r.target) > maxTarget:
-		return fault{status: 414, text: "request target is too long"}
+		return fault{status: 414, text: "request target is too long", shed: shedURI}
 	case len(r.authority) == 0 && r.hosts == 0:
 		return malformed("Host is missing")
 	case len(r.authority) > 0 && r.hosts > 0 && !bytes.EqualFold(r.authority, r.host):

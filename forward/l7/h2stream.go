@@ -28,7 +28,7 @@ func (d *stream2) request(ctx context.Context, w *work) {
 	w.keep = true
 	if d.stream.Truncated {
 		w.contentTypeOf(d.stream.Fields)
-		w.reply(fault{status: 431, text: "header fields are too large"})
+		w.reply(fault{status: 431, text: "header fields are too large", shed: shedHeader})
 		return
 	}
 	extended, f, ok := w.req.parse2(d.stream.Fields, make([]byte, 0, arenaSize(d.stream.Fields)))

@@ -192,7 +192,7 @@ func (h *headers) parse(lines []byte) fault {
 			break
 		}
 		if len(h.fields) == maxFields {
-			return fault{status: 431, text: "too many header fields"}
+			return fault{status: 431, text: "too many header fields", shed: shedHeader}
 		}
 		f, bad := parseField(line)
 		if bad.bad() {

@@ -90,7 +90,8 @@ func TestLyingBackends2(t *testing.T) {
 		{"length and no body", head(":status", "200", "content-length", "5"), 502, "", forward.OutcomeProtocol},
 		{"too many fields", head(append([]string{":status", "200"}, strings.Split(strings.Repeat("x,y,", 200)+"x,y", ",")...)...), 502, "", forward.OutcomeProtocol},
 		{"too large a head", head(append([]string{":status", "200"}, strings.Split(strings.Repeat("x,"+strings.Repeat("0", 4<<10)+",", 5)+"x,y", ",")...)...), 502, "", forward.OutcomeProtocol},
-		{"a head without end", head(":status", "200", "x", strings.Repeat("y", 60<<10)), 502, "", forward.OutcomeReset},
+		{"a head of many frames", head(":status", "200", "x", strings.Repeat("y", 60<<10)), 502, "", forward.OutcomeProtocol},
+		{"a head beyond measure", head(":status", "200", "x", strings.Repeat("y", 100<<10)), 502, "", forward.OutcomeReset},
 		{"1xx storm", func(b *framed, id uint32) {
 			for range 1000 {
 				b.open(id, false, ":status", "103", "link", "</x>")

@@ -61,7 +61,7 @@ func (r *request) parseLine(line []byte) fault {
 		return malformed("request line without a target and a version")
 	}
 	if sp > maxTarget {
-		return fault{status: 414, text: "request target is too long"}
+		return fault{status: 414, text: "request target is too long", shed: shedURI}
 	}
 	r.target = line[:sp]
 	switch version := line[sp+1:]; string(version) {

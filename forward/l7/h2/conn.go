@@ -23,6 +23,9 @@ const (
 
 const (
 	preface = http2.ClientPreface
+	// A field section that is larger than it may be, but by less than this factor, is read to its end: that costs its stream
+	// alone. To stop in the middle would lose the state of the compression, and with it all that the connection carries.
+	patience = 4
 	// initialWindow is what both sides have until SETTINGS say otherwise.
 	initialWindow = 65535
 	// connWindow is how much all streams together may have received and not read.
@@ -72,7 +75,8 @@ type Options struct {
 	// Window is how much of a stream is received before it is read; 0 means
 	// DefaultWindow.
 	Window int
-	// MaxHead bounds a field section, uncompressed; 0 means DefaultMaxHead.
+	// MaxHead bounds a field section, uncompressed; 0 means DefaultMaxHead. One that is larger is Truncated, or ends its
+	// stream; one that is much larger ends the connection.
 	MaxHead int
 	// Extended allows CONNECT with a protocol (RFC 8441).
 	Extended bool
@@ -182,7 +186,7 @@ func New(wire *forward.Stream, early *forward.Buffer, opts Options) *Conn {
 	c.framer = http2.NewFramer(io.Discard, &c.in)
 	c.framer.SetMaxReadFrameSize(maxFrame)
 	c.framer.SetReuseFrames()
-	c.framer.MaxHeaderListSize = uint32(opts.MaxHead)
+	c.framer.MaxHeaderListSize = uint32(patience * opts.MaxHead)
 	c.framer.ReadMetaHeaders = hpack.NewDecoder(4096, nil)
 	c.greet()
 	return c

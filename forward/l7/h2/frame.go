@@ -202,6 +202,7 @@ func (c *Conn) headers(f *http2.MetaHeadersFrame) error {
 	if f.HasPriority() && f.Priority.StreamDep == id {
 		return http2.StreamError{StreamID: id, Code: http2.ErrCodeProtocol}
 	}
+	c.shorten(f)
 	c.mu.Lock()
 	s := c.streams[id]
 	switch {
@@ -252,6 +253,17 @@ func (c *Conn) headers(f *http2.MetaHeadersFrame) error {
 	c.mu.Unlock()
 	c.opts.Serve(s)
 	return nil
+}
+
+// shorten leaves of a field section what one may have.
+func (c *Conn) shorten(f *http2.MetaHeadersFrame) {
+	left := c.opts.MaxHead
+	for i := range f.Fields {
+		if left -= int(f.Fields[i].Size()); left < 0 {
+			f.Fields, f.Truncated = f.Fields[:i], true
+			return
+		}
+	}
 }
 
 // declare notes the content-length.
