@@ -343,10 +343,12 @@ func (s *Stream) CloseWrite() error {
 	return s.records.under.CloseWrite()
 }
 
-// How long, and for how many bytes, a peer that was told why it has to go may go on sending.
+// How long a peer that was told why it has to go may be silent, and for how long and how many bytes it may go on sending.
+// Many send all of a large body before they look for an answer.
 const (
 	LingerFor   = 500 * time.Millisecond
-	lingerBytes = 256 << 10
+	lingerMost  = 10 * time.Second
+	lingerBytes = 64 << 20
 )
 
 // Linger ends our side, and lets the peer read what was sent to it: what arrives at a closed socket is answered with a
@@ -355,8 +357,9 @@ func (s *Stream) Linger() {
 	if s.CloseWrite() != nil {
 		return
 	}
-	s.ReadUntil(time.Now().Add(LingerFor))
-	for total := 0; total < lingerBytes; {
+	most := time.Now().Add(lingerMost)
+	for total := 0; total < lingerBytes && time.Now().Before(most); {
+		s.ReadWithin(LingerFor)
 		b, err := s.Receive()
 		if err != nil {
 			return

@@ -2,7 +2,6 @@ package l7
 
 import (
 	"bytes"
-	"cmp"
 	"math/rand/v2"
 	"strconv"
 	"sync"
@@ -208,7 +207,7 @@ func (w *work) finish() {
 	if w.status == 0 && w.ask.Method == nil {
 		return // nothing that could be called a request
 	}
-	took := cmp.Or(w.took, time.Since(w.since))
+	took := time.Since(w.since)
 	if w.meter != nil {
 		w.meter.count(w.status, took, w.upBytes, w.downBytes)
 	}

@@ -119,7 +119,7 @@ func (s *session) say(w *work, n *notice) bool {
 		return false
 	}
 	if !w.keep {
-		s.linger(w)
+		s.lingers = true
 	}
 	return w.keep
 }

@@ -70,10 +70,9 @@ type work struct {
 	pump       *pump     // sends the rest of the body; nil if there is none
 
 	// What metrics and the access log want to know.
-	since              time.Time     // when the request began to arrive
-	took               time.Duration // until the end of the answer; 0 = until now
-	gate               *gate         // that it has passed
-	meter              *meter        // of its route
+	since              time.Time // when the request began to arrive
+	gate               *gate     // that it has passed
+	meter              *meter    // of its route
 	upBytes, downBytes int64
 	service, backend   string
 	trouble            string
@@ -102,7 +101,7 @@ func (w *work) free() {
 		w.guest = nil
 	}
 	w.rule, w.requestID, w.ask = nil, nil, route.Request{}
-	w.gate, w.meter, w.upBytes, w.downBytes, w.took = nil, nil, 0, 0, 0
+	w.gate, w.meter, w.upBytes, w.downBytes = nil, nil, 0, 0
 	w.service, w.backend, w.trouble = "", "", ""
 	w.kept, w.referer, w.agent, w.line = false, nil, nil, nil
 	w.who, w.trusted, w.prefers, w.status = netip.Addr{}, false, 0, 0
@@ -147,7 +146,8 @@ type session struct {
 	in     *forward.Buffer // what the client has sent; nil while nothing is there
 	ends   *ends
 
-	requests int // so far
+	requests int  // so far
+	lingers  bool // the client may still be sending when the connection ends
 }
 
 // serveHTTP1 is the HTTP/1 engine.
@@ -169,6 +169,7 @@ func (s *Server) serveHTTP1(ctx context.Context, c *forward.Conn[settings]) {
 		w.finish()
 		w.free()
 		if !again {
+			ss.leave()
 			return
 		}
 	}
@@ -253,10 +254,14 @@ func (s *session) refuse(w *work, f fault) bool {
 	return w.reply(f)
 }
 
-// linger ends the connection so that the client can read what was sent to it,
-// even if it is still sending.
-func (s *session) linger(w *work) {
-	w.took = time.Since(w.since)
+// leave ends the connection so that the client can read what was sent to it, even if it is still sending. It is no part of a
+// request: what is refused because there is too much to do must not count as work while its client goes.
+func (s *session) leave() {
+	if !s.lingers {
+		return
+	}
+	s.in.Free()
+	s.in = nil
 	s.client.Linger()
 }
 
@@ -354,7 +359,7 @@ func (s *session) interim(w *work) trouble {
 // ended lets a client that may still be sending read the answer.
 func (s *session) ended(w *work) {
 	if !w.keep && (w.pump != nil || s.in.R < s.in.W || s.conn.Draining()) {
-		s.linger(w)
+		s.lingers = true
 	}
 }
 
