@@ -81,6 +81,7 @@ func runNode(ctx context.Context, opts node.Options) (err error) {
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, syscall.SIGHUP, syscall.SIGUSR2) // from the first moment: they would end the process
 	defer signal.Stop(signals)
+	signal.Ignore(syscall.SIGPIPE) // who reads our output may go: a lost line is no reason to end
 	if opts.Takeover, err = handover.Inherited(); err != nil {
 		return err
 	}

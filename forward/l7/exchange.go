@@ -8,7 +8,7 @@ import (
 )
 
 // maxInterim is how many 1xx answers to one request a backend may send.
-const maxInterim = 8
+const maxInterim = 100
 
 // lookEvery is how often it is looked, while a backend thinks, whether the
 // client is still there. One that has only finished sending counts as gone.

@@ -35,6 +35,9 @@ type accessLog struct {
 // began before.
 const logLinger = 10 * time.Second
 
+// logFarewell is how long a stop waits for what waits to be written. A pipe whose reader has stalled would hold it for ever.
+const logFarewell = 2 * time.Second
+
 // logs are the open access logs, by file.
 type logs struct {
 	log *slog.Logger
@@ -79,7 +82,7 @@ func (l *logs) get(a *AccessLog) (*accessLog, error) {
 	return &accessLog{Log: have.Log, format: a.Format, sample: sample, query: a.Query}, nil
 }
 
-// start makes the logs write, those that are opened later too, until stop.
+// start makes the logs write, those that are opened later too, until stop. What stop cannot have written in time is lost.
 func (l *logs) start() (stop func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	l.mu.Lock()
@@ -90,7 +93,18 @@ func (l *logs) start() (stop func()) {
 	}
 	return func() {
 		cancel()
-		l.writers.Wait()
+		written := make(chan struct{})
+		go func() {
+			defer close(written)
+			l.writers.Wait()
+		}()
+		timer := time.NewTimer(logFarewell)
+		defer timer.Stop()
+		select {
+		case <-written:
+		case <-timer.C:
+			l.log.Error("an access log takes nothing: its last lines are lost", "waited", logFarewell)
+		}
 	}
 }
 

@@ -1,6 +1,7 @@
 package accesslog
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
@@ -8,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 	"unicode/utf8"
@@ -164,5 +166,42 @@ func BenchmarkAppend(b *testing.B) {
 			l.waiting = l.waiting[:0]
 		}
 		l.Append(JSON, &e)
+	}
+}
+
+// TestNamedPipe: a pipe that nobody reads from is an error, not a wait; one that somebody reads from is written.
+func TestNamedPipe(t *testing.T) {
+	name := filepath.Join(t.TempDir(), "pipe")
+	if err := syscall.Mkfifo(name, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	opened := make(chan error, 1)
+	go func() {
+		_, err := Open(name, nil)
+		opened <- err
+	}()
+	select {
+	case err := <-opened:
+		if err == nil || !strings.Contains(err.Error(), "nobody reads") {
+			t.Errorf("got %v", err)
+		}
+	case <-time.After(10 * time.Second):
+		t.Error("it waits for a reader")
+	}
+	reader, err := os.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer reader.Close()
+	l, err := Open(name, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	e := sample()
+	l.Append(Common, &e)
+	run(l)()
+	line, err := bufio.NewReader(reader).ReadString('\n')
+	if err != nil || line == "" {
+		t.Errorf("read %q, %v", line, err)
 	}
 }

@@ -2,11 +2,13 @@ package accesslog
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 )
 
@@ -40,8 +42,8 @@ type Log struct {
 	ill   bool // the last write failed
 }
 
-// Open opens a file for appending, made if need be; "-" is the standard output. Log
-// takes failures; nil = none.
+// Open opens a file for appending, made if need be; "-" is the standard output. A named pipe that nobody reads from is an
+// error. Log takes failures; nil = none.
 func Open(name string, log *slog.Logger) (*Log, error) {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
@@ -56,8 +58,15 @@ func (l *Log) open() (*os.File, error) {
 	if l.name == "-" {
 		return os.Stdout, nil
 	}
-	f, err := os.OpenFile(l.name, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o640)
-	if err != nil {
+	flags := os.O_WRONLY | os.O_CREATE | os.O_APPEND
+	if info, err := os.Stat(l.name); err == nil && info.Mode()&os.ModeNamedPipe != 0 {
+		flags |= syscall.O_NONBLOCK // or it would wait for somebody to read
+	}
+	f, err := os.OpenFile(l.name, flags, 0o640)
+	switch {
+	case errors.Is(err, syscall.ENXIO):
+		return nil, fmt.Errorf("access log: nobody reads from the named pipe %s", l.name)
+	case err != nil:
 		return nil, fmt.Errorf("access log: %w", err)
 	}
 	return f, nil
