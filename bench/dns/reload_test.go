@@ -90,10 +90,10 @@ func TestBeside(t *testing.T) {
 		return time.Duration(u.Utime.Nano())
 	}
 	before := spent()
-	if err := beside(500 * time.Millisecond); err != nil {
+	if err := beside(time.Second); err != nil {
 		t.Fatal(err)
 	}
-	if took := spent() - before; took < 50*time.Millisecond { // on a busy machine
+	if took := spent() - before; took < 20*time.Millisecond { // others may have most of the cores
 		t.Errorf("it was busy for %v", took)
 	}
 }

@@ -45,7 +45,7 @@ type Self struct {
 func Load(file, name string) (*Setup, error) { return loadBy(file, name, zone.Compile) }
 
 func loadBy(file, name string, compile compiler) (*Setup, error) {
-	cfg, err := config.Load(file, config.Sources{ReadFile: os.ReadFile, Stat: statFile, Getenv: os.LookupEnv})
+	cfg, err := config.Load(file, config.Sources{ReadFile: readFile, Stat: statFile, Getenv: os.LookupEnv})
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("%w (name the configuration: pharos run --config FILE, pharos validate FILE)", err)
 	}
@@ -106,16 +106,7 @@ func statFile(name string) error {
 }
 
 // readGeoFile reads a database, unless it is too large to be one.
-func readGeoFile(name string) ([]byte, error) {
-	info, err := os.Stat(name)
-	if err != nil {
-		return nil, err
-	}
-	if info.Size() > geo.MaxFileBytes {
-		return nil, fmt.Errorf("%s has %d bytes, at most %d", name, info.Size(), geo.MaxFileBytes)
-	}
-	return os.ReadFile(name)
-}
+func readGeoFile(name string) ([]byte, error) { return readFileOf(name, geo.MaxFileBytes) }
 
 // steeredNames translates the steered names of a zone for the DNS tier.
 func steeredNames(names []config.Name) []zone.Steered {
