@@ -343,22 +343,18 @@ func (s *Stream) CloseWrite() error {
 	return s.records.under.CloseWrite()
 }
 
-// How long a peer that was told why it has to go may be silent, and for how long and how many bytes it may go on sending.
-// Many send all of a large body before they look for an answer.
-const (
-	LingerFor   = 500 * time.Millisecond
-	lingerMost  = 10 * time.Second
-	lingerBytes = 64 << 20
-)
+// LingerFor is how long a peer that was told why it has to go may be silent.
+const LingerFor = 500 * time.Millisecond
 
 // Linger ends our side, and lets the peer read what was sent to it: what arrives at a closed socket is answered with a
-// reset, which takes away what the peer has not read yet. Close comes next.
-func (s *Stream) Linger() {
+// reset, which takes away what the peer has not read yet. It may go on sending for so long, and so many bytes. Close comes
+// next.
+func (s *Stream) Linger(within time.Duration, bytes int) {
 	if s.CloseWrite() != nil {
 		return
 	}
-	most := time.Now().Add(lingerMost)
-	for total := 0; total < lingerBytes && time.Now().Before(most); {
+	most := time.Now().Add(within)
+	for total := 0; total < bytes && time.Now().Before(most); {
 		s.ReadWithin(LingerFor)
 		b, err := s.Receive()
 		if err != nil {

@@ -12,6 +12,7 @@ import (
 
 	"github.com/pharos-lb/pharos/forward"
 	"github.com/pharos-lb/pharos/forward/l7/certtest"
+	"golang.org/x/net/http2"
 )
 
 // refusing serves plainly and over TLS, and takes bodies of 10 bytes at most.
@@ -97,4 +98,22 @@ func TestLeavingIsNoWork(t *testing.T) {
 	})
 	close(trickle)
 	<-ended
+}
+
+// TestFloodersLeave: a client of HTTP/2 that was told that its connection ends is not listened to for long.
+func TestFloodersLeave(t *testing.T) {
+	f := start(t, Options{}, says(t, ""))
+	c := dial2(t, f.addr)
+	c.WriteRawFrame(http2.FrameData, 0, 0, []byte("x")) // of no stream
+	if got := c.next(); got != "GOAWAY PROTOCOL_ERROR" {
+		t.Fatalf("got %s", got)
+	}
+	block, sent := make([]byte, 64<<10), 0
+	for sent < lingerBytes {
+		n, err := c.Conn.Write(block)
+		if sent += n; err != nil {
+			return
+		}
+	}
+	t.Errorf("it took %d bytes more", sent)
 }

@@ -138,6 +138,13 @@ func (s *Server) beginWith(set *settings, down downstream, e *ends) *work {
 	return w
 }
 
+// How long, and how many bytes, a client may go on sending after it was refused: many send all of a large body before they
+// look for an answer.
+const (
+	lingerMost  = 10 * time.Second
+	lingerBytes = 64 << 20
+)
+
 // A session is one client connection. Its goroutine owns it.
 type session struct {
 	server *Server
@@ -262,7 +269,7 @@ func (s *session) leave() {
 	}
 	s.in.Free()
 	s.in = nil
-	s.client.Linger()
+	s.client.Linger(lingerMost, lingerBytes)
 }
 
 // writeClient writes p to the client.

@@ -43,6 +43,8 @@ const (
 	// A peer may send this many frames in a row that move nothing within calmFor, and half as many for one field block.
 	spareFrames = 2000
 	calmFor     = 10 * time.Second
+	// lingerBytes is how much a peer may send after it was told that the connection ends. Whoever floods gets no more.
+	lingerBytes = 256 << 10
 	// maxOwed is how many answers, to PING and the like, may wait until the peer reads.
 	maxOwed = 2000
 )
@@ -365,7 +367,7 @@ func (c *Conn) fail(code http2.ErrCode, why string) error {
 	said := c.awaitSaid()
 	c.end(err)
 	if said {
-		c.wire.Linger()
+		c.wire.Linger(forward.LingerFor, lingerBytes)
 	} else {
 		c.wire.Abort() // the peer does not read
 	}
