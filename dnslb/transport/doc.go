@@ -4,8 +4,7 @@
 // beyond the length that frames it over TCP (RFC 7766). UDP sockets of one
 // address share it with SO_REUSEPORT, one goroutine each and no hand-off in
 // between; several processes may share it too. Each takes and sends datagrams in
-// batches with system calls that never wait, on a thread of its own that sleeps
-// on the socket only while it is empty. Replies leave from the address that was asked, wildcard
+// batches, on a thread of its own that waits only while its socket is empty. Replies leave from the address that was asked, wildcard
 // sockets included.
 //
 // TCP connections are carried by a few goroutines, each with an epoll of its own: a

@@ -14,7 +14,7 @@ const slice = 100_000
 // When a thread asks for short slices: while it answers less than quietBelow queries
 // between two sleeps, and no longer when it
 // answers more than busyAbove, which takes about a slice. It looks at every pausesLooked-th pause, in which its socket was empty,
-// and at lookedFor at least: in a millisecond many a thread does not sleep that has a tenth of its time left.
+// and no more often than every lookedFor: in a millisecond many a thread does not sleep that has a tenth of its time left.
 const (
 	pausesLooked = 64
 	lookedFor    = 50 * time.Millisecond

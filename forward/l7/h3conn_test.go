@@ -176,18 +176,7 @@ func TestHeadFloods3(t *testing.T) {
 				break
 			}
 		}
-		select {
-		case <-c.Context().Done():
-		case <-time.After(10 * time.Second):
-			t.Fatalf("%s: the connection goes on", name)
-		}
-		var end *quic.ApplicationError
-		if err := context.Cause(c.Context()); !errors.As(err, &end) || end.ErrorCode != quic.ApplicationErrorCode(http3.ErrCodeExcessiveLoad) {
-			t.Errorf("%s: it ended with %v", name, err)
-		}
-		if got := f.Stats().Floods3 - before; got != 1 {
-			t.Errorf("%s: %d were counted, want 1", name, got)
-		}
+		leftAsFlood(t, name, f, before, c)
 	}
 }
 

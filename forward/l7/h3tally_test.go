@@ -2,8 +2,6 @@ package l7
 
 import (
 	"bytes"
-	"context"
-	"errors"
 	"io"
 	"net/http"
 	"testing"
@@ -12,7 +10,6 @@ import (
 	"github.com/pharos-lb/pharos/forward"
 	"github.com/pharos-lb/pharos/forward/l7/certtest"
 	"github.com/quic-go/quic-go"
-	"github.com/quic-go/quic-go/http3"
 )
 
 // TestScale3: what comes may be as much as requests are made of, twice, and a little; nothing is saved for later.
@@ -82,18 +79,7 @@ func TestUseless3(t *testing.T) {
 			_, err = w.Write(bytes.Repeat(unknown, 64))
 			f.fronts3.tend(time.Now())
 		}
-		select {
-		case <-c.Context().Done():
-		case <-time.After(10 * time.Second):
-			t.Fatalf("%s: the connection goes on", name)
-		}
-		var end *quic.ApplicationError
-		if err := context.Cause(c.Context()); !errors.As(err, &end) || end.ErrorCode != quic.ApplicationErrorCode(http3.ErrCodeExcessiveLoad) {
-			t.Errorf("%s: it ended with %v", name, err)
-		}
-		if got := f.Stats().Floods3 - before; got != 1 {
-			t.Errorf("%s: %d were counted, want 1", name, got)
-		}
+		leftAsFlood(t, name, f, before, c)
 	}
 }
 
